@@ -1,0 +1,338 @@
+"""The data's doctor: reads a folder of stacks and says in plain words what is found, what it means and what mends it.
+
+    python datasets.py check DIR
+
+Each `check_...` looks at arrays alone; `examine` reads a folder and calls them all, whatever is broken.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage as ndi
+from skimage.measure import label
+
+from utils import LABELS, TEST, VOLUME, UserError, read_stack
+
+FEW_SLICES = 5  # fewer leave little to learn from and next to nothing to judge with
+THIN_MEMBRANE = 0.03  # share of the pixels; ISBI's is .22
+LEAK_SHARE = 0.5  # of a slice in one piece: cells run together there; ISBI's largest cell has .13
+LARGE_PIECE = 0.001  # share of a slice: a gap between two pieces of this size costs much; of 512x512, 262 pixels
+STANDS_OUT = 4.0  # robust standard deviations from the median slice
+TITLES = {"ok": "In order", "note": "Good to know", "warning": "Worth a look", "problem": "To be mended first"}
+SAVE = "File > Save As > Tiff"
+INVERT = (f"Fiji: Edit > Invert, then {SAVE}; where Fiji shows cells white already, Image > Lookup Tables > Invert LUT "
+          "before it")
+DELETE = "Fiji: Image > Stacks > Delete Slice, in the images and in the labels alike"
+COMPARE = "Fiji: Analyze > Tools > Synchronize Windows shows whether one is flipped, shifted, cropped or in another order"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found; `level` is ok, note, warning, or problem: training would be refused or learn nonsense."""
+
+    level: str
+    what: str
+    meaning: str = ""
+    remedy: str = ""
+
+
+def listed(numbers) -> str:
+    """Slice numbers as text, at most 12 runs of them: [3, 4, 5, 9] gives '3-5, 9'."""
+    numbers = np.sort(np.asarray(numbers, int))
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return shorten([f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs], 12)
+
+
+def shorten(words: list[str], most: int, between: str = ", ") -> str:
+    """The first words, joined, and '...' for the others."""
+    return between.join(words[:most] + ["..."] * (len(words) > most))
+
+
+# ------------------------------------------------------------------------------------------------------ images
+
+
+def check_pixels(name: str, stack: np.ndarray) -> list[Finding]:
+    """Size, type and range of images or labels (N, H, W[, C]); colours, and pixels that are not numbers."""
+    size = f"{len(stack)} slices of {stack.shape[1]} x {stack.shape[2]} pixels (y, x), {stack.dtype}"
+    found = [Finding("ok", f"{name}: {size}, values {stack.min().item():g} to {stack.max().item():g}")]
+    mend = f"Fiji: Image > Type > 8-bit, then {SAVE}"
+    if stack.ndim == 4:
+        found.append(Finding("problem", f"{name} has {stack.shape[3]} colour channels", "Training takes one.", mend))
+    lost = np.flatnonzero(~np.isfinite(stack).all(axis=tuple(range(1, stack.ndim))))
+    if lost.size:
+        found.append(Finding("problem", f"{name} has pixels that are not numbers, in slices {listed(lost)}",
+                             "One of them spoils all of the network.", mend))
+    return found
+
+
+def check_images(name: str, images: np.ndarray) -> list[Finding]:
+    """Bit depth, brightness, and empty or repeated slices of gray images (N, H, W)."""
+    found = []
+    if images.dtype not in (np.uint8, bool):
+        bits = f", of which {int(images.max()).bit_length()} bits are used," if images.dtype.kind in "ui" else ""
+        found.append(Finding("note", f"{name}: {images.dtype}{bits} is reduced to 8 bit when read", "0.1 % of the pixels "
+                             "become black, 0.1 % white. Nothing needs to be done."))
+    if len(np.unique(images)) == 2:
+        found.append(Finding("problem", f"{name} has two values only, as labels have", "Nothing can be learnt from it.",
+                             "Copy the microscope's images; perhaps images and labels were swapped"))
+    return found + check_brightness(name, images) + check_slices(name, images)
+
+
+def check_brightness(name: str, images: np.ndarray) -> list[Finding]:
+    """Mean and standard deviation (sd) of every slice of images (N, H, W), and the slices that stand out."""
+    means, sds = images.mean((1, 2), dtype=float), images.std((1, 2), dtype=float)
+    numbers = shorten([f"{mean:.4g}±{sd:.3g}" for mean, sd in zip(means, sds, strict=True)], 60, " ")
+    found = [Finding("ok", f"{name}: brightness of each slice, mean±sd: {numbers}")]
+    odd: dict[int, str] = {}
+    for word, values in (("brightness", means), ("contrast", sds)):
+        distance = np.abs(values - np.median(values))
+        usual = max(STANDS_OUT * 1.4826 * np.median(distance), np.median(sds) / 2)
+        odd |= {number: f"slice {number} ({word})" for number in np.flatnonzero(distance > usual).tolist()}
+    if odd:
+        slices = shorten([odd[number] for number in sorted(odd)], 8)
+        found.append(Finding("warning", f"{name}: slices that stand out: {slices}; the usual is {np.median(means):.4g}±"
+                             f"{np.median(sds):.3g}", "The network sees few like them and will do worse there.",
+                             "Fiji: Image > Adjust > Bleach Correction > Histogram Matching; delete a spoilt slice"))
+    return found
+
+
+def check_slices(name: str, stack: np.ndarray) -> list[Finding]:
+    """Slices of one value, and slices that are there more than once, in a stack (N, H, W)."""
+    found = []
+    empty = np.flatnonzero(stack.min((1, 2)) == stack.max((1, 2)))
+    if empty.size:
+        found.append(Finding("warning", f"{name}: empty slices, of one value only: {listed(empty)}",
+                             "They teach that nothing is to be seen.", DELETE))
+    groups = [listed(group) for group in _alike(stack).values() if len(group) > 1 and group[0] not in empty]
+    if groups:
+        found.append(Finding("warning", f"{name}: identical slices: {shorten(groups, 6, '; ')}", "A copy among the "
+                             "held-out slices makes the score look better than it is.", DELETE))
+    return found
+
+
+def _alike(stack: np.ndarray) -> dict[bytes, list[int]]:
+    groups: dict[bytes, list[int]] = {}
+    for number, page in enumerate(stack):
+        groups.setdefault(hashlib.sha256(np.ascontiguousarray(page)).digest(), []).append(number)
+    return groups
+
+
+# ------------------------------------------------------------------------------------------------------ labels
+
+
+def check_labels(labels: np.ndarray) -> list[Finding]:
+    """Whether labels (N, H, W) are 0 = membrane and 255 (or 1) = cell in every slice, and the share of membrane."""
+    values, counts = np.unique(labels, return_counts=True)
+    shown = shorten([f"{value.item():g}" for value in values[:7]], 6)
+    if len(values) == 1:
+        return [Finding("problem", f"{LABELS}: every pixel is {shown}", "There is nothing to learn.",
+                        "Draw the membranes as 0 on cells of 255, or copy the right file")]
+    if len(values) == 2 and values[0] == 0 and values[1] in (1, 255):
+        found = [Finding("ok", f"{LABELS}: two values, 0 = membrane and {values[1].item():g} = cell")]
+    else:
+        soft = counts[0] + counts[-1] > 0.6 * counts.sum()
+        reason = "" if len(values) == 2 else (" Edges were softened, as JPEG or scaling does." if soft else
+                                              " Perhaps every cell has its own number, or this is an image.")
+        found = [Finding("problem", f"{LABELS}: {len(values)} values ({shown})", f"Training wants two values, 0 = membrane "
+                         f"and 255 = cell.{reason}", f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
+    membrane = 1 - as_cells(labels).mean((1, 2))
+    thin = membrane.mean() < THIN_MEMBRANE
+    found.append(Finding("warning" if thin else "ok", f"{LABELS}: membrane is {membrane.mean():.1%} of all pixels, by slice "
+                         f"{membrane.min():.1%} to {membrane.max():.1%}", "Thin lines are hard to learn." if thin else ""))
+    blank = np.flatnonzero((membrane == 0) | (membrane == 1))
+    if blank.size:
+        found.append(Finding("warning", f"{LABELS}: slices without any membrane or without any cell: {listed(blank)}",
+                             "Slices that nobody labelled teach to see no membrane.", f"Label them, or {DELETE}"))
+    return found
+
+
+def as_cells(labels: np.ndarray) -> np.ndarray:
+    """True where labels, two-valued or soft at their edges, say cell."""
+    return labels > (float(labels.min()) + float(labels.max())) / 2
+
+
+def check_polarity(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
+    """Whether membrane and cell look swapped: membrane is most of the area, or brighter than the cells."""
+    if cells.all() or not cells.any():
+        return []
+    share, inside, border = 1 - cells.mean(), images[cells].mean(), images[~cells].mean()
+    signs = [f"membrane (0) is {share:.0%} of the pixels"] * bool(share > 0.5)
+    if border - inside > 0.1 * images.std():
+        signs.append(f"membrane (0) lies on brighter pixels than the cells (mean {border:.4g} against {inside:.4g})")
+    if not signs:
+        return []
+    return [Finding("problem" if len(signs) == 2 else "warning", f"{LABELS} look inverted: {' and '.join(signs)}",
+                    "The prediction would show cells where membranes are. With a stain that glows, bright membranes "
+                    "are right.", INVERT)]
+
+
+def polarity_notes(images: np.ndarray, labels: np.ndarray) -> list[str]:
+    """A sentence where labels (N, H, W), 0 = membrane, look inverted; from a sample of pixels, in milliseconds."""
+    step = max(1, round((images.size / 200_000) ** 0.5))  # 200 000 pixels tell enough
+    sample = np.s_[:, ::step, ::step]
+    return [f"{finding.what}; {finding.remedy}" for finding in check_polarity(images[sample], as_cells(labels[sample]))]
+
+
+def check_pairs(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
+    """Slices (N, H, W) whose labels do not fit their image: membrane and cell differ less than in the others."""
+    contrasts = np.full(len(images), np.nan)
+    for number, (image, cell) in enumerate(zip(images, cells, strict=True)):
+        if cell.any() and not cell.all() and image.std():
+            contrasts[number] = (image[cell].mean() - image[~cell].mean()) / image.std()
+    usual = np.median(contrasts[np.isfinite(contrasts)]) if np.isfinite(contrasts).any() else 0.0
+    if abs(usual) < 0.2:
+        return [Finding("warning", f"{LABELS} do not fit {VOLUME}: membranes are as bright as cells", "Labels that lie "
+                        "elsewhere than the membranes cannot be learnt.", COMPARE)]
+    odd = np.flatnonzero(contrasts / usual < 0.25)
+    return [Finding("warning", f"{LABELS}: slices whose labels do not fit their image: {listed(odd)}",
+                    "They teach the network what is not there.", COMPARE)] if odd.size else []
+
+
+def check_cells(cells: np.ndarray, images: np.ndarray | None = None) -> list[Finding]:
+    """Cells (N, H, W) that are not closed: a piece that is too large, or a gap of one or two pixels."""
+    found, advice = [], "Fiji: look there and draw the membrane with 0 (Paintbrush tool)"
+    shares = np.array([np.bincount(label(cell, connectivity=1).flat)[1:].max(initial=0) / cell.size for cell in cells])
+    leaking = np.flatnonzero((shares > LEAK_SHARE) & ~cells.all((1, 2)))
+    if leaking.size:
+        found.append(Finding("warning", f"{LABELS}: one cell covers up to {shares.max():.0%} of a slice, in slices "
+                             f"{listed(leaking)}", "Cells that are not closed count as one.", advice))
+    gaps = [f"slice {number} at y {y}, x {x}" for number, cell in enumerate(cells)
+            for y, x in find_gaps(cell, None if images is None else images[number])]
+    if gaps:
+        kind = "narrow places, gaps or thin necks" if images is None else "the membrane seems to have gaps"
+        found.append(Finding("warning", f"{LABELS}: {kind}: {shorten(gaps, 10, '; ')}", "Two large cells join there "
+                             "over one or two pixels" + ", though the image is dark" * (images is not None) +
+                             ". The score punishes one such gap more than many wrong pixels.",
+                             f"{advice}; a cell's true neck may stay"))
+    return found or [Finding("ok", f"{LABELS}: cells are closed")]
+
+
+def find_gaps(cell: np.ndarray, image: np.ndarray | None = None) -> list[tuple[int, int]]:
+    """(y, x) of passages at most two pixels wide that join two large pieces of boolean cell (H, W).
+
+    In labels alone a cell's true thin neck looks the same; with the image (H, W), only passages that look like
+    membrane there are returned.
+    """
+    opened = ndi.binary_opening(np.pad(cell, 3, mode="edge"), np.ones((3, 3)))[3:-3, 3:-3]
+    pieces = label(opened, connectivity=1)
+    large = np.bincount(pieces.ravel()) >= max(LARGE_PIECE * cell.size, 50)
+    large[0] = False
+    pieces = np.where(large[pieces], pieces, 0)
+    passages = label(cell & ~opened, connectivity=1)
+    numbers, cross = np.arange(1, passages.max() + 1), ndi.generate_binary_structure(2, 1)
+    if not numbers.size:
+        return []
+    highest = ndi.maximum(ndi.maximum_filter(pieces, footprint=cross), passages, numbers)
+    lowest = ndi.minimum_filter(np.where(pieces, pieces, large.size), footprint=cross)
+    joining = numbers[ndi.minimum(lowest, passages, numbers) < highest]
+    if image is not None and joining.size:
+        membrane, inside = image[~cell].mean(), image[cell].mean()
+        likeness = (ndi.mean(image, passages, joining) - membrane) / ((inside - membrane) or 1.0)
+        joining = joining[likeness < 1 / 3]
+    return [(round(y), round(x)) for y, x in ndi.center_of_mass(passages > 0, passages, joining)]
+
+
+# ---------------------------------------------------------------------------------------------- several stacks
+
+
+def check_counts(images: np.ndarray, labels: np.ndarray) -> list[Finding]:
+    """Whether every image (N, H, W) has its label on the same pixels, and whether they are enough."""
+    found = []
+    sizes = [f"{len(stack)} slices of {stack.shape[1]} x {stack.shape[2]} pixels" for stack in (images, labels)]
+    if sizes[0] != sizes[1]:
+        found.append(Finding("problem", f"{VOLUME} has {sizes[0]} but {LABELS} {sizes[1]}",
+                             "Every image needs its label, in the same order and on the same pixels.", COMPARE))
+    if len(images) < FEW_SLICES:
+        found.append(Finding("warning", f"{VOLUME}: {len(images)} slices are few", "The network learns less, and the "
+                             "held-out ones say little of how good it is.", "Label more slices; 20 to 30 serve well"))
+    return found
+
+
+def check_test(images: np.ndarray, test: np.ndarray) -> list[Finding]:
+    """Whether the stack to segment (M, H, W) looks like the training images and has none of them."""
+    known = _alike(images)
+    shared = [number for digest, group in _alike(test).items() if digest in known for number in group]
+    found = [Finding("warning", f"{TEST}: slices that are training images too: {listed(shared)}", "How well they are "
+                     "segmented says nothing of new images.")] if shared else []
+    sd = max(float(images.std()), 1e-6)
+    same_scale = images.dtype == test.dtype == np.uint8  # others are stretched, each by its own range
+    if same_scale and (abs(test.mean() - images.mean()) > sd / 2 or not 0.67 < test.std() / sd < 1.5):
+        found.append(Finding("warning", f"{TEST} looks other than {VOLUME}: {test.mean():.0f}±{test.std():.0f} against "
+                             f"{images.mean():.0f}±{sd:.0f}", "The network learns another brightness or contrast.",
+                             "Fiji: Process > Enhance Contrast..., Normalize, Process all slices, on both"))
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- the folder
+
+
+def examine(folder: str | Path) -> list[Finding]:
+    """All that is found in a folder; goes on after a broken file. Raises UserError where there is no folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; 'python datasets.py isbi' downloads the ISBI stacks into data/, "
+                        "'python datasets.py demo' makes a demo stack")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (VOLUME, LABELS, TEST))
+    found = [Finding("ok", f"not read: {shorten(others, 8)}")] if others else []
+    stacks = {}
+    for name in (VOLUME, LABELS, TEST):
+        stacks[name], news = _open(folder / name, others)
+        found += news
+    images, labels, test = stacks.values()
+    for name, stack in ((VOLUME, images), (TEST, test)):
+        found += check_images(name, stack) if stack is not None else []
+    if labels is not None:
+        pair = images is not None and images.shape == labels.shape
+        cells = as_cells(labels)
+        found += check_labels(labels) + check_cells(cells, images if pair else None)
+        found += check_counts(images, labels) if images is not None else []
+        found += check_polarity(images, cells) + check_pairs(images, cells) if pair else []
+    return found + (check_test(images, test) if images is not None and test is not None else [])
+
+
+def _open(path: Path, others: list[str]) -> tuple[np.ndarray | None, list[Finding]]:
+    """The stack (N, H, W) of a file, or None where it can't be read, and what there is to say of it."""
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, others, 1, 0.8)
+        return None, [Finding("problem", f"{path.name} is missing", "All three files are needed.", f"Rename {near[0]}, "
+                              f"or save it as TIFF from Fiji: {SAVE}" if near else f"Put it into {path.parent}")]
+    found = [Finding("ok", f"{path.name}: {path.stat().st_size / 1e6:.3g} MB")]
+    try:
+        stack = read_stack(path)
+    except (UserError, OSError) as error:
+        what, _, remedy = str(error).replace(f"{path}", path.name).partition("; ")
+        return None, [*found, Finding("problem", what, "It cannot be read.", remedy or "Mend its permissions")]
+    found += check_pixels(path.name, stack)
+    if stack.ndim == 4:
+        stack = stack[..., 0]  # the first channel tells enough for the other checks
+    return np.nan_to_num(stack) if stack.dtype.kind == "f" else stack, found
+
+
+def problems(findings: list[Finding]) -> list[Finding]:
+    """Those that must be mended before training."""
+    return [finding for finding in findings if finding.level == "problem"]
+
+
+def report(folder: str | Path, findings: list[Finding] | None = None) -> str:
+    """What was found in a folder as text of 80 columns, the gravest last, and a verdict."""
+    findings = examine(folder) if findings is None else findings
+    lines = [f"{folder}", "Slices are counted from 0, as --holdout counts them; Fiji counts from 1."]
+    for level, title in TITLES.items():
+        chosen = [finding for finding in findings if finding.level == level]
+        lines += ["", f"{title}:"] if chosen else []
+        for finding in chosen:
+            lines.append(textwrap.fill(finding.what, 80, initial_indent="- ", subsequent_indent="  "))
+            advice = f"{finding.meaning} -> {finding.remedy}" if finding.remedy else finding.meaning
+            lines += textwrap.wrap(advice, 80, initial_indent="    ", subsequent_indent="    ")
+    grave, looks = (sum(finding.level == level for finding in findings) for level in ("problem", "warning"))
+    verdict = "Ready to train."
+    if grave or looks:
+        verdict = (f"{grave} problem{'s' * (grave > 1)} must be mended first." if grave else
+                   f"Ready to train; {looks} thing{'s are' if looks > 1 else ' is'} worth a look first.")
+    return "\n".join([*lines, "", verdict])

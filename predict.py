@@ -1,0 +1,128 @@
+"""The final step: a trained model and any stack of slices -> prediction.tif, the probability of cell.
+
+    python predict.py STACK.tif --model results/model.keras --out prediction.tif
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from datasets import read_images
+from model import Network, build_unet
+from preprocessing import normalise
+from utils import OverlapTile, UserError, read_json, require_space, run, stack_writer
+
+PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
+CORE = 512  # largest core predicted at once, pixels; a whole ISBI slice
+TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
+
+
+def prepare_device(precision: str = "auto") -> str:
+    """Set Keras up for the machine: GPU memory that grows as needed, and the arithmetic; returns what was chosen.
+
+    'auto' is bfloat16 where processor or GPU computes it, float16 on GPUs with tensor cores alone, else float32.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        if not tf.config.experimental.get_memory_growth(gpu):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    if precision == "auto":
+        precision = _gpu_precision(gpus) if gpus else _cpu_precision()
+    keras.mixed_precision.set_global_policy(PRECISIONS[precision])
+    where = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else f"no GPU found, {os.cpu_count()} CPU cores"
+    return f"{where}, {precision}"
+
+
+def _gpu_precision(gpus: list) -> str:
+    capability = min(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus)
+    return "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
+
+
+def _cpu_precision() -> str:
+    flags = Path("/proc/cpuinfo")  # Linux only; elsewhere float32 is safe
+    text = flags.read_text() if flags.is_file() else ""
+    return "bfloat16" if "avx512_bf16" in text or "amx_bf16" in text else "float32"
+
+
+def load_model(path: Path) -> tuple[keras.Model, dict]:
+    """The trained network and its config.json; raises UserError where either is missing or broken.
+
+    The network is built anew for this machine's arithmetic, then gets the weights: a model trained in bfloat16
+    predicts anywhere.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} not found; {TRAIN_FIRST}")
+    config = read_json(path.with_name("config.json"), f"it lies beside {path.name} and belongs to it; {TRAIN_FIRST}")
+    model = build_unet(Network(**config["network"]), config["channels"], **config["normalisation"])
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
+                        f"{TRAIN_FIRST}") from None
+    return model, config
+
+
+def predict_slice(model: keras.Model, image: np.ndarray, network: Network, normalisation: dict,
+                  core: int = CORE, margin: int | None = None) -> np.ndarray:
+    """Probability of cell, float32 (H, W), of one uint8 slice (H, W) of any size.
+
+    Mirrored overlap tiles are predicted one by one and their cores stitched; the default margin covers the network's
+    receptive field, so no seam is left.
+    """
+    margin = network.margin if margin is None else margin
+    whole = -(-max(image.shape[:2]) // network.stride) * network.stride  # never larger tiles than the slice needs
+    tiles = OverlapTile(image.shape[:2], min(core, whole), margin)
+    normalised = normalise(image, **normalisation)[..., np.newaxis]
+    probability = np.empty(image.shape[:2], np.float32)
+    for number, corner in enumerate(tiles.corners()):
+        tile = model.predict_on_batch(tiles.cut(normalised, [number]))[0, ..., 0]
+        tiles.place(probability, tile, corner)
+    return probability
+
+
+def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dict) -> Iterator[np.ndarray]:
+    """Yield the probability float32 (H, W) of each uint8 slice (H, W)."""
+    network = Network(**config["network"])
+    for image in images:
+        yield predict_slice(model, image, network, config["normalisation"])
+
+
+def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: Path) -> None:
+    """Predict uint8 (N, H, W) and write float32 probabilities of cell slice by slice; one ImageJ stack."""
+    require_space(out.parent, 4 * images.size)
+    slices = predict_slices(model, tqdm(images, desc="predicting", unit="slice", disable=None), config)
+    with stack_writer(out, images.shape, np.float32) as write:
+        for probability in slices:
+            write(probability)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("stack", type=Path, help="TIFF stack to segment, gray, any size")
+    parser.add_argument("--model", type=Path, default=Path("results/model.keras"), help="the trained model")
+    parser.add_argument("--out", type=Path, default=Path("prediction.tif"), help="float32 stack, probability of cell")
+    parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
+    args = parser.parse_args()
+    notes: list[str] = []
+    images = read_images(args.stack, notes)
+    for note in notes:
+        print(f"note: {note}")
+    print(prepare_device(args.precision))
+    model, config = load_model(args.model)
+    write_prediction(model, images, config, args.out)
+    print(f"{args.out}: probability of cell, {images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,213 @@
+"""Step 2: tiles of one size that the network trains on. results/augmented/ -> results/patches/
+
+Every slice is normalised, cut into mirrored overlap tiles, and written as memory-mappable .npy in a shuffled order;
+held-out slices go to files of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from scipy.ndimage import distance_transform_edt, find_objects
+from scipy.ndimage import label as components
+from tqdm import tqdm
+
+from utils import OverlapTile, UserError, atomic_folder, file_hash, read_json, require_space, run, write_json
+
+NORMALISATION = {"mean": 128.0, "sd": 40.0}  # every slice is brought to these, grey levels; kept as uint8
+WEIGHTS = ("none", "balance", "border")
+BORDER_W0, BORDER_SIGMA = 10.0, 5.0  # Ronneberger et al. 2015, section 3; sigma in pixels
+STEP_1 = "run 'python augmentation.py' first (with the same --work)"
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tile and margin in pixels; a valid network predicts the core alone, a same-padding one the whole tile."""
+
+    tile: int = 256
+    margin: int = 32
+    valid: bool = False
+
+    @property
+    def core(self) -> int:
+        """Side of what is left of a tile without its margins, pixels."""
+        return self.tile - 2 * self.margin
+
+    @property
+    def label(self) -> int:
+        """Side of the label that belongs to a tile, pixels."""
+        return self.core if self.valid else self.tile
+
+
+PRESETS = {"paper": Tiling(572, 92, valid=True)}  # 572 in, 388 out: Ronneberger et al. 2015, figure 1
+
+
+def normalise(image: np.ndarray, mean: float = NORMALISATION["mean"], sd: float = NORMALISATION["sd"]) -> np.ndarray:
+    """Bring an image (H, W[, C]) to `mean` and `sd` grey levels, each channel for itself; uint8, clipped.
+
+    What a microscope's brightness and contrast settings change linearly is gone after this; an image of one grey level
+    becomes `mean` everywhere.
+    """
+    image = image.astype(np.float32)
+    spread = image.std(axis=(0, 1))
+    scale = np.divide(sd, spread, out=np.zeros_like(spread), where=spread > 0)
+    return np.clip(np.rint((image - image.mean(axis=(0, 1))) * scale + mean), 0, 255).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------ weight maps
+
+
+def balance_weights(label: np.ndarray, share: float) -> np.ndarray:
+    """Weights float32 (H, W) with which membrane and cell count the same in all; `share` is the cells' of all pixels.
+
+    Ronneberger et al. 2015, w_c of equation 2: each class weighs the inverse of its frequency, the mean weight is 1.
+    """
+    return np.where(label > 0, 0.5 / share, 0.5 / (1 - share)).astype(np.float32)
+
+
+def border_weights(label: np.ndarray, w0: float = BORDER_W0, sigma: float = BORDER_SIGMA) -> np.ndarray:
+    """The part of the weight map that makes narrow gaps between cells count: float32 (H, W), 0 .. w0.
+
+    w0 * exp(-(d1 + d2)² / (2 sigma²)) with d1 and d2 the distances in pixels to the nearest and second nearest cell,
+    for pixels outside all cells; Ronneberger et al. 2015, equation 2. Distances over 4 sigma count as infinite.
+
+    Parameters
+    ----------
+    label : (H, W), 0 outside cells; instances where it has more than one other value, else 4-connected cells
+    """
+    values = np.unique(label)
+    cells = components(label)[0] if len(values) <= 2 else label
+    reach = int(np.ceil(4 * sigma))
+    nearest, second = (np.full(label.shape, np.inf, np.float32) for _ in range(2))
+    for number, box in enumerate(find_objects(cells), 1):
+        if box is None:
+            continue
+        window = tuple(slice(max(part.start - reach, 0), part.stop + reach) for part in box)
+        distance = distance_transform_edt(cells[window] != number).astype(np.float32)
+        here_nearest, here_second = nearest[window], second[window]
+        np.minimum(here_second, np.maximum(distance, here_nearest), out=here_second)
+        np.minimum(here_nearest, distance, out=here_nearest)
+    return np.where(cells > 0, 0, w0 * np.exp(-((nearest + second) ** 2) / (2 * sigma**2))).astype(np.float32)
+
+
+def weight_map(label: np.ndarray, kind: str, share: float) -> np.ndarray:
+    """Per-pixel loss weights float32 (H, W): 'balance', or 'border' = balance + border map."""
+    weights = balance_weights(label, share)
+    return weights + border_weights(label) if kind == "border" else weights
+
+
+# ----------------------------------------------------------------------------------------------------- tiles
+
+
+def preprocess(work: Path, tiling: Tiling | None = None, weights: str = "none", seed: int = 0) -> dict:
+    """Write `work`/patches/: train and holdout images, labels, sources (and weights) as .npy, and geometry.json.
+
+    images uint8 (n, tile, tile), labels uint8 (n, label, label) of 0 and 1, weights float16, sources int32 (n): the
+    slice that each tile comes from. Returns the geometry. Raises UserError where step 1 has to run first.
+    """
+    tiling = tiling or Tiling()
+    if tiling.core < 1 or tiling.margin < 0:
+        raise UserError(f"a tile of {tiling.tile} pixels has no room for two margins of {tiling.margin}; choose a "
+                        "larger --tile or a smaller --margin")
+    manifest = fresh_manifest(work)
+    folder = work / "augmented"
+    images = tifffile.memmap(folder / "images.tif", mode="r")
+    labels = tifffile.memmap(folder / "labels.tif", mode="r")
+    held_out = set(manifest["split"]["holdout"])
+    pages = {"holdout": [s for s in manifest["samples"] if s["source"] in held_out],
+             "train": [s for s in manifest["samples"] if s["source"] not in held_out]}
+    cut = OverlapTile(images.shape[1:3], tiling.core, tiling.margin)
+    per_tile = tiling.tile**2 + tiling.label**2 * (1 if weights == "none" else 3)
+    require_space(work, len(images) * len(cut) * per_tile)
+    share = float(np.mean([np.mean(labels[s["page"]] > 0) for s in pages["train"] if not s["operations"]]))
+
+    with atomic_folder(work / "patches") as target:
+        for part, samples in pages.items():
+            order = np.random.default_rng((seed, len(part))).permutation(len(samples) * len(cut))
+            _write_part(target, part, samples, order, (images, labels), cut, tiling, weights, share)
+        geometry = {
+            "tile": tiling.tile, "margin": tiling.margin, "core": tiling.core, "label": tiling.label,
+            "valid": tiling.valid, "channels": 1, "normalisation": NORMALISATION, "weights": weights,
+            "cell_share": share, "split": manifest["split"], "data": manifest["data"],
+            "counts": {part: len(samples) * len(cut) for part, samples in pages.items()},
+            "manifest": file_hash(folder / "manifest.json")}
+        write_json(target / "geometry.json", geometry)
+    return geometry
+
+
+def _write_part(target: Path, part: str, samples: list[dict], order: np.ndarray, stacks: tuple, cut: OverlapTile,
+                tiling: Tiling, weights: str, share: float) -> None:
+    """Write the tiles of `samples` at the places that `order` gives them: neighbours in the file are strangers."""
+    def array(name: str, dtype: type, *side: int) -> np.ndarray:
+        shape = (len(order), *side)
+        if not len(order):  # an empty file cannot be mapped
+            np.save(target / f"{part}-{name}.npy", np.empty(shape, dtype))
+            return np.empty(shape, dtype)
+        return np.lib.format.open_memmap(target / f"{part}-{name}.npy", "w+", dtype, shape)
+
+    image_tiles = array("images", np.uint8, tiling.tile, tiling.tile)
+    label_tiles = array("labels", np.uint8, tiling.label, tiling.label)
+    sources = array("sources", np.int32)
+    weight_tiles = array("weights", np.float16, tiling.label, tiling.label) if weights != "none" else None
+    inner = OverlapTile(cut.shape, tiling.core, 0 if tiling.valid else tiling.margin)
+    places = order.reshape(-1, len(cut))
+    for sample, place in zip(tqdm(samples, desc=f"{part} tiles", unit="slice", disable=None), places, strict=True):
+        image, label = (stack[sample["page"]] for stack in stacks)
+        image_tiles[place] = cut.cut(normalise(image))
+        label_tiles[place] = inner.cut((label > 0).astype(np.uint8))
+        sources[place] = sample["source"]
+        if weight_tiles is not None:
+            weight_tiles[place] = inner.cut(weight_map(label, weights, share).astype(np.float16))
+    for array_on_disk in (image_tiles, label_tiles, sources, weight_tiles):
+        if isinstance(array_on_disk, np.memmap):
+            array_on_disk.flush()
+
+
+# ------------------------------------------------------------------------------------------- stale inputs
+
+
+def fresh_manifest(work: Path) -> dict:
+    """The manifest of step 1; raises UserError where step 1 did not run, or its input changed since."""
+    manifest = read_json(work / "augmented" / "manifest.json", STEP_1)
+    for path, was in manifest["inputs"].items():
+        if Path(path).is_file() and file_hash(path) != was:
+            raise UserError(f"{path} changed since it was augmented; run 'python augmentation.py' and then "
+                            "'python preprocessing.py' again")
+    return manifest
+
+
+def fresh_geometry(work: Path) -> dict:
+    """The geometry of step 2; raises UserError where step 1 or 2 did not run, or its input changed since."""
+    geometry = read_json(work / "patches" / "geometry.json",
+                         "run 'python augmentation.py' and 'python preprocessing.py' first (with the same --work)")
+    fresh_manifest(work)
+    if file_hash(work / "augmented" / "manifest.json") != geometry["manifest"]:
+        raise UserError(f"{work / 'augmented'} changed since it was cut into tiles; run 'python preprocessing.py' "
+                        "again")
+    return geometry
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
+    parser.add_argument("--tile", type=int, default=Tiling.tile, help="side of a tile, pixels")
+    parser.add_argument("--margin", type=int, default=Tiling.margin, help="context around a tile's core, pixels")
+    parser.add_argument("--preset", choices=sorted(PRESETS), help="the tiles of a published network: paper = 572 in, "
+                                                                  "388 out, for valid convolutions")
+    parser.add_argument("--weights", choices=WEIGHTS, default="none", help="per-pixel weights of the loss")
+    parser.add_argument("--seed", type=int, default=0, help="order of the tiles")
+    args = parser.parse_args()
+    tiling = PRESETS[args.preset] if args.preset else Tiling(args.tile, args.margin)
+    geometry = preprocess(args.work, tiling, args.weights, args.seed)
+    counts = geometry["counts"]
+    print(f"{args.work / 'patches'}: {counts['train']} tiles to train on, {counts['holdout']} held out, "
+          f"{tiling.tile}x{tiling.tile} pixels with labels of {tiling.label}x{tiling.label}")
+
+
+if __name__ == "__main__":
+    run(main)
