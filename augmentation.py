@@ -171,7 +171,7 @@ def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator,
         where = str(rng.choice([*CORNERS, "random"]))
         corner = crop_corner(shape, size, where, rng)
         image, label = (symmetric_pad(crop(array, corner, size), shape, corner) for array in (image, label))
-        done.append({"operation": "crop and pad", "where": where, "corner": corner, "size": size})
+        done.append({"operation": "crop and pad", "where": where, "corner": list(corner), "size": list(size)})
 
     shift = rng.uniform(-options.brightness, options.brightness)
     image = brightness(image, shift)

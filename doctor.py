@@ -29,7 +29,7 @@ SAVE = "File > Save As > Tiff"
 INVERT = (f"Fiji: Edit > Invert, then {SAVE}; where Fiji shows cells white already, Image > Lookup Tables > Invert LUT "
           "before it")
 DELETE = "Fiji: Image > Stacks > Delete Slice, in the images and in the labels alike"
-COMPARE = "Fiji: Analyze > Tools > Synchronize Windows shows whether one is flipped, shifted, cropped or in another order"
+COMPARE = "Fiji: Analyze > Tools > Synchronize Windows shows whether one is flipped, shifted, cropped or reordered"
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ def check_pixels(name: str, stack: np.ndarray) -> list[Finding]:
 
 
 def check_images(name: str, images: np.ndarray) -> list[Finding]:
-    """Bit depth, brightness, and empty or repeated slices of gray images (N, H, W)."""
+    """Bit depth, brightness, and two values only, of gray images (N, H, W)."""
     found = []
     if images.dtype not in (np.uint8, bool):
         bits = f", of which {int(images.max()).bit_length()} bits are used," if images.dtype.kind in "ui" else ""
-        found.append(Finding("note", f"{name}: {images.dtype}{bits} is reduced to 8 bit when read", "0.1 % of the pixels "
-                             "become black, 0.1 % white. Nothing needs to be done."))
+        found.append(Finding("note", f"{name}: {images.dtype}{bits} is reduced to 8 bit when read",
+                             "0.1 % of the pixels become black, 0.1 % white. Nothing needs to be done."))
     if len(np.unique(images)) == 2:
         found.append(Finding("problem", f"{name} has two values only, as labels have", "Nothing can be learnt from it.",
                              "Copy the microscope's images; perhaps images and labels were swapped"))
-    return found + check_brightness(name, images) + check_slices(name, images)
+    return found + check_brightness(name, images)
 
 
 def check_brightness(name: str, images: np.ndarray) -> list[Finding]:
@@ -136,25 +136,27 @@ def check_labels(labels: np.ndarray) -> list[Finding]:
     if len(values) == 2 and values[0] == 0 and values[1] in (1, 255):
         found = [Finding("ok", f"{LABELS}: two values, 0 = membrane and {values[1].item():g} = cell")]
     else:
-        soft = counts[0] + counts[-1] > 0.6 * counts.sum()
-        reason = "" if len(values) == 2 else (" Edges were softened, as JPEG or scaling does." if soft else
-                                              " Perhaps every cell has its own number, or this is an image.")
-        found = [Finding("problem", f"{LABELS}: {len(values)} values ({shown})", f"Training wants two values, 0 = membrane "
-                         f"and 255 = cell.{reason}", f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
+        reason = ("" if len(values) == 2 else "; edges were softened, as JPEG or scaling does" if _soft(values, counts) else
+                  "; perhaps every cell has its own number, or this is an image")
+        found = [Finding("problem", f"{LABELS}: {len(values)} values ({shown}){reason}", "Training wants two values, "
+                         "0 = membrane and 255 = cell.", f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
     membrane = 1 - as_cells(labels).mean((1, 2))
-    thin = membrane.mean() < THIN_MEMBRANE
-    found.append(Finding("warning" if thin else "ok", f"{LABELS}: membrane is {membrane.mean():.1%} of all pixels, by slice "
-                         f"{membrane.min():.1%} to {membrane.max():.1%}", "Thin lines are hard to learn." if thin else ""))
-    blank = np.flatnonzero((membrane == 0) | (membrane == 1))
-    if blank.size:
-        found.append(Finding("warning", f"{LABELS}: slices without any membrane or without any cell: {listed(blank)}",
-                             "Slices that nobody labelled teach to see no membrane.", f"Label them, or {DELETE}"))
-    return found
+    covers = f"membrane is {membrane.mean():.1%} of all pixels, by slice {membrane.min():.1%} to {membrane.max():.1%}"
+    if membrane.mean() < THIN_MEMBRANE:
+        return [*found, Finding("warning", f"{LABELS}: {covers}", "Such thin lines are hard to learn.",
+                                "Fiji: Process > Filters > Minimum..., radius 1, makes them thicker")]
+    return [*found, Finding("ok", f"{LABELS}: {covers}")]
+
+
+def _soft(values: np.ndarray, counts: np.ndarray) -> bool:
+    place = (values.astype(float) - values[0]) / max(float(values[-1] - values[0]), 1e-6)
+    return counts[(place < 0.1) | (place > 0.9)].sum() > 0.6 * counts.sum()  # most pixels are nearly black or white
 
 
 def as_cells(labels: np.ndarray) -> np.ndarray:
-    """True where labels, two-valued or soft at their edges, say cell."""
-    return labels > (float(labels.min()) + float(labels.max())) / 2
+    """True where labels say cell, be they two-valued, soft at their edges, or a number for every cell."""
+    values, counts = np.unique(labels, return_counts=True)
+    return labels > ((float(values[0]) + float(values[-1])) / 2 if _soft(values, counts) else values[0])
 
 
 def check_polarity(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
@@ -181,11 +183,13 @@ def polarity_notes(images: np.ndarray, labels: np.ndarray) -> list[str]:
 
 def check_pairs(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
     """Slices (N, H, W) whose labels do not fit their image: membrane and cell differ less than in the others."""
-    contrasts = np.full(len(images), np.nan)
+    contrasts = np.full(len(images), np.nan)  # stays where there is nothing to compare
     for number, (image, cell) in enumerate(zip(images, cells, strict=True)):
         if cell.any() and not cell.all() and image.std():
             contrasts[number] = (image[cell].mean() - image[~cell].mean()) / image.std()
-    usual = np.median(contrasts[np.isfinite(contrasts)]) if np.isfinite(contrasts).any() else 0.0
+    if np.isnan(contrasts).all():
+        return []
+    usual = np.nanmedian(contrasts)
     if abs(usual) < 0.2:
         return [Finding("warning", f"{LABELS} do not fit {VOLUME}: membranes are as bright as cells", "Labels that lie "
                         "elsewhere than the membranes cannot be learnt.", COMPARE)]
@@ -217,7 +221,7 @@ def find_gaps(cell: np.ndarray, image: np.ndarray | None = None) -> list[tuple[i
     """(y, x) of passages at most two pixels wide that join two large pieces of boolean cell (H, W).
 
     In labels alone a cell's true thin neck looks the same; with the image (H, W), only passages that look like
-    membrane there are returned.
+    membrane there are returned. In ISBI's labels it finds none; of 890 gaps cut into four of its slices, 88 %.
     """
     opened = ndi.binary_opening(np.pad(cell, 3, mode="edge"), np.ones((3, 3)))[3:-3, 3:-3]
     pieces = label(opened, connectivity=1)
@@ -231,6 +235,9 @@ def find_gaps(cell: np.ndarray, image: np.ndarray | None = None) -> list[tuple[i
     highest = ndi.maximum(ndi.maximum_filter(pieces, footprint=cross), passages, numbers)
     lowest = ndi.minimum_filter(np.where(pieces, pieces, large.size), footprint=cross)
     joining = numbers[ndi.minimum(lowest, passages, numbers) < highest]
+    # a gap is as long as the membrane is thick; between two membranes that pass closely the passage is longer
+    thickness = 2 * np.sum(~cell) / np.sum(~cell & ndi.binary_dilation(cell, cross))
+    joining = joining[np.bincount(passages.flat)[joining] <= 2.5 * thickness]
     if image is not None and joining.size:
         membrane, inside = image[~cell].mean(), image[cell].mean()
         likeness = (ndi.mean(image, passages, joining) - membrane) / ((inside - membrane) or 1.0)
@@ -258,8 +265,10 @@ def check_test(images: np.ndarray, test: np.ndarray) -> list[Finding]:
     """Whether the stack to segment (M, H, W) looks like the training images and has none of them."""
     known = _alike(images)
     shared = [number for digest, group in _alike(test).items() if digest in known for number in group]
-    found = [Finding("warning", f"{TEST}: slices that are training images too: {listed(shared)}", "How well they are "
-                     "segmented says nothing of new images.")] if shared else []
+    found = []
+    if shared:
+        found.append(Finding("warning", f"{TEST}: slices that are training images too: {listed(shared)}", "How well "
+                             "they are segmented says nothing of new images.", "Put the stack to segment there"))
     sd = max(float(images.std()), 1e-6)
     same_scale = images.dtype == test.dtype == np.uint8  # others are stretched, each by its own range
     if same_scale and (abs(test.mean() - images.mean()) > sd / 2 or not 0.67 < test.std() / sd < 1.5):
@@ -281,12 +290,12 @@ def examine(folder: str | Path) -> list[Finding]:
     others = sorted(path.name for path in folder.iterdir() if path.name not in (VOLUME, LABELS, TEST))
     found = [Finding("ok", f"not read: {shorten(others, 8)}")] if others else []
     stacks = {}
-    for name in (VOLUME, LABELS, TEST):
+    for name in (VOLUME, TEST, LABELS):
         stacks[name], news = _open(folder / name, others)
         found += news
-    images, labels, test = stacks.values()
-    for name, stack in ((VOLUME, images), (TEST, test)):
-        found += check_images(name, stack) if stack is not None else []
+        if stacks[name] is not None:
+            found += check_slices(name, stacks[name]) + (check_images(name, stacks[name]) if name != LABELS else [])
+    images, test, labels = stacks.values()
     if labels is not None:
         pair = images is not None and images.shape == labels.shape
         cells = as_cells(labels)
@@ -302,21 +311,15 @@ def _open(path: Path, others: list[str]) -> tuple[np.ndarray | None, list[Findin
         near = difflib.get_close_matches(path.name, others, 1, 0.8)
         return None, [Finding("problem", f"{path.name} is missing", "All three files are needed.", f"Rename {near[0]}, "
                               f"or save it as TIFF from Fiji: {SAVE}" if near else f"Put it into {path.parent}")]
-    found = [Finding("ok", f"{path.name}: {path.stat().st_size / 1e6:.3g} MB")]
     try:
         stack = read_stack(path)
     except (UserError, OSError) as error:
         what, _, remedy = str(error).replace(f"{path}", path.name).partition("; ")
-        return None, [*found, Finding("problem", what, "It cannot be read.", remedy or "Mend its permissions")]
-    found += check_pixels(path.name, stack)
+        return None, [Finding("problem", what, "Nothing of it can be used.", remedy or "Mend its permissions")]
+    found = check_pixels(f"{path.name} ({path.stat().st_size / 1e6:.3g} MB)", stack)
     if stack.ndim == 4:
         stack = stack[..., 0]  # the first channel tells enough for the other checks
-    return np.nan_to_num(stack) if stack.dtype.kind == "f" else stack, found
-
-
-def problems(findings: list[Finding]) -> list[Finding]:
-    """Those that must be mended before training."""
-    return [finding for finding in findings if finding.level == "problem"]
+    return np.nan_to_num(stack, posinf=0, neginf=0) if stack.dtype.kind == "f" else stack, found
 
 
 def report(folder: str | Path, findings: list[Finding] | None = None) -> str:
@@ -332,7 +335,8 @@ def report(folder: str | Path, findings: list[Finding] | None = None) -> str:
             lines += textwrap.wrap(advice, 80, initial_indent="    ", subsequent_indent="    ")
     grave, looks = (sum(finding.level == level for finding in findings) for level in ("problem", "warning"))
     verdict = "Ready to train."
-    if grave or looks:
-        verdict = (f"{grave} problem{'s' * (grave > 1)} must be mended first." if grave else
-                   f"Ready to train; {looks} thing{'s are' if looks > 1 else ' is'} worth a look first.")
+    if grave:
+        verdict = f"{grave} problem{'s' * (grave > 1)} must be mended first."
+    elif looks:
+        verdict = f"Ready to train; {looks} thing{'s are' if looks > 1 else ' is'} worth a look first."
     return "\n".join([*lines, "", verdict])

@@ -332,9 +332,9 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write all scores to this file, too")
     options = parser.parse_args()
     scores = score_files(options.prediction, options.labels, options.slices)
-    print(format_scores(scores))
     if options.json:
         write_json(options.json, scores)
+    print(format_scores(scores))
 
 
 if __name__ == "__main__":

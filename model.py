@@ -26,24 +26,33 @@ class Network:
         return 2**self.depth
 
     @property
-    def radius(self) -> int:
-        """Receptive-field radius in pixels, seen from an output block of `stride` pixels on the pooling grid.
+    def shrinkage(self) -> int:
+        """Pixels that valid convolutions take off each side: 92 for the paper's network, 572 in and 388 out."""
+        return 2 * self.stride + 4 * (self.stride - 1)
 
-        Two 3x3 convolutions a level and way reach one pixel each, a pixel of level k being 2^k wide; a 2x2 convolution
-        behind the up-sampling reaches one more. 92 for the paper's network.
+    @property
+    def radius(self) -> int:
+        """How far an output block of `stride` pixels on the pooling grid looks beyond itself, pixels.
+
+        Followed from the output back: each level's convolutions reach 2 pixels of that level further, one more behind
+        an up-sampling, and what is reached of a pooled pixel is reached whole. 94 for four halvings.
         """
-        level = [2**k for k in range(self.depth)]
-        up = sum(level) if self.up == "upsample" else 0
-        return 2 * sum(level) + 2 * self.stride + 2 * sum(level) + up
+        reach = 0
+        for _level in range(self.depth):
+            reach = -(-(reach + 2 + (self.up == "upsample")) // 2)
+        reach += 2
+        for _level in range(self.depth):
+            reach = 2 * reach + 2
+        return reach
 
     @property
     def margin(self) -> int:
         """Context that makes a stitched prediction seamless, pixels, for cores that are multiples of `stride`.
 
-        At least the radius. A same-padding network needs a multiple of the stride. A valid one puts out 4 pixels more
-        than a multiple of the stride, whatever goes in, so 2 more on each side come out and are cut off.
+        Same padding: the radius, rounded up to the stride, so that all tiles pool on one grid. Valid convolutions never
+        look beyond the tile; they put out 4 pixels more than a multiple of the stride, 2 on each side are cut off.
         """
-        return self.radius + 2 if self.padding == "valid" else -(-self.radius // self.stride) * self.stride
+        return self.shrinkage + 2 if self.padding == "valid" else -(-self.radius // self.stride) * self.stride
 
 
 # the published shapes; the measured ones are in train.py beside their schedules
@@ -61,7 +70,7 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
     """Build a U-Net: uint8 (batch, H, W, channels) -> float32 (batch, H', W', 1), the probability of cell.
 
     Ronneberger et al. 2015. With same padding H' = H and both sides must be multiples of `network.stride`; with valid
-    padding H' = H - 2 * `network.radius`. Any size goes in: the network is convolutional throughout.
+    padding H' = H - 2 * `network.shrinkage`. Any size goes in: the network is convolutional throughout.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ import argparse
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from zipfile import BadZipFile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
 
@@ -66,7 +67,7 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
     model = build_unet(Network(**config["network"]), config["channels"], **config["normalisation"])
     try:
         model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
                         f"{TRAIN_FIRST}") from None
     return model, config

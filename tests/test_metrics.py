@@ -202,7 +202,7 @@ def test_pixel_scores_by_hand():
 def test_pixel_error_takes_the_best_threshold():
     probabilities = np.array([[[0.95, 0.65, 0.45, 0.05]]])
     assert metrics.pixel_error(probabilities, np.array([[[1, 1, 0, 0]]])) == 0  # at .5 and .6
-    assert_allclose(metrics.pixel_error(probabilities, np.array([[[1, 0, 1, 0]]])), 1 - 4 / 5)  # at .1: 2 of 3
+    assert_allclose(metrics.pixel_error(probabilities, np.array([[[1, 0, 1, 0]]])), 1 / 5)  # at .1: F = 4 / 5
 
 
 # --------------------------------------------------------------------------------------- scores of a stack
@@ -275,7 +275,8 @@ def test_a_constant_prediction_has_scores(value):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda p, y: (p[:2], y), "the labels are"), (lambda p, y: (p[0], y[0]), "expected"), (lambda p, y: (p * 255, y), "0 to 1"),
+    (lambda p, y: (p[:2], y), "the labels are"), (lambda p, y: (p[0], y[0]), "expected"),
+    (lambda p, y: (p * 255, y), "0 to 1"),
     (lambda p, y: (p * np.nan, y), "nan"), (lambda p, y: (p, y * 0), "no cell")])
 def test_isbi_scores_refuse(change, message):
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,66 @@
+"""Augmented pairs per second, this project's way and the original's, timed in one run: python tests/bench.py
+
+The original's way, one process: a dense random field smoothed by `gaussian_filter`, `map_coordinates` in float64, image
+and label each, every sample a PNG of its own.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+from skimage.io import imsave
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from augmentation import augment
+from demo import make_demo
+from utils import read_stack
+
+
+def original_way(images: np.ndarray, labels: np.ndarray, pairs: int, folder: Path, seed: int = 0) -> float:
+    """Seconds for `pairs` elastic pairs as the original repository made them: alpha 34, sigma 6 to 12."""
+    rng = np.random.default_rng(seed)
+    began = time.perf_counter()
+    for number in range(pairs):
+        for name, stack in (("image", images), ("label", labels)):
+            array = stack[number % len(stack)].astype(np.float64)
+            sigma = rng.uniform(6, 12)
+            dy, dx = (gaussian_filter(rng.random(array.shape) * 2 - 1, sigma, mode="constant") * 34 for _ in range(2))
+            y, x = np.indices(array.shape)
+            moved = map_coordinates(array, [y + dy, x + dx], order=1, mode="reflect")
+            imsave(folder / f"{name}-{number}.png", moved.astype(np.uint8), check_contrast=False)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="folder of the three stacks (without it data/, else the demo)")
+    parser.add_argument("--copies", type=int, default=30)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = args.data or (Path("data") if Path("data/train-volume.tif").is_file() else folder / "demo")
+        if data == folder / "demo":
+            make_demo(data, size=512)
+        images, labels = read_stack(data / "train-volume.tif"), read_stack(data / "train-labels.tif")
+        began = time.perf_counter()
+        manifest = augment(data, folder / "work", args.copies, workers=args.workers)
+        ours = time.perf_counter() - began
+        pairs = len(manifest["split"]["train"]) * args.copies
+        theirs_pairs = 40
+        theirs = original_way(images, labels, theirs_pairs, folder)
+    rate, their_rate = pairs / ours, theirs_pairs / theirs
+    print(f"{images.shape[1]}x{images.shape[2]} pixels, {os.cpu_count()} cores\n"
+          f"here:         {pairs} pairs in {ours:.1f} s, {args.workers} workers, start to finish: {rate:.1f} pairs/s\n"
+          f"original way: {theirs_pairs} pairs in {theirs:.1f} s, one process: {their_rate:.1f} pairs/s\n"
+          f"ratio:        {rate / their_rate:.1f}")
+
+
+if __name__ == "__main__":
+    main()

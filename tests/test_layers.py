@@ -1,0 +1,56 @@
+"""The house: imports point down only, TensorFlow stays where it belongs, nothing runs on import."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = {  # what each module may import of the project
+    "utils": set(), "model": set(),
+    "demo": {"utils"}, "doctor": {"utils"}, "metrics": {"utils"},
+    "datasets": {"utils", "demo", "doctor"},
+    "augmentation": {"utils", "datasets", "metrics"},
+    "preprocessing": {"utils", "datasets", "metrics", "augmentation"},
+    "predict": {"utils", "datasets", "metrics", "preprocessing", "model"},
+    "train": {"utils", "datasets", "metrics", "preprocessing", "model", "predict"},
+}
+HEAVY = {"tensorflow", "keras"}
+MAY_BE_HEAVY = {"model": {"keras"}, "predict": HEAVY, "train": HEAVY}
+
+
+def imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").split(".")[0]
+
+
+def test_every_module_is_listed():
+    assert {path.stem for path in ROOT.glob("*.py")} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_point_down_only(name):
+    found = set(imports(ast.parse((ROOT / f"{name}.py").read_text())))
+    assert found & set(ORDER) <= ORDER[name]
+    assert found & HEAVY <= MAY_BE_HEAVY.get(name, set())
+
+
+def test_metrics_needs_numpy_scipy_and_scikit_image_alone():
+    found = set(imports(ast.parse((ROOT / "metrics.py").read_text())))
+    assert found - sys.stdlib_module_names <= {"numpy", "scipy", "skimage", "utils"}
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_nothing_runs_on_import(name):
+    tree = ast.parse((ROOT / f"{name}.py").read_text())
+    for node in tree.body:
+        is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+        # the one exception must come before TensorFlow does, or it says nothing
+        assert not is_call or ast.unparse(node).startswith("os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL'")
+        assert not isinstance(node, ast.For | ast.While | ast.With | ast.Try)
+    stars = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
+    assert not stars

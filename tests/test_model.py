@@ -1,0 +1,63 @@
+"""The networks: published shapes by their numbers, sizes in and out, the receptive field that the margin covers."""
+
+import keras
+import numpy as np
+import pytest
+
+from model import PUBLISHED, Network, build_unet
+
+
+@pytest.mark.parametrize(("name", "channels", "parameters"), [
+    ("paper", 1, 31_030_593),  # 31,030,658 with the paper's two outputs, of which one sigmoid is left here
+    ("keras", 1, 31_030_593),
+    ("nuclei", 3, 1_941_105),
+])
+def test_published_shapes_have_their_parameters(name, channels, parameters):
+    assert build_unet(PUBLISHED[name], channels).count_params() == parameters
+
+
+def test_paper_takes_572_and_gives_388():
+    model = build_unet(PUBLISHED["paper"])
+    assert model.compute_output_shape((1, 572, 572, 1)) == (1, 388, 388, 1)
+    assert PUBLISHED["paper"].shrinkage == 92  # (572 - 388) / 2
+    skips = [layer.cropping[0][0] for layer in model.layers if isinstance(layer, keras.layers.Cropping2D)]
+    assert skips == [4, 16, 40, 88]  # figure 1: 64-56, 136-104, 280-200, 568-392, half of each
+
+
+@pytest.mark.parametrize("network", [
+    Network(2, 2, dropout=(0,) * 3), Network(2, 3, dropout=(0,) * 4),
+    Network(2, 2, up="upsample", dropout=(0,) * 3, activation="elu")])
+def test_receptive_field_is_as_wide_as_the_radius_says(network):
+    """Change one row of the input after the other: a block in the middle answers up to the radius, not beyond."""
+    keras.utils.set_random_seed(1)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")  # float32 would lose what arrives from the far ends
+    try:
+        model = build_unet(network)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for layer in model.layers:  # all weights positive: no influence can vanish in a ReLU
+        layer.set_weights([np.abs(weight) for weight in layer.get_weights()])
+    logit = keras.Model(model.input, model.layers[-1].input)
+    start = network.margin + 2 * network.stride
+    side = 2 * start + network.stride
+    images = np.full((side + 1, side, network.stride, 1), 100, np.uint8)
+    for row in range(side):
+        images[row, row] = 200
+    answers = logit.predict_on_batch(images)[:, start:start + network.stride]
+    reached = np.flatnonzero(np.abs(answers[:-1] - answers[-1]).max(axis=(1, 2, 3)) > 1e-13 * np.abs(answers[-1]).max())
+    before, after = start - reached[0], reached[-1] - (start + network.stride - 1)
+    assert max(before, after) == network.radius
+    assert network.radius <= network.margin < network.radius + network.stride
+
+
+def test_every_network_ends_in_a_sigmoid_without_a_relu_before_it():
+    for network in PUBLISHED.values():
+        last = build_unet(network).layers[-1]
+        assert (last.filters, last.kernel_size, last.activation.__name__) == (1, (1, 1), "sigmoid")
+        assert last.compute_dtype == "float32"
+
+
+def test_dropout_rates_must_fit_the_depth():
+    with pytest.raises(ValueError, match="4 levels"):
+        build_unet(Network(4, 3))

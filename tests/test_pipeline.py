@@ -1,0 +1,69 @@
+"""The three scripts as a user runs them: a small demo stack, from a directory that isn't the project's."""
+
+import hashlib
+import json
+
+import numpy as np
+import tifffile
+
+from demo import make_demo
+
+TRAIN = ("--epochs", "3", "--steps", "12", "--batch", "2", "--filters", "8", "--depth", "2", "--lr", "3e-3")
+
+
+def last_line(result):
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_three_scripts_make_a_prediction(script, tmp_path):
+    make_demo(tmp_path / "stacks", slices=6, test_slices=2, size=128)
+    data = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "stacks").iterdir()}
+    augmented = script("augmentation.py", "--data", "stacks", "--copies", 2, "--workers", 2)
+    assert augmented.returncode == 0, augmented.stderr
+    assert "5 slices to train on with 2 copies each, 1 held out" in augmented.stdout
+    tiled = script("preprocessing.py", "--tile", 64, "--margin", 8)
+    assert tiled.returncode == 0, tiled.stderr
+    trained = script("train.py", *TRAIN)
+    assert trained.returncode == 0, trained.stderr
+    assert "V_rand" in trained.stdout
+    with tifffile.TiffFile(tmp_path / "prediction.tif") as tiff:
+        assert tiff.is_imagej
+        prediction = tiff.asarray()
+    assert (prediction.shape, prediction.dtype) == ((2, 128, 128), np.float32)
+    assert prediction.min() >= 0
+    assert prediction.max() <= 1
+    assert prediction.std() > 0.02
+    scores = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert 0 <= scores["best"]["V_rand"]["V_rand"] <= 1
+    names = {path.name for path in (tmp_path / "results").iterdir()}
+    assert names == {"augmented", "patches", "checkpoint", "model.keras", "config.json", "history.csv", "metrics.json",
+                     "holdout.tif"}
+
+    # the final step alone gives the same, and data/ is as it was
+    again = script("predict.py", "stacks/test-volume.tif", "--out", "again.tif")
+    assert again.returncode == 0, again.stderr
+    np.testing.assert_allclose(tifffile.imread(tmp_path / "again.tif"), prediction, atol=2e-2)  # bfloat16
+    assert data == {path.name: hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "stacks").iterdir()}
+    scored = script("metrics.py", "results/holdout.tif", "stacks/train-labels.tif", "--slices", "5")
+    assert scored.returncode == 0, scored.stderr
+    assert f"{scores['best']['V_rand']['V_rand']:.4f}" in scored.stdout
+
+
+def test_steps_out_of_order_are_one_clear_line(script, tiny_folder):
+    for name, advice in (("preprocessing.py", "python augmentation.py"), ("train.py", "python preprocessing.py"),
+                         ("augmentation.py", "python datasets.py")):
+        result = script(name)
+        assert result.returncode == 2
+        assert "Traceback" not in result.stderr
+        assert advice in last_line(result)
+    missing = script("predict.py", tiny_folder / "test-volume.tif")
+    assert missing.returncode == 2
+    assert "python train.py" in last_line(missing)
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(script, tiny_folder, tmp_path):
+    (tmp_path / "file").write_text("here is no folder")
+    result = script("augmentation.py", "--data", tiny_folder, "--work", "file/results", "--copies", 0)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "--work" in last_line(result)

@@ -1,0 +1,111 @@
+"""Prediction: stitched equals whole, any size, one normalisation, all written or nothing."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tifffile
+
+import predict
+from model import Network, build_unet
+from predict import load_model, predict_slice, write_prediction
+from preprocessing import NORMALISATION
+from utils import UserError
+
+SAME = Network(4, 2, dropout=(0, 0, 0))
+VALID = Network(4, 2, "valid", dropout=(0, 0, 0))
+
+
+def random_model(network):
+    """Random weights whose output depends on the whole receptive field."""
+    keras.utils.set_random_seed(3)
+    model = build_unet(network, 1, **NORMALISATION)
+    for layer in model.layers:
+        layer.set_weights([weight * 1.5 for weight in layer.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("network", [SAME, VALID, Network(4, 2, up="upsample", dropout=(0, 0, 0))])
+@pytest.mark.parametrize("shape", [(96, 96), (61, 97), (40, 130), (5, 3)])
+def test_stitched_prediction_is_the_whole_images_prediction(network, shape, rng):
+    model = random_model(network)
+    image = rng.integers(0, 256, shape, np.uint8)
+    whole = predict_slice(model, image, network, NORMALISATION, core=512)
+    stitched = predict_slice(model, image, network, NORMALISATION, core=4 * network.stride)
+    assert whole.shape == shape
+    assert whole.dtype == np.float32
+    assert whole.std() > 0.01 or min(shape) < 8
+    np.testing.assert_allclose(stitched, whole, atol=2e-6)
+
+
+def test_a_margin_below_the_receptive_field_shows_seams(rng):
+    model = random_model(SAME)
+    image = rng.integers(0, 256, (96, 96), np.uint8)
+    whole = predict_slice(model, image, SAME, NORMALISATION)
+    seams = predict_slice(model, image, SAME, NORMALISATION, core=16, margin=0)
+    assert np.abs(seams - whole).max() > 1e-3
+
+
+def test_brightness_and_contrast_of_the_microscope_do_not_change_the_prediction(rng):
+    model = random_model(SAME)
+    image = rng.normal(120, 20, (64, 64)).clip(60, 180).astype(np.uint8)
+    brighter = (image + 40).astype(np.uint8)
+    assert np.array_equal(predict_slice(model, image, SAME, NORMALISATION),
+                          predict_slice(model, brighter, SAME, NORMALISATION))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model on disk as train.py leaves it."""
+    model = random_model(SAME)
+    model.save(tmp_path / "model.keras")
+    network = {"filters": 4, "depth": 2, "padding": "same", "activation": "relu", "dropout": [0, 0, 0],
+               "dropout_between": False, "up": "transpose"}
+    (tmp_path / "config.json").write_text(json.dumps({"network": network, "channels": 1,
+                                                      "normalisation": NORMALISATION}))
+    return tmp_path / "model.keras"
+
+
+def test_prediction_is_an_imagej_stack_of_probabilities(saved, rng, tmp_path):
+    model, config = load_model(saved)
+    images = rng.integers(0, 256, (3, 50, 70), np.uint8)
+    out = tmp_path / "prediction.tif"
+    write_prediction(model, images, config, out)
+    with tifffile.TiffFile(out) as tiff:
+        assert tiff.is_imagej
+        stack = tiff.asarray()
+    assert (stack.shape, stack.dtype) == ((3, 50, 70), np.float32)
+    assert stack.min() >= 0
+    assert stack.max() <= 1
+    np.testing.assert_allclose(stack[1], predict_slice(random_model(SAME), images[1], SAME, NORMALISATION), atol=1e-6)
+
+
+def test_a_prediction_that_breaks_off_leaves_the_old_file(saved, rng, tmp_path, monkeypatch):
+    model, config = load_model(saved)
+    out = tmp_path / "prediction.tif"
+    out.write_bytes(b"old")
+    calls = []
+
+    def breaks_off(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return np.zeros((50, 70), np.float32)
+
+    monkeypatch.setattr(predict, "predict_slice", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        write_prediction(model, rng.integers(0, 256, (3, 50, 70), np.uint8), config, out)
+    assert out.read_bytes() == b"old"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_missing_or_broken_model_says_what_to_run(saved):
+    with pytest.raises(UserError, match=r"python train\.py"):
+        load_model(saved.with_name("other.keras"))
+    saved.write_bytes(b"broken")
+    with pytest.raises(UserError, match="cannot be read as a model"):
+        load_model(saved)
+    saved.with_name("config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json not found"):
+        load_model(saved)

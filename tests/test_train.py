@@ -1,0 +1,177 @@
+"""Training: the feed, the schedule, stopping and going on, and what a run that cannot work says."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import train
+from augmentation import augment
+from model import Network
+from preprocessing import Tiling, preprocess
+from train import PRESETS, Keeper, Recipe, judge, recipe_of, tiles, training_feed
+from utils import NotLearning, UserError
+
+TINY = Recipe(Network(4, 2, dropout=(0, 0, 0)), epochs=3, steps=4, batch=2, lr=3e-3)
+
+
+@pytest.fixture
+def work(tiny_folder, tmp_path):
+    """Tiles of the tiny folder: 4 slices to train on, 2 copies each, 2 held out."""
+    augment(tiny_folder, tmp_path / "work", copies=2, holdout="4,5", workers=1)
+    preprocess(tmp_path / "work", Tiling(32, 8))
+    return tmp_path / "work"
+
+
+def geometry_of(work):
+    return json.loads((work / "patches" / "geometry.json").read_text())
+
+
+def test_tiles_read_without_python_are_the_arrays_on_disk(work):
+    geometry = geometry_of(work)
+    images, labels = (np.load(work / "patches" / f"train-{name}.npy") for name in ("images", "labels"))
+    read = list(tiles(work, geometry, "train", ("images", "labels"), None).as_numpy_iterator())
+    assert np.array_equal([image[..., 0] for image, _ in read], images)
+    assert np.array_equal([label[..., 0] for _, label in read], labels)
+
+
+def test_tiles_of_some_slices_only(work):
+    sources = np.load(work / "patches" / "train-sources.npy")
+    images = np.load(work / "patches" / "train-images.npy")
+    kept = [image[..., 0] for image, in tiles(work, geometry_of(work), "train", ("images",), [1, 3])]
+    assert 0 < len(kept) < len(images)
+    assert np.array_equal(kept, images[np.isin(sources, [1, 3])])
+
+
+def test_feed_turns_image_and_label_alike(work):
+    """Write the label as the image: whatever is drawn, both arrive the same; same seed, same batches."""
+    geometry = geometry_of(work)
+    labels = np.load(work / "patches" / "train-labels.npy", mmap_mode="r")
+    images = np.load(work / "patches" / "train-images.npy", mmap_mode="r+")
+    images[:] = labels
+    images.flush()
+    batches = [list(training_feed(work, geometry, TINY, seed, None).take(6).as_numpy_iterator()) for seed in (1, 1, 2)]
+    for image, label in batches[0]:
+        assert image.shape == label.shape == (2, 32, 32, 1)
+        assert np.array_equal(image, label)
+    first, again, other = (np.concatenate([image for image, _ in part]) for part in batches)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    known = {label.tobytes() for label in labels}
+    assert any(image.astype(np.uint8)[..., 0].tobytes() not in known for image in first)  # some were turned
+
+
+def test_a_run_writes_its_files_and_the_mean_of_the_schedules_end(work, monkeypatch):
+    seen = []
+    original = Keeper.on_epoch_end
+
+    def spy(self, epoch, logs=None):
+        seen.append(self.model.get_weights())
+        original(self, epoch, logs)
+
+    monkeypatch.setattr(Keeper, "on_epoch_end", spy)
+    recipe = Recipe(TINY.network, epochs=4, steps=3, batch=2, lr=3e-3, average=0.5)
+    model, config = train.train(work, recipe, seed=1)
+    mean = [np.mean(pair, axis=0) for pair in zip(*seen[-2:], strict=True)]
+    saved = keras.models.load_model(work / "model.keras")
+    for expected, here, on_disk in zip(mean, model.get_weights(), saved.get_weights(), strict=True):
+        np.testing.assert_allclose(here, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(here, on_disk)
+    rows = (work / "history.csv").read_text().splitlines()
+    assert len(rows) == 5
+    assert config["recipe"]["epochs"] == 4
+    assert json.loads((work / "config.json").read_text())["network"]["filters"] == 4
+
+
+def test_same_seed_same_weights(work):
+    one, two = (train.train(work, TINY, seed=5)[0].get_weights() for _ in range(2))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_ctrl_c_saves_and_resume_goes_on(work, monkeypatch):
+    original = Keeper.on_epoch_begin
+
+    def interrupt(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        original(self, epoch, logs)
+
+    monkeypatch.setattr(Keeper, "on_epoch_begin", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        train.train(work, TINY, seed=1)
+    stopped = keras.models.load_model(work / "checkpoint" / "last.keras")
+    assert int(stopped.optimizer.iterations) == 2 * TINY.steps
+    assert (work / "model.keras").is_file()
+    monkeypatch.setattr(Keeper, "on_epoch_begin", original)
+    with pytest.raises(UserError, match="another settings"):
+        train.train(work, TINY, seed=2, resume=True)
+    train.train(work, TINY, seed=1, resume=True)
+    rows = (work / "history.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
+
+
+def test_resume_without_a_stopped_run_says_so(work):
+    with pytest.raises(UserError, match="no stopped run"):
+        train.train(work, TINY, resume=True)
+
+
+def test_early_stopping_looks_at_training_slices_alone_and_trains_on_the_others(work, monkeypatch):
+    used = {}
+    feed, validation = train.training_feed, train._validation
+
+    def spy_feed(work_, geometry, recipe, seed, keep):
+        used["keep"] = keep
+        return feed(work_, geometry, recipe, seed, keep)
+
+    def spy_validation(work_, geometry, recipe, block):
+        used["block"] = block
+        return validation(work_, geometry, recipe, block)
+
+    monkeypatch.setattr(train, "training_feed", spy_feed)
+    monkeypatch.setattr(train, "_validation", spy_validation)
+    recipe = Recipe(TINY.network, epochs=30, steps=2, batch=2, lr=1e-9)  # such a rate learns nothing: it must stop
+    model, _ = train.train(work, recipe, patience=2)
+    assert used == {"keep": [0, 1, 2], "block": [3]}
+    rows = [row.split(",") for row in (work / "history.csv").read_text().splitlines()]
+    assert 3 <= len(rows) - 1 < 30
+    saved = keras.models.load_model(work / "model.keras")
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), saved.get_weights(), strict=True))
+
+
+def test_judge_scores_the_holdout_and_refuses_a_constant_prediction(work):
+    recipe = Recipe(TINY.network, epochs=6, steps=30, batch=4, lr=1e-2)
+    model, config = train.train(work, recipe)
+    scores = judge(work, model, config)
+    assert scores["best"]["V_rand"]["V_rand"] > 0.8
+    assert [row["slice"] for row in scores["chosen"]["per_slice"]] == [4, 5]
+    assert json.loads((work / "metrics.json").read_text()) == scores
+    assert scores["chosen"]["threshold"] == config["threshold"]
+    before = (work / "metrics.json").read_bytes()
+    model.set_weights([weight * 0 for weight in model.get_weights()])
+    with pytest.raises(NotLearning, match="did not learn"):
+        judge(work, model, config)
+    assert (work / "metrics.json").read_bytes() == before
+
+
+def test_tiles_of_another_kind_are_refused(work):
+    with pytest.raises(UserError, match=r"preprocessing\.py --preset paper"):
+        train.train(work, PRESETS["paper"])
+    with pytest.raises(UserError, match="multiple of 64"):
+        train.train(work, Recipe(Network(2, 6, dropout=(0,) * 7)))
+    preprocess(work, Tiling(60, 8, valid=True))
+    with pytest.raises(UserError, match="again without --preset"):
+        train.train(work, TINY)
+
+
+def test_options_change_the_preset():
+    args = train.options().parse_args(["--preset", "keras", "--filters", "8", "--depth", "3", "--epochs", "7",
+                                       "--batch", "2", "--lr", "0.01"])
+    name, recipe = recipe_of(args)
+    assert name == "keras"
+    assert (recipe.epochs, recipe.batch, recipe.lr) == (7, 2, 0.01)
+    assert (recipe.network.filters, recipe.network.depth, recipe.network.up) == (8, 3, "upsample")
+    assert len(recipe.network.dropout) == 4
+    with pytest.raises(SystemExit):
+        train.options().parse_args(["--epochs", "0"])
