@@ -136,8 +136,9 @@ def check_labels(labels: np.ndarray) -> list[Finding]:
     if len(values) == 2 and values[0] == 0 and values[1] in (1, 255):
         found = [Finding("ok", f"{LABELS}: two values, 0 = membrane and {values[1].item():g} = cell")]
     else:
-        reason = ("" if len(values) == 2 else "; edges were softened, as JPEG or scaling does" if _soft(values, counts) else
-                  "; perhaps every cell has its own number, or this is an image")
+        reason = "" if len(values) == 2 else "; perhaps every cell has its own number, or this is an image"
+        if reason and _soft(values, counts):
+            reason = "; edges were softened, as JPEG or scaling does"
         found = [Finding("problem", f"{LABELS}: {len(values)} values ({shown}){reason}", "Training wants two values, "
                          "0 = membrane and 255 = cell.", f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
     membrane = 1 - as_cells(labels).mean((1, 2))

@@ -16,12 +16,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in
 import keras
 import numpy as np
 import tensorflow as tf
+import tifffile
 from tqdm import tqdm
 
 from datasets import read_images
+from metrics import best_threshold, isbi_scores
 from model import Network, build_unet
+from pictures import save_holdout
 from preprocessing import normalise
-from utils import OverlapTile, UserError, read_json, require_space, run, stack_writer
+from utils import (
+    NotLearning,
+    OverlapTile,
+    UserError,
+    read_json,
+    require_space,
+    run,
+    stack_writer,
+    write_json,
+    write_stack,
+)
 
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 CORE = 512  # largest core predicted at once, pixels; a whole ISBI slice
@@ -105,6 +118,37 @@ def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: 
     with stack_writer(out, images.shape, np.float32) as write:
         for probability in slices:
             write(probability)
+
+
+def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
+    """Predict the held-out slices, score them as ISBI 2012 did, write metrics.json, holdout.tif and .png.
+
+    The threshold that is not the best afterwards but chosen beforehand is the best one on the last training slices.
+    Returns the scores, or None where nothing was held out. Raises NotLearning for a constant prediction.
+    """
+    split = config["split"]
+    images = tifffile.memmap(work / "augmented" / "images.tif", mode="r")
+    labels = tifffile.memmap(work / "augmented" / "labels.tif", mode="r")
+    held_out, seen = split["holdout"], split["train"][-5:]
+
+    def predicted(slices: list[int]) -> np.ndarray:
+        return np.stack(list(predict_slices(model, (images[number] for number in slices), config)))
+
+    before = predicted(seen)
+    if before.std() < 0.02:
+        raise NotLearning("the network puts out the same value everywhere: it did not learn. Train longer (--epochs), "
+                          "with a smaller --lr, or look for inverted labels with 'python datasets.py check'")
+    config["threshold"] = best_threshold(before, labels[seen])
+    write_json(work / "config.json", config)
+    if not held_out:
+        return None
+    probabilities = predicted(held_out)
+    write_stack(work / "holdout.tif", probabilities)
+    scores = isbi_scores(probabilities, labels[held_out], threshold=config["threshold"], slices=held_out)
+    scores["chosen"]["how"] = f"the t best on the training slices {seen[0]}-{seen[-1]}"
+    write_json(work / "metrics.json", scores)
+    save_holdout(work / "holdout.png", images[held_out], labels[held_out], probabilities, config["threshold"], held_out)
+    return scores
 
 
 def main() -> None:

@@ -18,13 +18,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in
 import keras
 import numpy as np
 import tensorflow as tf
-import tifffile
 from tqdm import tqdm
 
 from datasets import read_images
-from metrics import best_threshold, format_scores, isbi_scores
+from metrics import format_scores
 from model import PUBLISHED, Network, build_unet
-from predict import PRECISIONS, predict_slices, prepare_device, write_prediction
+from pictures import save_curve
+from predict import PRECISIONS, judge, prepare_device, write_prediction
 from preprocessing import fresh_geometry
 from utils import TEST, NotLearning, UserError, atomic_folder, atomic_path, file_hash, read_json, run, write_json
 
@@ -246,7 +246,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     slices = geometry["split"]["train"]
     if patience is not None:
         block = slices[-max(1, len(slices) // 5):]
-        validation = _validation(work, geometry, recipe, block)
+        validation = _validation(work, block)
         keeper.first = recipe.epochs  # the best epoch's weights predict, not a mean
         callbacks.insert(0, keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))
     if tensorboard:
@@ -256,7 +256,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     began = time.perf_counter()
     try:
         model.fit(feed, epochs=recipe.epochs, initial_epoch=done, steps_per_epoch=recipe.steps, verbose=0,
-                  validation_data=validation, callbacks=callbacks)
+                  shuffle=False, validation_data=validation, validation_batch_size=recipe.batch, callbacks=callbacks)
     except KeyboardInterrupt:
         keeper.bar.close()
         epochs = len(keeper.rows)
@@ -272,6 +272,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     keeper.mean = None
     keeper.save_model()
     write_json(work / "config.json", config)
+    save_curve(work / "curve.png", keeper.rows)
     return model, config
 
 
@@ -289,41 +290,12 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
         raise UserError("there are no tiles to train on")
 
 
-def _validation(work: Path, geometry: dict, recipe: Recipe, block: list[int]) -> tf.data.Dataset:
-    names = ("images", "labels")
-    data = tiles(work, geometry, "train", names, block).take(64).batch(recipe.batch).map(_to_float)
-    return data.cache()
-
-
-def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
-    """Predict the held-out slices, score them as ISBI 2012 did, write metrics.json and holdout.tif.
-
-    The threshold that is not the best afterwards but chosen beforehand is the best one on the last training slices.
-    Returns the scores, or None where nothing was held out. Raises NotLearning for a constant prediction.
-    """
-    split = config["split"]
-    images = tifffile.memmap(work / "augmented" / "images.tif", mode="r")
-    labels = tifffile.memmap(work / "augmented" / "labels.tif", mode="r")
-    held_out, seen = split["holdout"], split["train"][-5:]
-
-    def predicted(slices: list[int]) -> np.ndarray:
-        return np.stack(list(predict_slices(model, (images[number] for number in slices), config)))
-
-    before = predicted(seen)
-    if before.std() < 0.02:
-        raise NotLearning("the network puts out the same value everywhere: it did not learn. Train longer (--epochs), "
-                          "with a smaller --lr, or look for inverted labels with 'python datasets.py check'")
-    config["threshold"] = best_threshold(before, labels[seen])
-    write_json(work / "config.json", config)
-    if not held_out:
-        return None
-    probabilities = predicted(held_out)
-    with atomic_path(work / "holdout.tif") as temporary:
-        tifffile.imwrite(temporary, probabilities, imagej=True, metadata={"axes": "ZYX"})
-    scores = isbi_scores(probabilities, labels[held_out], threshold=config["threshold"], slices=held_out)
-    scores["chosen"]["how"] = f"the t best on the training slices {seen[0]}-{seen[-1]}"
-    write_json(work / "metrics.json", scores)
-    return scores
+def _validation(work: Path, block: list[int], most: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles of the slices in `block`, at most `most`: images uint8 and labels float32 (n, side, side, 1)."""
+    images, labels, sources = (np.load(work / "patches" / f"train-{name}.npy", mmap_mode="r")
+                               for name in ("images", "labels", "sources"))
+    chosen = np.flatnonzero(np.isin(sources, block))[:most]
+    return images[chosen][..., np.newaxis], labels[chosen][..., np.newaxis].astype(np.float32)
 
 
 def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
@@ -382,10 +354,15 @@ def main() -> None:
     model, config = train(args.work, recipe, args.seed, args.early_stopping, args.resume, args.tensorboard, settings)
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters, trained for {config['seconds']:.0f} s")
     scores = judge(args.work, model, config)
+    write_prediction(model, test_images, config, args.out)
+    pictures = [args.work / name for name in ("curve.png", "holdout.png") if (args.work / name).is_file()]
     if scores:
         print("\nheld-out slices, which judged and never trained:\n" + format_scores(scores))
-    write_prediction(model, test_images, config, args.out)
-    print(f"{args.out}: probability of cell, {len(test_images)} slices; {args.work / 'metrics.json'}: all scores")
+        at = scores["chosen"]
+        print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
+              f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, Dice {at['membrane_dice']:.3f}")
+    print(f"pictures: {', '.join(map(str, pictures))}\n"
+          f"{args.out}: probability of cell, {len(test_images)} slices")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = {  # what each module may import of the project
     "utils": set(), "model": set(),
-    "demo": {"utils"}, "doctor": {"utils"}, "metrics": {"utils"},
+    "demo": {"utils"}, "pictures": {"utils"}, "doctor": {"utils"}, "metrics": {"utils"},
     "datasets": {"utils", "demo", "doctor"},
     "augmentation": {"utils", "datasets", "metrics"},
     "preprocessing": {"utils", "datasets", "metrics", "augmentation"},
-    "predict": {"utils", "datasets", "metrics", "preprocessing", "model"},
-    "train": {"utils", "datasets", "metrics", "preprocessing", "model", "predict"},
+    "predict": {"utils", "datasets", "metrics", "preprocessing", "model", "pictures"},
+    "train": {"utils", "datasets", "metrics", "preprocessing", "model", "pictures", "predict"},
 }
 HEAVY = {"tensorflow", "keras"}
 MAY_BE_HEAVY = {"model": {"keras"}, "predict": HEAVY, "train": HEAVY}

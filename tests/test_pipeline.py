@@ -37,7 +37,7 @@ def test_three_scripts_make_a_prediction(script, tmp_path):
     assert 0 <= scores["best"]["V_rand"]["V_rand"] <= 1
     names = {path.name for path in (tmp_path / "results").iterdir()}
     assert names == {"augmented", "patches", "checkpoint", "model.keras", "config.json", "history.csv", "metrics.json",
-                     "holdout.tif"}
+                     "holdout.tif", "holdout.png", "curve.png"}
 
     # the final step alone gives the same, and data/ is as it was
     again = script("predict.py", "stacks/test-volume.tif", "--out", "again.tif")

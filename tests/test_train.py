@@ -9,8 +9,9 @@ import pytest
 import train
 from augmentation import augment
 from model import Network
+from predict import judge
 from preprocessing import Tiling, preprocess
-from train import PRESETS, Keeper, Recipe, judge, recipe_of, tiles, training_feed
+from train import PRESETS, Keeper, Recipe, recipe_of, tiles, training_feed
 from utils import NotLearning, UserError
 
 TINY = Recipe(Network(4, 2, dropout=(0, 0, 0)), epochs=3, steps=4, batch=2, lr=3e-3)
@@ -125,9 +126,9 @@ def test_early_stopping_looks_at_training_slices_alone_and_trains_on_the_others(
         used["keep"] = keep
         return feed(work_, geometry, recipe, seed, keep)
 
-    def spy_validation(work_, geometry, recipe, block):
+    def spy_validation(work_, block):
         used["block"] = block
-        return validation(work_, geometry, recipe, block)
+        return validation(work_, block)
 
     monkeypatch.setattr(train, "training_feed", spy_feed)
     monkeypatch.setattr(train, "_validation", spy_validation)

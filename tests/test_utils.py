@@ -1,0 +1,351 @@
+"""The ground floor's laws: tiles stitch to the bit, nothing is left half-written, errors are one line."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import utils
+from utils import NotLearning, OverlapTile, UserError, parse_slices, read_stack, stack_writer, write_stack
+
+ROOT = Path(utils.__file__).parent
+
+
+def image_of(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def names(folder):
+    """What lies in a folder, temporary files too."""
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+# ------------------------------------------------------------------------------------------------ overlap tiles
+
+shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+channels = st.sampled_from([(), (1,), (3,)])
+
+
+@settings(deadline=None)
+@given(shapes, channels, st.integers(1, 20), st.integers(0, 30), st.integers(0, 99))
+def test_stitching_the_cut_tiles_gives_the_image_to_the_bit(shape, channels, core, margin, seed):
+    image = image_of((*shape, *channels), seed)
+    tile = OverlapTile(shape, core, margin)
+    tiles = tile.cut(image)
+    assert tiles.shape == (len(tile), core + 2 * margin, core + 2 * margin, *channels)
+    stitched = tile.stitch(tiles)
+    assert stitched.dtype == image.dtype
+    assert_array_equal(stitched, image)
+
+
+@settings(deadline=None)
+@given(shapes, channels, st.integers(1, 20), st.integers(0, 30))
+def test_tiles_are_windows_of_the_image_as_numpy_mirrors_it(shape, channels, core, margin):
+    image = image_of((*shape, *channels))
+    tile = OverlapTile(shape, core, margin)
+    rows, columns = tile.grid
+    ends = ((margin, margin + rows * core - shape[0]), (margin, margin + columns * core - shape[1]))
+    mirrored = np.pad(image, ends + ((0, 0),) * len(channels), mode="reflect")
+    for cut, (y, x) in zip(tile.cut(image), tile.corners(), strict=True):
+        assert_array_equal(cut, mirrored[y:y + tile.tile, x:x + tile.tile])
+
+
+@settings(deadline=None)
+@given(shapes, st.integers(1, 20), st.integers(0, 10), st.data())
+def test_which_picks_tiles_by_their_number(shape, core, margin, data):
+    tile = OverlapTile(shape, core, margin)
+    which = data.draw(st.lists(st.integers(0, len(tile) - 1), max_size=6))
+    image = image_of(shape)
+    assert_array_equal(tile.cut(image, which), tile.cut(image)[which])
+
+
+@settings(deadline=None)
+@given(shapes, st.integers(1, 20), st.integers(0, 10), st.data())
+def test_a_valid_networks_smaller_tiles_stitch_too(shape, core, margin, data):
+    tile = OverlapTile(shape, core, margin)
+    lost = data.draw(st.integers(0, margin))  # context that a network without padding eats, each side
+    image = image_of(shape)
+    assert_array_equal(tile.stitch(tile.cut(image)[:, lost:tile.tile - lost, lost:tile.tile - lost]), image)
+
+
+def test_a_tile_worked_by_hand():
+    tile = OverlapTile((1, 3), core=2, margin=1)
+    assert tile.grid == (1, 2) and tile.corners() == [(0, 0), (0, 2)] and len(tile) == 2
+    left, right = tile.cut(np.array([[1, 2, 3]]))
+    assert_array_equal(left, [[2, 1, 2, 3]] * 4)
+    assert_array_equal(right, [[2, 3, 2, 1]] * 4)
+
+
+def test_isbis_slice_in_the_papers_tiles():
+    tile = OverlapTile((512, 512), core=388, margin=92)
+    assert (tile.tile, len(tile), tile.corners()[-1]) == (572, 4, (388, 388))
+
+
+@pytest.mark.parametrize(("shape", "core", "margin"), [((0, 4), 2, 0), ((4, 4), 0, 0), ((4, 4), 2, -1)])
+def test_impossible_tiles_are_refused(shape, core, margin):
+    with pytest.raises(ValueError, match="no tiles of core"):
+        OverlapTile(shape, core, margin)
+
+
+def test_other_images_and_other_tiles_are_refused():
+    tile = OverlapTile((5, 5), 3, 2)
+    with pytest.raises(ValueError, match=r"images of \(5, 5\), not \(5, 6\)"):
+        tile.cut(np.zeros((5, 6)))
+    for wrong in ((3, 7, 7), (4, 7, 5), (4, 2, 2), (4, 4, 4)):  # too few, not square, less than a core, odd margins
+        with pytest.raises(ValueError, match="expected 4 tiles"):
+            tile.stitch(np.zeros(wrong))
+
+
+# ------------------------------------------------------------------------------------------- writing, all or none
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_file_is_replaced_when_whole_or_not_at_all(tmp_path, error, old):
+    path = tmp_path / "deep" / "a.txt"
+    if old:
+        path.parent.mkdir()
+        path.write_text(old)
+    with pytest.raises((RuntimeError, KeyboardInterrupt, OSError)), utils.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert temporary.parent == path.parent and temporary.suffix == ".txt"
+        raise error
+    assert (path.read_text() if path.exists() else None) == old
+    assert names(path.parent) == ["a.txt"] * bool(old)
+    with utils.atomic_path(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new" and names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_folder_is_replaced_when_whole_or_not_at_all(tmp_path, old):
+    folder = tmp_path / "results" / "patches"
+    if old:
+        folder.mkdir(parents=True)
+        (folder / "a").write_text(old)
+    with pytest.raises(RuntimeError), utils.atomic_folder(folder) as temporary:
+        (temporary / "b").write_text("half")
+        raise RuntimeError
+    assert names(folder.parent) == ["patches"] * bool(old)
+    assert not old or ((folder / "a").read_text() == old and names(folder) == ["a"])
+    with utils.atomic_folder(folder) as temporary:
+        (temporary / "b").write_text("new")
+    assert names(folder) == ["b"] and names(folder.parent) == ["patches"]  # nothing of the old one stays
+
+
+def test_the_old_folder_returns_where_the_new_cannot_take_its_place(tmp_path, monkeypatch):
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    (folder / "a").write_text("old")
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda self, to: rename(self, to) if not self.name.endswith(".new")
+                        else (_ for _ in ()).throw(OSError(errno.EACCES, "Permission denied")))
+    with pytest.raises(OSError, match="Permission denied"), utils.atomic_folder(folder) as temporary:
+        (temporary / "a").write_text("new")
+    assert names(tmp_path) == ["patches"] and (folder / "a").read_text() == "old"
+
+
+def test_json_comes_back_and_broken_json_says_the_way_out(tmp_path):
+    path = tmp_path / "a.json"
+    utils.write_json(path, {"slices": [25, 29]})
+    assert utils.read_json(path, "run it again") == {"slices": [25, 29]}
+    path.write_text('{"slices": [25,')
+    with pytest.raises(UserError, match=r"a\.json is not what this project writes .*; run it again$"):
+        utils.read_json(path, "run it again")
+    with pytest.raises(UserError, match=r"b\.json not found; run it again$"):
+        utils.read_json(tmp_path / "b.json", "run it again")
+
+
+def test_hash_is_sha_256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4's example
+    assert utils.file_hash(tmp_path / "a") == known
+    with open(tmp_path / "a", "rb") as file:
+        assert utils._digest(file) == known
+
+
+# ------------------------------------------------------------------------------------------------ TIFF stacks
+
+
+@pytest.mark.parametrize("shape", [(5, 9, 7), (1, 9, 7), (3, 9, 7), (5, 9, 7, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_stacks_come_back_and_imagej_reads_them(tmp_path, shape, dtype):
+    if len(shape) == 4 and dtype != np.uint8:
+        pytest.skip("ImageJ has 8-bit colour only")
+    stack = (image_of(shape) * (257 if dtype == np.uint16 else 1)).astype(dtype)
+    write_stack(tmp_path / "a.tif", stack)
+    back = read_stack(tmp_path / "a.tif")
+    assert back.dtype == dtype
+    assert_array_equal(back, stack)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert tiff.is_imagej
+        told = tiff.imagej_metadata
+        assert told.get("images", 1) == shape[0]
+        assert told.get("slices", told.get("frames", 1)) == shape[0] and "channels" not in told
+
+
+def test_pages_are_written_as_they_come(tmp_path):
+    stack = image_of((4, 8, 8))
+    with stack_writer(tmp_path / "a.tif", stack.shape, stack.dtype) as write:
+        for page in stack:
+            write(page)
+            assert names(tmp_path) != ["a.tif"]  # not in its place before it is whole
+    assert_array_equal(read_stack(tmp_path / "a.tif"), stack)
+
+
+@pytest.mark.parametrize("fault", ["fails", "too few", "too many", "other shape"])
+def test_a_stack_that_fails_midway_leaves_the_old_one(tmp_path, fault):
+    old, new = image_of((4, 8, 8)), image_of((4, 8, 8), seed=1)
+    write_stack(tmp_path / "a.tif", old)
+    with pytest.raises((RuntimeError, ValueError)), stack_writer(tmp_path / "a.tif", new.shape, new.dtype) as write:
+        for page in new[:2] if fault == "too few" else np.concatenate([new, new]):
+            write(page[1:] if fault == "other shape" else page)
+            if fault == "fails":
+                raise RuntimeError
+    assert_array_equal(read_stack(tmp_path / "a.tif"), old)
+    assert names(tmp_path) == ["a.tif"]
+
+
+def test_a_page_becomes_a_stack_of_one_and_colours_are_kept_apart(tmp_path):
+    tifffile.imwrite(tmp_path / "gray.tif", image_of((6, 7)))
+    tifffile.imwrite(tmp_path / "colour.tif", image_of((6, 7, 3)), photometric="rgb")
+    assert read_stack(tmp_path / "gray.tif").shape == (1, 6, 7)
+    assert read_stack(tmp_path / "colour.tif").shape == (1, 6, 7, 3)
+
+
+def test_pages_appended_one_by_one_are_one_stack(tmp_path):
+    stack = image_of((4, 9, 7))
+    for page in stack:
+        tifffile.imwrite(tmp_path / "a.tif", page, append=True)
+    assert_array_equal(read_stack(tmp_path / "a.tif"), stack)
+    tifffile.imwrite(tmp_path / "a.tif", stack[0, 1:], append=True)
+    with pytest.raises(UserError, match="images of different sizes, expected one stack"):
+        read_stack(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("options", [{"imagej": True}, {}, {"compression": "zlib"}, {"metadata": None}],
+                         ids=["imagej", "plain", "compressed", "pages"])
+def test_a_stack_cut_short_anywhere_is_never_taken_for_a_smaller_one(tmp_path, options, capfd):
+    """tifffile itself reads the slices that are left and only logs that pages are missing."""
+    stack = image_of((6, 32, 32))
+    with tifffile.TiffWriter(tmp_path / "a.tif", imagej=options.get("imagej", False)) as writer:
+        for page in stack if "metadata" in options else [stack]:
+            writer.write(page, contiguous=False, **{key: value for key, value in options.items() if key != "imagej"})
+    whole = (tmp_path / "a.tif").read_bytes()
+    refused = 0
+    for length in range(1, len(whole), 97):
+        (tmp_path / "a.tif").write_bytes(whole[:length])
+        try:
+            assert_array_equal(read_stack(tmp_path / "a.tif"), stack)  # only what lies behind the pixels was cut off
+        except UserError as error:
+            refused += 1
+            assert "a.tif cannot be read as a TIFF stack" in str(error) and "\n" not in str(error)
+    assert refused > 40
+    assert capfd.readouterr().err == ""
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.dictionaries(st.integers(0, 700), st.integers(0, 255), min_size=1, max_size=4))
+def test_damaged_files_are_refused_in_one_line_or_read(tmp_path_factory, damage):
+    path = tmp_path_factory.getbasetemp() / "damaged.tif"
+    tifffile.imwrite(path, image_of((3, 16, 16)), compression="zlib")
+    content = bytearray(path.read_bytes())
+    for place, value in damage.items():
+        content[place] = value
+    path.write_bytes(content)
+    try:
+        assert read_stack(path).ndim in (3, 4)
+    except UserError as error:
+        assert "damaged.tif" in str(error) and "\n" not in str(error)
+
+
+def test_missing_and_empty_files_say_the_way_out(tmp_path):
+    with pytest.raises(UserError, match=r"a\.tif not found; run it again$"):
+        read_stack(tmp_path / "a.tif", "run it again")
+    (tmp_path / "a.tif").touch()
+    with pytest.raises(UserError, match=r"a\.tif is empty \(0 bytes\); copy it again"):
+        read_stack(tmp_path / "a.tif")
+
+
+def test_five_dimensions_are_no_stack(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", image_of((2, 3, 4, 5)), imagej=True, metadata={"axes": "TZYX"})
+    with pytest.raises(UserError, match=r"4 dimensions \(TZYX, \(2, 3, 4, 5\)\), expected one stack"):
+        read_stack(tmp_path / "a.tif")
+
+
+# ------------------------------------------------------------------------------------------------ slices, statuses
+
+
+@pytest.mark.parametrize(("text", "chosen"), [("25-29", [25, 26, 27, 28, 29]), ("7, 3,3", [3, 7]), ("0", [0]),
+                                              ("none", []), (" NONE ", []), ("28 - 29,1-2,2", [1, 2, 28, 29])])
+def test_slices_are_parsed(text, chosen):
+    assert parse_slices(text, 30) == chosen
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("", "no list"), ("a", "no list"), ("1-2-3", "no list"), ("-3", "no list"), ("1,,2", "no list"), ("1.5", "no list"),
+    ("30", "has 30, numbered 0 to 29"), ("28-31", "has 30"), ("0-999999999999", "has 30"), ("5-3", "backwards"),
+    ("1,5-3", "backwards")])
+def test_texts_that_are_no_slices_are_refused(text, reason):
+    with pytest.raises(UserError, match=reason):
+        parse_slices(text, 30)
+
+
+@pytest.mark.parametrize(("error", "status", "line"), [
+    (UserError("a.tif not found"), 2, "a.tif not found"),
+    (NotLearning("the loss stays at 0.69"), 3, "the loss stays at 0.69"),
+    (KeyboardInterrupt(), 130, "nothing is half-written"),
+    (OSError(errno.ENOSPC, "No space left on device", "x.npy"), 2, "x.npy: the disk is full"),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "the disk is full or its quota"),
+    (PermissionError(errno.EACCES, "Permission denied", "out"), 2, "out: cannot be written or read"),
+    (OSError(errno.EROFS, "Read-only file system", "out"), 2, "out: cannot be written or read"),
+])
+def test_run_leaves_with_one_line_and_its_status(error, status, line, capsys):
+    def main():
+        raise error
+    with pytest.raises(SystemExit) as left:
+        utils.run(main)
+    assert left.value.code == status
+    told = capsys.readouterr().err
+    assert line in told and len(told.strip().splitlines()) == 1
+
+
+def test_run_is_silent_when_done_and_hides_no_bug(capsys):
+    utils.run(lambda: None)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ZeroDivisionError):
+        utils.run(lambda: 1 / 0)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        utils.run(lambda: os.close(9999))
+
+
+def test_a_full_disk_ends_with_one_line_and_the_old_output(tmp_path):
+    """The system refuses to let a file grow beyond 64 KiB."""
+    resource = pytest.importorskip("resource")
+    write_stack(tmp_path / "prediction.tif", image_of((2, 8, 8)))
+    before = (tmp_path / "prediction.tif").read_bytes()
+    program = ("import resource, signal, numpy as np, utils\n"
+               "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+               f"resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))\n"
+               "utils.run(lambda: utils.write_stack('prediction.tif', np.ones((9, 128, 128), np.uint8)))\n")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2, done.stderr
+    assert "the disk is full" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert (tmp_path / "prediction.tif").read_bytes() == before
+    assert names(tmp_path) == ["prediction.tif"]
+
+
+def test_too_little_space_is_said_before_anything_is_written(tmp_path):
+    assert utils.require_space(tmp_path / "not" / "yet", 1) is None
+    with pytest.raises(UserError, match=r"1000000000\.0 GB are needed and .* are free"):
+        utils.require_space(tmp_path / "not" / "yet", 10**18)
+    assert names(tmp_path) == []
