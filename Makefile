@@ -12,7 +12,7 @@ WORK   ?= results
 OUT    ?= prediction.tif
 AUGMENT ?=
 TILE    ?=
-TRAIN   ?=
+TRAIN   ?= $(if $(filter data/demo,$(DATA)),--preset fast)
 
 KIND := $(if $(filter data/demo,$(DATA)),the demo stack (synthetic; put your three TIFFs into data/ for your own),your stacks)
 

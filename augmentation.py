@@ -1,7 +1,7 @@
 """Step 1: more training pairs than were drawn by hand. data/*.tif -> results/augmented/
 
-Geometry (flip, elastic deformation, crop and symmetric pad) moves image and label by one and the same draw;
-intensity (noise, brightness) touches the image alone. Held-out slices are chosen first and never augmented.
+Geometry (flip, turn and zoom, elastic deformation, crop and symmetric pad) moves image and label by one and the same
+draw; intensity (noise, brightness) touches the image alone. Held-out slices are chosen first and never augmented.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ CORNERS = ("left-bottom", "left-top", "right-bottom", "right-top")
 class Options:
     """What is drawn for each copy; a range is (least, most), drawn uniformly."""
 
+    turn_probability: float = 0.7
+    angle: tuple[float, float] = (-180.0, 180.0)  # rotation, degrees
+    zoom: tuple[float, float] = (0.8, 1.25)  # magnification; other microscopes have other pixels
     elastic_probability: float = 0.8
     elastic_alpha: tuple[float, float] = (2.0, 6.0)  # root mean square displacement along each axis, pixels
     elastic_sigma: tuple[float, float] = (16.0, 32.0)  # smoothness of the deformation, pixels
@@ -76,6 +79,14 @@ def elastic_field(shape: tuple[int, int], alpha: float, sigma: float, rng: np.ra
     down, across = spread(shape[0]), spread(shape[1])
     noise = rng.standard_normal((2, down.shape[1], across.shape[1]), np.float32)
     return np.float32(alpha) * np.stack([(across @ (down @ component).T).T for component in noise])
+
+
+def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
+    """Displacement field, float32 (2, H, W), that turns by `angle` degrees and magnifies by `zoom` about the middle."""
+    y, x = (np.arange(side, dtype=np.float32) - (side - 1) / 2 for side in shape)
+    y, x = y[:, None], x[None, :]
+    cosine, sine = np.float32(np.cos(np.radians(angle)) / zoom), np.float32(np.sin(np.radians(angle)) / zoom)
+    return np.stack([cosine * y - sine * x - y, sine * y + cosine * x - x])
 
 
 def warp(image: np.ndarray, field: np.ndarray, order: int = 1) -> np.ndarray:
@@ -159,11 +170,18 @@ def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator,
     image, label = flip(image, how), flip(label, how)
     done.append({"operation": "flip", "how": how})
 
+    fields = []
+    if rng.random() < options.turn_probability:
+        angle, zoom = rng.uniform(*options.angle), rng.uniform(*options.zoom)
+        fields.append(turn_field(shape, angle, zoom))
+        done.append({"operation": "turn and zoom", "angle": round(angle, 3), "zoom": round(zoom, 3)})
     if rng.random() < options.elastic_probability:
         alpha, sigma = rng.uniform(*options.elastic_alpha), rng.uniform(*options.elastic_sigma)
-        field = elastic_field(shape, alpha, sigma, rng)
-        image, label = warp(image, field), warp(label, field, order=0)  # nearest: no new classes
+        fields.append(elastic_field(shape, alpha, sigma, rng))
         done.append({"operation": "elastic", "alpha": round(alpha, 3), "sigma": round(sigma, 3)})
+    if fields:
+        field = sum(fields)  # added up, so that the pixels are interpolated once
+        image, label = warp(image, field), warp(label, field, order=0)  # nearest: no new classes
 
     if rng.random() < options.crop_probability:
         share = rng.uniform(*options.crop_share)

@@ -89,13 +89,14 @@ def check_brightness(name: str, images: np.ndarray) -> list[Finding]:
     means, sds = images.mean((1, 2), dtype=float), images.std((1, 2), dtype=float)
     numbers = shorten([f"{mean:.4g}±{sd:.3g}" for mean, sd in zip(means, sds, strict=True)], 60, " ")
     found = [Finding("ok", f"{name}: brightness of each slice, mean±sd: {numbers}")]
-    odd: dict[int, str] = {}
+    odd: dict[int, list[str]] = {}
     for word, values in (("brightness", means), ("contrast", sds)):
         distance = np.abs(values - np.median(values))
         usual = max(STANDS_OUT * 1.4826 * np.median(distance), np.median(sds) / 2)
-        odd |= {number: f"slice {number} ({word})" for number in np.flatnonzero(distance > usual).tolist()}
+        for number in np.flatnonzero(distance > usual).tolist():
+            odd.setdefault(number, []).append(word)
     if odd:
-        slices = shorten([odd[number] for number in sorted(odd)], 8)
+        slices = shorten([f"slice {number} ({' and '.join(words)})" for number, words in sorted(odd.items())], 8)
         found.append(Finding("warning", f"{name}: slices that stand out: {slices}; the usual is {np.median(means):.4g}±"
                              f"{np.median(sds):.3g}", "The network sees few like them and will do worse there.",
                              "Fiji: Image > Adjust > Bleach Correction > Histogram Matching; delete a spoilt slice"))
@@ -165,14 +166,14 @@ def check_polarity(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
     if cells.all() or not cells.any():
         return []
     share, inside, border = 1 - cells.mean(), images[cells].mean(), images[~cells].mean()
-    signs = [f"membrane (0) is {share:.0%} of the pixels"] * bool(share > 0.5)
+    signs = [f"is {share:.0%} of the pixels"] * bool(share > 0.5)
     if border - inside > 0.1 * images.std():
-        signs.append(f"membrane (0) lies on brighter pixels than the cells (mean {border:.4g} against {inside:.4g})")
+        signs.append(f"lies on brighter pixels than the cells (mean {border:.4g} against {inside:.4g})")
     if not signs:
         return []
-    return [Finding("problem" if len(signs) == 2 else "warning", f"{LABELS} look inverted: {' and '.join(signs)}",
-                    "The prediction would show cells where membranes are. With a stain that glows, bright membranes "
-                    "are right.", INVERT)]
+    return [Finding("problem" if len(signs) == 2 else "warning",
+                    f"{LABELS} look inverted: membrane (0) {' and '.join(signs)}", "The prediction would show cells "
+                    "where membranes are. With a stain that glows, bright membranes are right.", INVERT)]
 
 
 def polarity_notes(images: np.ndarray, labels: np.ndarray) -> list[str]:

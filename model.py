@@ -1,11 +1,12 @@
-"""The networks: one U-Net builder that loops over depth, and the published shapes by name. Imports Keras alone."""
+"""The networks and how they learn: one U-Net builder that loops over depth, and presets by name. Keras alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 
 @dataclass(frozen=True)
@@ -13,17 +14,18 @@ class Network:
     """Shape of a U-Net; see `build_unet`."""
 
     filters: int = 16  # of the first level; each level below has twice as many
-    depth: int = 4  # how often the image is halved
+    depth: int = 4  # how often the first level is halved
     padding: str = "same"  # 'same', or 'valid' as in the paper: the output is smaller than the input
     activation: str = "relu"
     dropout: tuple[float, ...] = (0.0, 0.0, 0.0, 0.3, 0.3)  # per level, from the top to the bottom
     dropout_between: bool = False  # between a level's two convolutions, and on the way up too; else behind them
     up: str = "transpose"  # 2x2 transposed convolution, or 'upsample': repeated pixels and a 2x2 convolution
+    half: bool = False  # first level at half the image's resolution: a strided convolution in, a light block out
 
     @property
     def stride(self) -> int:
         """Pixels that the bottom level's pixel stands for; same-padding inputs must be multiples of it."""
-        return 2**self.depth
+        return 2 ** (self.depth + self.half)
 
     @property
     def shrinkage(self) -> int:
@@ -37,13 +39,13 @@ class Network:
         Followed from the output back: each level's convolutions reach 2 pixels of that level further, one more behind
         an up-sampling, and what is reached of a pooled pixel is reached whole. 94 for four halvings.
         """
-        reach = 0
+        reach = 1 if self.half else 0  # the light block's convolution: one pixel, so one of half resolution
         for _level in range(self.depth):
             reach = -(-(reach + 2 + (self.up == "upsample")) // 2)
         reach += 2
         for _level in range(self.depth):
             reach = 2 * reach + 2
-        return reach
+        return 2 * reach + 1 if self.half else reach  # the first convolution is 4 wide at a stride of 2
 
     @property
     def margin(self) -> int:
@@ -53,21 +55,45 @@ class Network:
         look beyond the tile; they put out 4 pixels more than a multiple of the stride, 2 on each side are cut off.
         """
         return self.shrinkage + 2 if self.padding == "valid" else -(-self.radius // self.stride) * self.stride
+HEAD = 8  # filters of the light block at full resolution behind a network at half resolution
 
 
-# the published shapes; the measured ones are in train.py beside their schedules
-PUBLISHED = {
-    # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1)
-    "paper": Network(64, 4, "valid", dropout=(0, 0, 0, 0.5, 0.5)),
+@dataclass(frozen=True)
+class Recipe:
+    """A network and the fixed schedule that trains it: nothing here looks at the held-out slices."""
+
+    network: Network
+    epochs: int = 24
+    steps: int = 100  # per epoch: an epoch is a piece of the schedule, the tiles are drawn without end
+    batch: int = 4  # tiles a step
+    lr: float = 5e-4  # peak of the learning rate: linear warm-up, then a cosine to zero
+    warmup: float = 0.1  # share of the schedule
+    average: float = 0.2  # share of the schedule, at its end, over whose epochs the weights are averaged
+    optimizer: str = "adam"  # 'adam', 'muon' or 'sgd' with momentum 0.99
+    intensity: float = 0.0  # strength of random gamma, contrast, brightness and noise while training; 1 is a lot
+    flips: int = 1  # test-time flips and turns whose predictions are averaged: 1 (none) to 8
+
+
+HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
+PRESETS = {
+    # found by cross-validation inside the training slices on two CPU cores; the longer, the better
+    "fast": Recipe(HALF_RESOLUTION, epochs=5, lr=0.03, optimizer="muon", intensity=0.4, flips=8, average=0.0),
+    "cpu": Recipe(HALF_RESOLUTION, epochs=25, lr=0.03, optimizer="muon", intensity=0.4, flips=8, average=0.0),
+    # full resolution and full size, for a GPU; untested on one
+    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.03, optimizer="muon", intensity=0.4, flips=8),
+    # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);
+    # one tile a batch and momentum 0.99 (section 3); the rate is ours, the paper names none
+    "paper": Recipe(Network(64, 4, "valid", dropout=(0, 0, 0, 0.5, 0.5)), batch=1, lr=1e-3, optimizer="sgd"),
     # the Keras repository's: the same filters on padded images, up-sampling followed by a 2x2 convolution
-    "keras": Network(64, 4, dropout=(0, 0, 0, 0.5, 0.5), up="upsample"),
+    "keras": Recipe(Network(64, 4, dropout=(0, 0, 0, 0.5, 0.5), up="upsample"), lr=1e-4),
     # the Data Science Bowl notebook's
-    "nuclei": Network(16, 4, activation="elu", dropout=(0.1, 0.1, 0.2, 0.2, 0.3), dropout_between=True),
+    "nuclei": Recipe(Network(16, 4, activation="elu", dropout=(0.1, 0.1, 0.2, 0.2, 0.3), dropout_between=True),
+                     epochs=20, batch=16, lr=1e-3, warmup=0.0, average=0.0),
 }
 
 
 def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float = 255.0) -> keras.Model:
-    """Build a U-Net: uint8 (batch, H, W, channels) -> float32 (batch, H', W', 1), the probability of cell.
+    """Build a U-Net: grey levels (batch, H, W, channels) -> float32 (batch, H', W', 1), the probability of cell.
 
     Ronneberger et al. 2015. With same padding H' = H and both sides must be multiples of `network.stride`; with valid
     padding H' = H - 2 * `network.shrinkage`. Any size goes in: the network is convolutional throughout.
@@ -80,8 +106,12 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
     """
     if len(network.dropout) != network.depth + 1:
         raise ValueError(f"{network.depth + 1} levels need as many dropout rates, got {network.dropout}")
-    image = keras.Input((None, None, channels), dtype="uint8", name="image")
+    if network.half and network.padding == "valid":
+        raise ValueError("a network at half resolution pads its images")
+    image = keras.Input((None, None, channels), name="image")
     x = layers.Rescaling(1 / sd, -mean / sd, name="scaling")(image)
+    if network.half:
+        top, x = x, _convolution(x, network.filters, 4, network, "stem", strides=2)
     skips = []
     for level in range(network.depth):
         x = _two_convolutions(x, network, level, "down")
@@ -95,17 +125,25 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
             skip = layers.Cropping2D(_surplus(network, level), name=f"up{level}_crop")(skip)
         x = layers.Concatenate(name=f"up{level}_join")([skip, x])
         x = _two_convolutions(x, network, level, "up")
+    if network.half:
+        x = layers.Conv2DTranspose(HEAD, 2, strides=2, activation=network.activation, name="head_transpose")(x)
+        x = layers.Concatenate(name="head_join")([_convolution(top, HEAD, 3, network, "head_edge"), x])
+        x = _convolution(x, HEAD, 3, network, "head_conv")
     # float32 even in mixed precision: small probabilities decide where a membrane has a gap
     probability = layers.Conv2D(1, 1, activation="sigmoid", dtype="float32", name="probability")(x)
     return keras.Model(image, probability, name="unet")
+
+
+def _convolution(x, filters: int, size: int, network: Network, name: str, strides: int = 1):
+    return layers.Conv2D(filters, size, strides, padding=network.padding, activation=network.activation,
+                         kernel_initializer="he_normal", name=name)(x)
 
 
 def _two_convolutions(x, network: Network, level: int, way: str):
     """Two 3x3 convolutions: (batch, h, w, any) -> (batch, h, w, filters * 2^level); valid ones lose 4 pixels a side."""
     rate = network.dropout[level]
     for number in (1, 2):
-        x = layers.Conv2D(network.filters * 2**level, 3, padding=network.padding, activation=network.activation,
-                          kernel_initializer="he_normal", name=f"{way}{level}_conv{number}")(x)
+        x = _convolution(x, network.filters * 2**level, 3, network, f"{way}{level}_conv{number}")
         here = number == 1 if network.dropout_between else number == 2 and way != "up"
         if rate and here:
             x = layers.Dropout(rate, name=f"{way}{level}_dropout")(x)
@@ -127,3 +165,56 @@ def _surplus(network: Network, level: int) -> int:
     # the bottom's convolutions take 2 of its pixels a side, and each level between, down and up, 4 of its own
     taken = 2 * network.stride + sum(4 * 2**k for k in range(level + 1, network.depth))
     return taken // 2**level
+
+
+# ----------------------------------------------------------------------------------------------- how it learns
+
+
+@keras.saving.register_keras_serializable("keras-unet")
+class Muon(keras.optimizers.Adam):
+    """Steps of equal size in every direction for convolution kernels, Adam for all else.
+
+    A kernel's averaged gradient, as the matrix (height * width * inputs, outputs), is replaced by the nearest matrix
+    with orthogonal columns or rows, found by five Newton-Schulz iterations (K. Jordan et al. 2024, "Muon: an optimizer
+    for hidden layers"). Biases, the first and the last layer are Adam's, at `share` of the learning rate.
+    """
+
+    def __init__(self, learning_rate=0.03, momentum=0.95, share=0.1, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.momentum, self.share = momentum, share
+
+    def update_step(self, gradient, variable, learning_rate):
+        shape = variable.shape
+        if len(shape) != 4 or min(shape[2:]) < 8:
+            super().update_step(gradient, variable, learning_rate * self.share)
+            return
+        average = self._momentums[self._get_variable_index(variable)]
+        self.assign(average, self.momentum * average + (1 - self.momentum) * ops.cast(gradient, average.dtype))
+        step = (1 - self.momentum) * ops.cast(gradient, average.dtype) + self.momentum * average  # Nesterov's
+        step = orthogonal(ops.reshape(step, (-1, shape[-1])))
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * ops.reshape(step, shape))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "momentum": self.momentum, "share": self.share}
+
+
+def orthogonal(matrix):
+    """The matrix (m, n) with all singular values drawn towards 1: between about 0.7 and 1.2 after five iterations."""
+    rows, columns = matrix.shape
+    x = matrix / (ops.norm(matrix) + 1e-12)
+    x = ops.cast(x if rows >= columns else ops.transpose(x), keras.config.dtype_policy().compute_dtype)
+    for _iteration in range(5):  # a quintic whose repetition takes every value in (0, 1] near 1
+        square = ops.matmul(ops.transpose(x), x)
+        x = 3.4445 * x + ops.matmul(x, -4.775 * square + 2.0315 * ops.matmul(square, square))
+    return ops.cast(x if rows >= columns else ops.transpose(x), matrix.dtype)
+
+
+def compile_model(model: keras.Model, recipe: Recipe) -> None:
+    """Binary cross-entropy and the recipe's optimizer: warm-up, cosine to zero, gradients of norm 1 at most."""
+    total = recipe.epochs * recipe.steps
+    warmup = max(1, round(total * recipe.warmup))
+    rate = keras.optimizers.schedules.CosineDecay(recipe.lr / 100, max(1, total - warmup), warmup_target=recipe.lr,
+                                                  warmup_steps=warmup)
+    optimizer = {"adam": keras.optimizers.Adam, "muon": Muon,
+                 "sgd": partial(keras.optimizers.SGD, momentum=0.99)}[recipe.optimizer]
+    model.compile(optimizer(rate, global_clipnorm=1.0), loss="binary_crossentropy")

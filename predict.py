@@ -87,19 +87,28 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
 
 
 def predict_slice(model: keras.Model, image: np.ndarray, network: Network, normalisation: dict,
-                  core: int = CORE, margin: int | None = None) -> np.ndarray:
+                  core: int = CORE, margin: int | None = None, flips: int = 1) -> np.ndarray:
     """Probability of cell, float32 (H, W), of one uint8 slice (H, W) of any size.
 
     Mirrored overlap tiles are predicted one by one and their cores stitched; the default margin covers the network's
-    receptive field, so no seam is left.
+    receptive field, so no seam is left. With `flips` up to 8 the slice is predicted in as many of the square's
+    symmetries, and the mean is given.
     """
     margin = network.margin if margin is None else margin
-    whole = -(-max(image.shape[:2]) // network.stride) * network.stride  # never larger tiles than the slice needs
-    tiles = OverlapTile(image.shape[:2], min(core, whole), margin)
-    normalised = normalise(image, **normalisation)[..., np.newaxis]
-    probability = np.empty(image.shape[:2], np.float32)
+    total = np.zeros(image.shape[:2], np.float32)
+    for number in range(flips):
+        turned = np.rot90(image[:, ::-1] if number >= 4 else image, number)
+        back = np.rot90(_stitched(model, normalise(turned, **normalisation), network.stride, core, margin), -number)
+        total += back[:, ::-1] if number >= 4 else back
+    return total / flips
+
+
+def _stitched(model: keras.Model, normalised: np.ndarray, stride: int, core: int, margin: int) -> np.ndarray:
+    shape = normalised.shape[:2]
+    tiles = OverlapTile(shape, min(core, -(-max(shape) // stride) * stride), margin)  # no larger than the slice needs
+    probability = np.empty(shape, np.float32)
     for number, corner in enumerate(tiles.corners()):
-        tile = model.predict_on_batch(tiles.cut(normalised, [number]))[0, ..., 0]
+        tile = model.predict_on_batch(tiles.cut(normalised, [number])[..., np.newaxis])[0, ..., 0]
         tiles.place(probability, tile, corner)
     return probability
 
@@ -108,7 +117,7 @@ def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dic
     """Yield the probability float32 (H, W) of each uint8 slice (H, W)."""
     network = Network(**config["network"])
     for image in images:
-        yield predict_slice(model, image, network, config["normalisation"])
+        yield predict_slice(model, image, network, config["normalisation"], flips=config["recipe"]["flips"])
 
 
 def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: Path) -> None:

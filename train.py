@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
@@ -22,37 +23,22 @@ from tqdm import tqdm
 
 from datasets import read_images
 from metrics import format_scores
-from model import PUBLISHED, Network, build_unet
+from model import PRESETS, Recipe, build_unet, compile_model
 from pictures import save_curve
 from predict import PRECISIONS, judge, prepare_device, write_prediction
 from preprocessing import fresh_geometry
-from utils import TEST, NotLearning, UserError, atomic_folder, atomic_path, file_hash, read_json, run, write_json
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A network and the fixed schedule that trains it: nothing here looks at the held-out slices."""
-
-    network: Network
-    epochs: int = 24
-    steps: int = 100  # per epoch: an epoch is a piece of the schedule, the tiles are drawn without end
-    batch: int = 4  # tiles a step
-    lr: float = 5e-4  # peak of the learning rate: linear warm-up, then a cosine to zero
-    warmup: float = 0.1  # share of the schedule
-    average: float = 0.2  # share of the schedule, at its end, over whose epochs the weights are averaged
-    optimizer: str = "adam"
-    turn: bool = True  # flip and turn tiles at random by quarters while training
-
-
-PRESETS = {
-    "cpu": Recipe(Network(16, 4)),
-    "gpu": Recipe(Network(64, 4), epochs=60, batch=8),
-    "keras": Recipe(PUBLISHED["keras"], lr=1e-4),
-    "nuclei": Recipe(PUBLISHED["nuclei"], epochs=20, batch=16, lr=1e-3, warmup=0.0, average=0.0),
-    # section 3: one tile a batch, momentum 0.99; the rate is ours, the paper names none
-    "paper": Recipe(PUBLISHED["paper"], batch=1, lr=1e-3, optimizer="sgd"),
-}
-
+from utils import (
+    TEST,
+    NotLearning,
+    UserError,
+    atomic_folder,
+    atomic_path,
+    file_hash,
+    read_json,
+    require_space,
+    run,
+    write_json,
+)
 
 # ------------------------------------------------------------------------------------------------------ the feed
 
@@ -94,56 +80,57 @@ def turned(arrays: tuple[tf.Tensor, ...], seed: tf.Tensor) -> tuple[tf.Tensor, .
     return tuple(turn(array) for array in arrays)
 
 
+def varied(images: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
+    """Float images (side, side, C) in grey levels with another gamma, contrast and brightness, and some noise.
+
+    At strength 1 the exponent and the contrast are between 0.7 and 1.4, the brightness moves by 20 grey levels at most,
+    the noise has a standard deviation of 12 at most.
+    """
+    draw = tf.random.stateless_uniform((4,), seed, -1.0, 1.0) * strength
+    images = 255 * ((images + 0.5) / 256) ** tf.exp(0.35 * draw[0])
+    images = (images - 128) * tf.exp(0.35 * draw[1]) + 128 + 20 * draw[2]
+    return images + 12 * tf.abs(draw[3]) * tf.random.stateless_normal(tf.shape(images), seed)
+
+
 def training_feed(work: Path, geometry: dict, recipe: Recipe, seed: int, keep: list[int] | None) -> tf.data.Dataset:
-    """Endless batches of (images, labels[, weights]), shuffled and turned; same seed, same batches."""
+    """Endless batches of float32 (images, labels[, weights]), shuffled, turned and varied; same seed, same batches."""
     names = ("images", "labels") + (("weights",) if geometry["weights"] != "none" else ())
+
+    def prepare(arrays: tuple[tf.Tensor, ...], draw: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        image, *rest = (tf.cast(array, tf.float32) for array in turned(arrays, draw))
+        if recipe.intensity:
+            image = varied(image, recipe.intensity, draw + 1)
+        return (image, *rest[:1], *(weights[..., 0] for weights in rest[1:]))
+
     data = tiles(work, geometry, "train", names, keep).repeat().shuffle(512, seed=seed)
-    if recipe.turn:
-        seeds = tf.data.Dataset.random(seed=seed).batch(2)
-        data = tf.data.Dataset.zip(data, seeds).map(lambda arrays, draw: turned(arrays, draw), num_parallel_calls=1)
-    return data.batch(recipe.batch).map(_to_float, num_parallel_calls=1).prefetch(4)
-
-
-def _to_float(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
-    labels = tf.cast(labels, tf.float32)
-    return (images, labels) if weights is None else (images, labels, tf.cast(weights, tf.float32)[..., 0])
+    data = tf.data.Dataset.zip(data, tf.data.Dataset.random(seed=seed).batch(2))
+    return data.map(prepare, num_parallel_calls=1).batch(recipe.batch).prefetch(4)
 
 
 # -------------------------------------------------------------------------------------------------- the schedule
 
 
-def compile_model(model: keras.Model, recipe: Recipe) -> None:
-    """Binary cross-entropy and the recipe's optimizer: warm-up, cosine to zero, gradients of norm 1 at most."""
-    total = recipe.epochs * recipe.steps
-    warmup = max(1, round(total * recipe.warmup))
-    rate = keras.optimizers.schedules.CosineDecay(recipe.lr / 100, max(1, total - warmup), warmup_target=recipe.lr,
-                                                  warmup_steps=warmup)
-    if recipe.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=0.99, clipnorm=1.0)
-    else:
-        optimizer = keras.optimizers.Adam(rate, clipnorm=1.0)
-    model.compile(optimizer, loss="binary_crossentropy")
-
-
 class Keeper(keras.callbacks.Callback):
-    """After each epoch writes what a stopped run needs: averaged weights, the curve, and a checkpoint to go on from.
+    """After each epoch writes what a stopped run needs: the weights that predict, the curve, a checkpoint.
 
     The weights that predict are the mean over the schedule's end (Izmailov et al. 2018, algorithm 1), chosen by the
-    schedule and by nothing that was measured.
+    schedule and by nothing that was measured; before its end, those of now. With a validation block they are those of
+    its least loss.
     """
 
-    def __init__(self, work: Path, recipe: Recipe, fingerprint: dict, state: dict | None):
+    def __init__(self, work: Path, recipe: Recipe, config: dict, state: dict | None, tiles_hash: str):
         super().__init__()
-        self.work, self.recipe, self.fingerprint = work, recipe, fingerprint
-        self.rows: list[dict] = state["rows"] if state else []
-        self.count: int = state["count"] if state else 0
-        self.mean: list[np.ndarray] | None = state["mean"] if state else None
+        self.work, self.recipe, self.config, self.tiles_hash = work, recipe, config, tiles_hash
+        state = state or {"rows": [], "count": 0, "mean": None}
+        self.rows: list[dict] = state["rows"]
+        self.count: int = state["count"]
+        self.mean: list[np.ndarray] | None = state["mean"]
         self.first = recipe.epochs - max(1, round(recipe.epochs * recipe.average))
 
     def on_train_begin(self, logs=None) -> None:
-        done = len(self.rows)
-        self.bar = tqdm(total=self.recipe.epochs * self.recipe.steps, initial=done * self.recipe.steps, desc="training",
-                        unit="step", disable=None)
+        steps = self.recipe.steps
+        self.bar = tqdm(total=self.recipe.epochs * steps, initial=len(self.rows) * steps, desc="training", unit="step",
+                        disable=None)
 
     def on_train_batch_end(self, batch, logs=None) -> None:
         self.bar.update()
@@ -154,17 +141,19 @@ class Keeper(keras.callbacks.Callback):
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None) -> None:
-        if epoch >= self.first:
+        if not np.isfinite(logs["loss"]):
+            raise NotLearning("the loss is not a number any more; try again with a smaller --lr")
+        if epoch >= self.first and "val_loss" not in logs:
+            self.count += 1
             weights = self.model.get_weights()
             self.mean = weights if self.mean is None else [
-                mean + (new - mean) / (self.count + 1) for mean, new in zip(self.mean, weights, strict=True)]
-            self.count += 1
+                mean + (new - mean) / self.count for mean, new in zip(self.mean, weights, strict=True)]
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append({"epoch": epoch + 1, "step": (epoch + 1) * self.recipe.steps, "learning_rate": rate,
-                          **{name: float(value) for name, value in (logs or {}).items()},
+                          **{name: float(value) for name, value in logs.items()},
                           "seconds": round(time.perf_counter() - self.began, 2)})
         if self.bar.disable:  # no terminal: a line an epoch instead of the bar
-            print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {self.rows[-1]['loss']:.4f}  "
+            print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  "
                   f"{self.rows[-1]['seconds']:.0f} s", flush=True)
         self.save()
 
@@ -172,108 +161,112 @@ class Keeper(keras.callbacks.Callback):
         self.bar.close()
 
     def save(self) -> None:
-        """Write checkpoint/, history.csv and, if this is the first epoch or later, model.keras."""
+        """Write checkpoint/, history.csv and, where this epoch's weights are to predict, model.keras."""
         with atomic_folder(self.work / "checkpoint") as folder:
             self.model.save(folder / "last.keras")
             if self.mean is not None:
                 np.savez(folder / "mean.npz", *self.mean)
-            write_json(folder / "state.json", {"rows": self.rows, "count": self.count, **self.fingerprint})
+            write_json(folder / "state.json", {"rows": self.rows, "count": self.count, "tiles": self.tiles_hash,
+                                               "settings": self.config["recipe"]})
         with atomic_path(self.work / "history.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
             writer.writerows(self.rows)
-        self.save_model()
+        losses = [row["val_loss"] for row in self.rows if "val_loss" in row]
+        if not losses or losses[-1] == min(losses):
+            self.save_model()
 
     def save_model(self) -> None:
-        """Write model.keras with the weights that predict: the mean where there is one, else those of now."""
+        """Write model.keras and the config.json that belongs to it; what judged an older model goes."""
         now = self.model.get_weights()
         if self.mean is not None:
             self.model.set_weights(self.mean)
         with atomic_path(self.work / "model.keras") as temporary:
             self.model.save(temporary, include_optimizer=False)
         self.model.set_weights(now)
+        self.config["seconds"] = round(sum(row["seconds"] for row in self.rows), 1)
+        write_json(self.work / "config.json", self.config)
+        for name in ("metrics.json", "holdout.tif", "holdout.png", "curve.png"):
+            (self.work / name).unlink(missing_ok=True)
 
 
-def load_checkpoint(work: Path, fingerprint: dict) -> dict | None:
+def load_checkpoint(work: Path, settings: dict, tiles_hash: str) -> dict:
     """What `Keeper` wrote; raises UserError where there is none, or it is of a run with other settings or tiles."""
     folder = work / "checkpoint"
     state = read_json(folder / "state.json", "there is no stopped run to continue; leave out --resume")
-    other = [name for name, value in fingerprint.items() if state.get(name) != value]
-    if other:
-        raise UserError(f"{folder} is of a run with another {' and '.join(other)}; use the options it was started "
-                        "with, or leave out --resume to start anew")
-    mean = folder / "mean.npz"
-    if mean.is_file():
-        with np.load(mean) as arrays:
+    if state["settings"] != settings or state["tiles"] != tiles_hash:
+        other = "settings" if state["settings"] != settings else "tiles"
+        raise UserError(f"{folder} is of a run with other {other}; use the options it was started with, or leave out "
+                        "--resume to start anew")
+    state["mean"] = None
+    if (folder / "mean.npz").is_file():
+        with np.load(folder / "mean.npz") as arrays:
             state["mean"] = [arrays[name] for name in arrays.files]
-    return {"mean": None, **state}
+    return state
 
 
 # ------------------------------------------------------------------------------------------------------- the run
 
 
 def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None, resume: bool = False,
-          tensorboard: bool = False, settings: dict | None = None) -> tuple[keras.Model, dict]:
-    """Train on `work`/patches and write model.keras and config.json; returns the model and the configuration.
+          tensorboard: bool = False, told: dict | None = None) -> tuple[keras.Model, dict]:
+    """Train on `work`/patches and write model.keras, config.json, history.csv, curve.png; returns model and config.
 
     With `patience` the training stops when the loss on a validation block, the last fifth of the training slices,
-    has not fallen for so many epochs, and the weights of its least loss predict. Raises UserError where an earlier
-    step has to run first, NotLearning where the loss is not a number, KeyboardInterrupt, all saved, on Ctrl-C.
+    has not fallen for so many epochs, and the weights of its least loss predict. `told` goes into the configuration.
+    Raises UserError where an earlier step has to run first, NotLearning where the loss is not a number,
+    KeyboardInterrupt, all saved, on Ctrl-C.
     """
     geometry = fresh_geometry(work)
     _check_fit(recipe, geometry)
     keras.utils.set_random_seed(seed)
-    fingerprint = {"settings": {**asdict(recipe), "seed": seed, "patience": patience},
-                   "tiles": file_hash(work / "patches" / "geometry.json")}
-    fingerprint["settings"]["network"]["dropout"] = list(recipe.network.dropout)  # as JSON gives it back
-    state = load_checkpoint(work, fingerprint) if resume else None
+    tiles_hash = file_hash(work / "patches" / "geometry.json")
+    settings = json.loads(json.dumps({**asdict(recipe), "seed": seed, "patience": patience}))  # as a file gives it back
     scale = geometry["normalisation"]
+    state = load_checkpoint(work, settings, tiles_hash) if resume else None
     if state:
         model = keras.models.load_model(work / "checkpoint" / "last.keras")
     else:
         model = build_unet(recipe.network, geometry["channels"], **scale)
         compile_model(model, recipe)
-    done = len(state["rows"]) if state else 0
-    config = {"network": asdict(recipe.network), "channels": geometry["channels"], "normalisation": scale,
-              "recipe": fingerprint["settings"], "parameters": model.count_params(), "split": geometry["split"],
+    config = {"network": settings["network"], "channels": geometry["channels"], "normalisation": scale,
+              "recipe": settings, "parameters": model.count_params(), "split": geometry["split"],
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
-                           "keras": keras.__version__, "numpy": np.__version__}, **(settings or {})}
-    write_json(work / "config.json", config)
+                           "keras": keras.__version__, "numpy": np.__version__}, **(told or {})}
+    keeper = Keeper(work, recipe, config, state, tiles_hash)
+    _fit(model, work, geometry, keeper, seed, patience, tensorboard)
+    model.load_weights(work / "model.keras")  # the mean, or the best on the validation block
+    save_curve(work / "curve.png", keeper.rows)
+    return model, config
 
-    keeper = Keeper(work, recipe, fingerprint, state)
-    block, validation = None, None
-    callbacks: list[keras.callbacks.Callback] = [keeper, keras.callbacks.TerminateOnNaN()]
-    slices = geometry["split"]["train"]
+
+def _fit(model: keras.Model, work: Path, geometry: dict, keeper: Keeper, seed: int, patience: int | None,
+         tensorboard: bool) -> None:
+    """Run the schedule from where `keeper` stands; raises KeyboardInterrupt, which says what was saved, on Ctrl-C."""
+    recipe, done = keeper.recipe, len(keeper.rows)
+    callbacks: list[keras.callbacks.Callback] = [keeper]
+    slices, keep, validation = geometry["split"]["train"], None, None
     if patience is not None:
-        block = slices[-max(1, len(slices) // 5):]
-        validation = _validation(work, block)
-        keeper.first = recipe.epochs  # the best epoch's weights predict, not a mean
-        callbacks.insert(0, keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True))
+        if len(slices) < 2:
+            raise UserError("--early-stopping sets training slices aside and needs two or more")
+        keep = slices[:-max(1, len(slices) // 5)]
+        validation = _validation(work, [number for number in slices if number not in keep])
+        callbacks.append(keras.callbacks.EarlyStopping(patience=patience))
     if tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
-    keep = None if block is None else [number for number in slices if number not in block]
     feed = training_feed(work, geometry, recipe, seed * 1000 + done, keep)
     began = time.perf_counter()
     try:
         model.fit(feed, epochs=recipe.epochs, initial_epoch=done, steps_per_epoch=recipe.steps, verbose=0,
                   shuffle=False, validation_data=validation, validation_batch_size=recipe.batch, callbacks=callbacks)
     except KeyboardInterrupt:
-        keeper.bar.close()
         epochs = len(keeper.rows)
         raise KeyboardInterrupt(
-            f"{work / 'model.keras'} has the weights of epoch {epochs}; the same command with --resume goes on"
-            if epochs else "before the first epoch ended; nothing was saved") from None
-    config["seconds"] = round(sum(row["seconds"] for row in keeper.rows), 1)
-    config["fit_seconds"] = round(time.perf_counter() - began, 1)
-    if not np.isfinite(keeper.rows[-1]["loss"]):
-        raise NotLearning("the loss is not a number any more; try again with a smaller --lr")
-    if patience is None and keeper.mean is not None:
-        model.set_weights(keeper.mean)
-    keeper.mean = None
-    keeper.save_model()
-    write_json(work / "config.json", config)
-    save_curve(work / "curve.png", keeper.rows)
-    return model, config
+            f"stopped; {work / 'model.keras'} is of epoch {epochs}, the same command with --resume goes on"
+            if epochs else "stopped before the first epoch ended; nothing was changed") from None
+    finally:
+        keeper.bar.close()
+    print(f"trained for {time.perf_counter() - began:.0f} s, start of fit to end of fit")
 
 
 def _check_fit(recipe: Recipe, geometry: dict) -> None:
@@ -345,14 +338,17 @@ def _positive(kind: type, text: str) -> float:
 def main() -> None:
     args = options().parse_args()
     geometry = fresh_geometry(args.work)
-    test_images = read_images(Path(geometry["data"]) / TEST)  # a missing test stack must not show after the training
+    # a missing test stack, or no room for its prediction, must not show after the training
+    test_images = read_images(Path(geometry["data"]) / TEST)
+    require_space(args.out.parent, 4 * test_images.size)
+    require_space(args.work, 300_000_000)  # model and checkpoint
     device = prepare_device(args.precision)
     name, recipe = recipe_of(args)
     print(f"{device}; preset {name}: {recipe.network.filters} to {recipe.network.filters * recipe.network.stride} "
           f"filters, {recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step")
-    settings = {"preset": name, "device": device, "data": geometry["data"]}
-    model, config = train(args.work, recipe, args.seed, args.early_stopping, args.resume, args.tensorboard, settings)
-    print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters, trained for {config['seconds']:.0f} s")
+    told = {"preset": name, "device": device, "data": geometry["data"]}
+    model, config = train(args.work, recipe, args.seed, args.early_stopping, args.resume, args.tensorboard, told)
+    print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
     scores = judge(args.work, model, config)
     write_prediction(model, test_images, config, args.out)
     pictures = [args.work / name for name in ("curve.png", "holdout.png") if (args.work / name).is_file()]
@@ -360,7 +356,8 @@ def main() -> None:
         print("\nheld-out slices, which judged and never trained:\n" + format_scores(scores))
         at = scores["chosen"]
         print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
-              f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, Dice {at['membrane_dice']:.3f}")
+              f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
+              f"Dice {at['membrane_dice']:.3f}")
     print(f"pictures: {', '.join(map(str, pictures))}\n"
           f"{args.out}: probability of cell, {len(test_images)} slices")
 

@@ -45,8 +45,8 @@ def run(main: Callable[[], None]) -> None:
         _leave(3, error)
     except UserError as error:
         _leave(2, error)
-    except KeyboardInterrupt:
-        _leave(130, "stopped; what was finished before is on disk, nothing is half-written")
+    except KeyboardInterrupt as stop:
+        _leave(130, stop if stop.args else "stopped; what was finished before is on disk, nothing is half-written")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         if error.errno in DISK_ERRORS:
@@ -208,14 +208,10 @@ def read_json(path: str | Path, way_out: str) -> dict:
 
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:  # Python 3.10 has no hashlib.file_digest
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -257,6 +253,9 @@ def _read_series(path: Path) -> tuple[np.ndarray, str]:
         if any(series.shape != first.shape for series in others):
             raise UserError(f"{path} holds images of different sizes, expected one stack of slices; in Fiji: Image > "
                             "Stacks > Images to Stack, then File > Save As > Tiff")
+        # no compression gains so much: a damaged size would fill the memory
+        if sum(series.nbytes for series in tiff.series) > 2000 * path.stat().st_size + 10**6:
+            raise ValueError(f"it announces {first.shape} pixels in {path.stat().st_size} bytes")
         # pages that a program appended one by one are a series each: together they are the stack
         stack = np.stack([series.asarray() for series in tiff.series]) if others else first.asarray()
     # of a file cut short tifffile reads what is left, and only logs that pages are missing
@@ -318,10 +317,12 @@ def write_stack(path: str | Path, stack: np.ndarray) -> None:
 
 
 def require_space(folder: str | Path, needed: int) -> None:
-    """Raise UserError where `folder`'s disk has less than `needed` bytes free, before anything is written."""
+    """Raise UserError where `folder` cannot be written or has less than `needed` bytes free, ahead of the work."""
     folder = Path(folder).resolve()
     while not folder.exists():
         folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{folder} is no folder that can be written; choose another with --work or --out")
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free some "
@@ -340,7 +341,11 @@ def parse_slices(text: str, count: int) -> list[int]:
         ends = part.strip().split("-")
         if not 1 <= len(ends) <= 2 or not all(end.strip().isdecimal() for end in ends):
             raise UserError(f"'{text}' is no list of slices; write for instance 25-29, or 3,7,25-29, or none")
-        chosen.update(range(int(ends[0]), int(ends[-1]) + 1))
-    if not chosen or max(chosen) >= count:
-        raise UserError(f"'{text}' names slices that are not there: the stack has {count}, numbered 0 to {count - 1}")
+        first, last = int(ends[0]), int(ends[-1])
+        if last >= count:  # before the range is counted out: a mistyped end may be as large as memory
+            raise UserError(f"'{text}' names slices that are not there: the stack has {count}, numbered 0 to "
+                            f"{count - 1}")
+        if first > last:
+            raise UserError(f"'{text}' counts backwards from {first} to {last}; write {last}-{first}")
+        chosen.update(range(first, last + 1))
     return sorted(chosen)

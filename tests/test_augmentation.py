@@ -23,6 +23,7 @@ from augmentation import (
     flip,
     gaussian_noise,
     symmetric_pad,
+    turn_field,
     uniform_noise,
     warp,
 )
@@ -103,6 +104,15 @@ def test_warp_by_whole_pixels_by_hand():
     assert np.array_equal(warp(colour, field)[..., 1], warp(image, field) + 20)
 
 
+def test_turns_and_zooms_by_hand():
+    image = np.arange(9, dtype=np.uint8).reshape(3, 3) * 10
+    assert warp(image, turn_field((3, 3), 0, 1)).tolist() == image.tolist()
+    assert warp(image, turn_field((3, 3), 90, 1)).tolist() in (np.rot90(image).tolist(), np.rot90(image, 3).tolist())
+    assert warp(image, turn_field((3, 3), 180, 1)).tolist() == image[::-1, ::-1].tolist()
+    half = turn_field((5, 5), 0, 2)  # twice as large: a pixel is looked up at half its distance from the middle
+    assert half[0, :, 0].tolist() == [1, 0.5, 0, -0.5, -1]
+
+
 def test_crops_and_pads_by_hand(rng):
     image = np.arange(12).reshape(3, 4)
     corners = {where: crop_corner((3, 4), (2, 2), where) for where in CORNERS}
@@ -142,7 +152,8 @@ def test_every_geometric_operation_keeps_the_label_set_and_moves_both_alike(shap
 def test_a_pair_stays_aligned_and_its_label_two_valued(shape, seed):
     """The label goes in as the image as well: wherever no operation of intensity reaches, both must come out alike."""
     label = two_cells(shape)
-    quiet = Options(brightness=0, noise_probability=0, elastic_probability=1, crop_probability=0.5)
+    quiet = Options(turn_probability=0.5, elastic_probability=1, crop_probability=0.5, brightness=0,
+                    noise_probability=0)
     image, moved, done = augment_pair(label, label, np.random.default_rng(seed), quiet)
     assert image.shape == moved.shape == shape
     assert set(np.unique(moved)) <= {0, 255}
@@ -163,8 +174,8 @@ def test_two_draws_would_be_noticed():
 
 def test_noise_and_brightness_leave_the_label_alone():
     image, label = np.full((64, 64), 128, np.uint8), two_cells((64, 64))
-    loud = Options(elastic_probability=0, crop_probability=0, noise_probability=1, gaussian_sd=(100, 100),
-                   uniform_intensity=(100, 100))
+    loud = Options(turn_probability=0, elastic_probability=0, crop_probability=0, noise_probability=1,
+                   gaussian_sd=(100, 100), uniform_intensity=(100, 100))
     for seed in range(6):
         changed, moved, done = augment_pair(image, label, np.random.default_rng(seed), loud)
         assert np.array_equal(moved, flip(label, done[0]["how"]))

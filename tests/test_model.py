@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from model import PUBLISHED, Network, build_unet
+from model import PRESETS, Muon, Network, build_unet, orthogonal
 
 
 @pytest.mark.parametrize(("name", "channels", "parameters"), [
@@ -13,20 +13,20 @@ from model import PUBLISHED, Network, build_unet
     ("nuclei", 3, 1_941_105),
 ])
 def test_published_shapes_have_their_parameters(name, channels, parameters):
-    assert build_unet(PUBLISHED[name], channels).count_params() == parameters
+    assert build_unet(PRESETS[name].network, channels).count_params() == parameters
 
 
 def test_paper_takes_572_and_gives_388():
-    model = build_unet(PUBLISHED["paper"])
+    model = build_unet(PRESETS["paper"].network)
     assert model.compute_output_shape((1, 572, 572, 1)) == (1, 388, 388, 1)
-    assert PUBLISHED["paper"].shrinkage == 92  # (572 - 388) / 2
+    assert PRESETS["paper"].network.shrinkage == 92  # (572 - 388) / 2
     skips = [layer.cropping[0][0] for layer in model.layers if isinstance(layer, keras.layers.Cropping2D)]
     assert skips == [4, 16, 40, 88]  # figure 1: 64-56, 136-104, 280-200, 568-392, half of each
 
 
 @pytest.mark.parametrize("network", [
     Network(2, 2, dropout=(0,) * 3), Network(2, 3, dropout=(0,) * 4),
-    Network(2, 2, up="upsample", dropout=(0,) * 3, activation="elu")])
+    Network(2, 2, up="upsample", dropout=(0,) * 3, activation="elu"), Network(2, 2, half=True, dropout=(0,) * 3)])
 def test_receptive_field_is_as_wide_as_the_radius_says(network):
     """Change one row of the input after the other: a block in the middle answers up to the radius, not beyond."""
     keras.utils.set_random_seed(1)
@@ -52,8 +52,8 @@ def test_receptive_field_is_as_wide_as_the_radius_says(network):
 
 
 def test_every_network_ends_in_a_sigmoid_without_a_relu_before_it():
-    for network in PUBLISHED.values():
-        last = build_unet(network).layers[-1]
+    for recipe in PRESETS.values():
+        last = build_unet(recipe.network).layers[-1]
         assert (last.filters, last.kernel_size, last.activation.__name__) == (1, (1, 1), "sigmoid")
         assert last.compute_dtype == "float32"
 
@@ -61,3 +61,25 @@ def test_every_network_ends_in_a_sigmoid_without_a_relu_before_it():
 def test_dropout_rates_must_fit_the_depth():
     with pytest.raises(ValueError, match="4 levels"):
         build_unet(Network(4, 3))
+
+
+def test_orthogonal_draws_all_singular_values_towards_one(rng):
+    for shape in ((40, 12), (12, 40)):
+        matrix = rng.normal(size=shape).astype(np.float32)
+        values = np.linalg.svd(keras.ops.convert_to_numpy(orthogonal(matrix)), compute_uv=False)
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+
+
+def test_muon_steps_kernels_by_the_learning_rate_and_leaves_biases_to_adam(rng):
+    kernel = keras.Variable(rng.normal(size=(3, 3, 8, 8)).astype(np.float32))
+    bias = keras.Variable(np.zeros(8, np.float32))
+    before = kernel.numpy()
+    optimizer = Muon(0.1, share=0.5)
+    gradient = rng.normal(size=(3, 3, 8, 8)).astype(np.float32)
+    optimizer.apply([gradient, np.ones(8, np.float32)], [kernel, bias])
+    step = (before - kernel.numpy()).reshape(-1, 8)
+    assert np.linalg.norm(step) == pytest.approx(0.1 * 8**0.5, rel=0.25)  # eight singular values near one
+    assert np.sum(step * gradient.reshape(-1, 8)) > 0  # downhill
+    np.testing.assert_allclose(bias.numpy(), -0.05, rtol=1e-3)  # Adam's first step is the learning rate
+    assert Muon.from_config(optimizer.get_config()).share == 0.5

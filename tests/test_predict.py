@@ -1,6 +1,7 @@
 """Prediction: stitched equals whole, any size, one normalisation, all written or nothing."""
 
 import json
+from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -26,7 +27,8 @@ def random_model(network):
     return model
 
 
-@pytest.mark.parametrize("network", [SAME, VALID, Network(4, 2, up="upsample", dropout=(0, 0, 0))])
+@pytest.mark.parametrize("network", [SAME, VALID, Network(4, 2, up="upsample", dropout=(0, 0, 0)),
+                                     Network(4, 2, half=True, dropout=(0, 0, 0))])
 @pytest.mark.parametrize("shape", [(96, 96), (61, 97), (40, 130), (5, 3)])
 def test_stitched_prediction_is_the_whole_images_prediction(network, shape, rng):
     model = random_model(network)
@@ -37,6 +39,14 @@ def test_stitched_prediction_is_the_whole_images_prediction(network, shape, rng)
     assert whole.dtype == np.float32
     assert whole.std() > 0.01 or min(shape) < 8
     np.testing.assert_allclose(stitched, whole, atol=2e-6)
+
+
+def test_eight_flips_give_the_same_for_a_flipped_slice(rng):
+    model = random_model(SAME)
+    image = rng.integers(0, 256, (40, 52), np.uint8)
+    plain, turned = (predict_slice(model, picture, SAME, NORMALISATION, flips=8) for picture in (image, image[::-1].T))
+    np.testing.assert_allclose(turned, plain[::-1].T, atol=2e-6)
+    assert np.abs(plain - predict_slice(model, image, SAME, NORMALISATION)).max() > 1e-3
 
 
 def test_a_margin_below_the_receptive_field_shows_seams(rng):
@@ -60,10 +70,9 @@ def saved(tmp_path):
     """A model on disk as train.py leaves it."""
     model = random_model(SAME)
     model.save(tmp_path / "model.keras")
-    network = {"filters": 4, "depth": 2, "padding": "same", "activation": "relu", "dropout": [0, 0, 0],
-               "dropout_between": False, "up": "transpose"}
+    network = asdict(SAME)
     (tmp_path / "config.json").write_text(json.dumps({"network": network, "channels": 1,
-                                                      "normalisation": NORMALISATION}))
+                                                      "normalisation": NORMALISATION, "recipe": {"flips": 1}}))
     return tmp_path / "model.keras"
 
 
@@ -87,7 +96,7 @@ def test_a_prediction_that_breaks_off_leaves_the_old_file(saved, rng, tmp_path, 
     out.write_bytes(b"old")
     calls = []
 
-    def breaks_off(*arguments):
+    def breaks_off(*arguments, **options):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt

@@ -8,10 +8,10 @@ import pytest
 
 import train
 from augmentation import augment
-from model import Network
+from model import PRESETS, Network, Recipe
 from predict import judge
 from preprocessing import Tiling, preprocess
-from train import PRESETS, Keeper, Recipe, recipe_of, tiles, training_feed
+from train import Keeper, recipe_of, tiles, training_feed, varied
 from utils import NotLearning, UserError
 
 TINY = Recipe(Network(4, 2, dropout=(0, 0, 0)), epochs=3, steps=4, batch=2, lr=3e-3)
@@ -63,6 +63,16 @@ def test_feed_turns_image_and_label_alike(work):
     assert any(image.astype(np.uint8)[..., 0].tobytes() not in known for image in first)  # some were turned
 
 
+def test_intensity_varies_within_its_strength():
+    image = np.full((64, 64, 1), 128, np.float32)
+    draws = [varied(image, 1.0, [seed, 7]).numpy() for seed in range(40)]
+    means, spreads = [draw.mean() for draw in draws], [draw.std() for draw in draws]
+    assert np.std(means) > 10  # brightness and gamma
+    assert 6 < max(spreads) < 13  # noise
+    assert np.array_equal(varied(image, 1.0, [3, 7]), draws[3])
+    assert np.abs(varied(image, 0.0, [1, 1]).numpy() - image).max() < 1
+
+
 def test_a_run_writes_its_files_and_the_mean_of_the_schedules_end(work, monkeypatch):
     seen = []
     original = Keeper.on_epoch_end
@@ -106,7 +116,7 @@ def test_ctrl_c_saves_and_resume_goes_on(work, monkeypatch):
     assert int(stopped.optimizer.iterations) == 2 * TINY.steps
     assert (work / "model.keras").is_file()
     monkeypatch.setattr(Keeper, "on_epoch_begin", original)
-    with pytest.raises(UserError, match="another settings"):
+    with pytest.raises(UserError, match="other settings"):
         train.train(work, TINY, seed=2, resume=True)
     train.train(work, TINY, seed=1, resume=True)
     rows = (work / "history.csv").read_text().splitlines()

@@ -168,19 +168,15 @@ def test_hash_is_sha_256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4's example
     assert utils.file_hash(tmp_path / "a") == known
-    with open(tmp_path / "a", "rb") as file:
-        assert utils._digest(file) == known
 
 
 # ------------------------------------------------------------------------------------------------ TIFF stacks
 
 
-@pytest.mark.parametrize("shape", [(5, 9, 7), (1, 9, 7), (3, 9, 7), (5, 9, 7, 3)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(("shape", "dtype"), [((5, 9, 7), np.uint8), ((5, 9, 7), np.uint16), ((5, 9, 7), np.float32),
+                                              ((1, 9, 7), np.uint8), ((3, 9, 7), np.uint8), ((5, 9, 7, 3), np.uint8)])
 def test_stacks_come_back_and_imagej_reads_them(tmp_path, shape, dtype):
-    if len(shape) == 4 and dtype != np.uint8:
-        pytest.skip("ImageJ has 8-bit colour only")
-    stack = (image_of(shape) * (257 if dtype == np.uint16 else 1)).astype(dtype)
+    stack = (image_of(shape).astype(dtype) * (257 if dtype == np.uint16 else 1)).astype(dtype)
     write_stack(tmp_path / "a.tif", stack)
     back = read_stack(tmp_path / "a.tif")
     assert back.dtype == dtype
@@ -252,7 +248,7 @@ def test_a_stack_cut_short_anywhere_is_never_taken_for_a_smaller_one(tmp_path, o
     assert capfd.readouterr().err == ""
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(st.dictionaries(st.integers(0, 700), st.integers(0, 255), min_size=1, max_size=4))
 def test_damaged_files_are_refused_in_one_line_or_read(tmp_path_factory, damage):
     path = tmp_path_factory.getbasetemp() / "damaged.tif"
