@@ -4,20 +4,19 @@
 
 A prediction is the probability of cell (1 = cell, 0 = membrane); in labels every value but 0 is cell.
 [A] Arganda-Carreras et al., Frontiers in Neuroanatomy 9:142, 2015, doi 10.3389/fnana.2015.00142.
-[J] Jain et al., Boundary learning by optimization with topological constraints, CVPR 2010.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from scipy import ndimage, sparse
 from skimage.segmentation import watershed
 
 from utils import UserError, parse_slices, read_stack, run, write_json
+from warping import warping_error
 
 THRESHOLDS = tuple(k / 10 for k in range(10))  # probability of cell; a pixel is cell where it is greater
 BEST = {"V_rand": max, "V_info": max, "pixel_error": min}  # reported at the threshold that is best for each
@@ -113,58 +112,6 @@ def variation_of_information(labels: np.ndarray, truth: np.ndarray) -> tuple[flo
     """
     joint, s, t = _entropies(labels, truth)
     return joint - t, joint - s
-
-
-# ------------------------------------------------------------------------------------------ warping error
-
-
-@cache
-def simple_points() -> np.ndarray:
-    """Table, bool (256,): where the centre of a 3x3 neighbourhood can flip and leave the topology as it is.
-
-    Bit k of the index is neighbour x_k, counter-clockwise from the right. Cells are 4-connected, membrane
-    8-connected, as in Fiji: simple is where Yokoi's number, the sum of x_k - x_k x_(k+1) x_(k+2) over
-    k = 0, 2, 4, 6, is 1.
-    """
-    x = np.arange(256)[:, None] >> np.arange(8) & 1
-    return (x - x * np.roll(x, -1, axis=1) * np.roll(x, -2, axis=1))[:, ::2].sum(axis=1) == 1
-
-
-def warp(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Flip simple points of `truth` towards `prediction` until none is left; bool (H, W), all three.
-
-    Outside lies membrane. Pixels whose rows and columns have equal parity are no neighbours, so each of these
-    four fields flips at once, with the outcome of one by one. The order picks one of several possible warps:
-    Fiji's is by |probability - t|, this one by field. What remains differed by 0 to 6 percent (ISBI slices 25
-    and 29; blurred images and blurred, noisy truth; t = .4, .5, .6).
-    """
-    truth, prediction = np.pad(truth, 1).astype(bool), np.pad(prediction, 1).astype(bool)
-    shape, width = truth.shape, truth.shape[1]
-    field = np.add.outer(np.arange(shape[0]) % 2 * 2, np.arange(width) % 2).ravel()
-    around = (1, 1 - width, -width, -1 - width, -1, width - 1, width, width + 1)
-    code = sum(np.roll(truth.ravel(), -step).astype(np.uint8) << bit for bit, step in enumerate(around))
-    wrong = (truth != prediction).ravel()
-    candidates = np.flatnonzero(wrong)
-    while candidates.size:
-        beside = np.zeros(wrong.size, bool)  # only beside a flip can a pixel have become simple
-        of_field = field[candidates]
-        for k in range(4):
-            here = candidates[of_field == k]
-            here = here[simple_points()[code[here]]]
-            wrong[here] = False
-            for bit, step in enumerate(around):
-                code[here - step] ^= 1 << bit
-                beside[here - step] = True
-        candidates = np.flatnonzero(beside & wrong)
-    return (prediction ^ wrong.reshape(shape))[1:-1, 1:-1]
-
-
-def warping_error(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Share of pixels where the prediction differs from the truth warped towards it; bool (H, W) both ([J]).
-
-    A border off its place by up to its width costs nothing; a gap, a split, a lost or invented cell does.
-    """
-    return float(np.mean(warp(truth, prediction) != (prediction != 0)))
 
 
 # ------------------------------------------------------------------------------------------------- pixels
@@ -295,7 +242,55 @@ def format_scores(scores: dict) -> str:
     return "\n".join(lines + ([f"chosen t, and the slices: {chosen['how']}"] if chosen else []))
 
 
+def instance_scores(labels: np.ndarray, truth: np.ndarray, slices: Sequence[int] | None = None) -> dict:
+    """Scores of a stack of instance maps (N, H, W), 0 = border, against membrane labels (not 0 = cell) or instances.
+
+    Returns "mean" and "per_slice", each with V_rand, V_info, adapted Rand error and variation of information (bits).
+    Nothing is thinned: the maps count as they are. Raises ValueError for unequal shapes and a slice without a cell.
+    """
+    rows = []
+    for number, one, other in zip(range(len(truth)) if slices is None else slices, labels, truth, strict=True):
+        cells = components(other > 0) if len(np.unique(other)) <= 2 else other
+        splits, merges = variation_of_information(one, cells)
+        rows.append({"slice": int(number), "V_rand": v_rand(one, cells)[0], "V_info": v_info(one, cells)[0],
+                     "adapted_rand_error": adapted_rand_error(one, cells)[0], "variation": splits + merges})
+    return {"mean": {name: float(np.mean([row[name] for row in rows])) for name in list(rows[0])[1:]},
+            "per_slice": rows}
+
+
+def format_instances(scores: dict) -> str:
+    """The table to print of what `instance_scores` returned."""
+    names = list(scores["mean"])
+    lines = [f"{'':<10}" + "".join(f"{name:>20}" for name in names)]
+    for title, row in [*((f"slice {row['slice']}", row) for row in scores["per_slice"]), ("mean", scores["mean"])]:
+        lines.append(f"{title:<10}" + "".join(f"{row[name]:>20.4f}" for name in names))
+    return "\n".join(lines)
+
+
 # ------------------------------------------------------------------------------------------- command line
+
+
+def read_pair(prediction_path: str, labels_path: str, text: str | None) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Prediction, labels and the slices of the labels that `text` ("25-29") names, or all; raises UserError."""
+    prediction, labels = read_stack(prediction_path), read_stack(labels_path)
+    slices = parse_slices(text, len(labels)) if text else list(range(len(labels)))
+    if not slices or len(prediction) not in (len(labels), len(slices)):
+        raise UserError(f"{prediction_path} has {len(prediction)} slices, {labels_path} has {len(labels)}; "
+                        "name as many of these with --slices as the prediction has, for instance 25-29")
+    return prediction, labels, slices
+
+
+def score_instance_files(prediction_path: str, labels_path: str, text: str | None = None) -> dict:
+    """`instance_scores` of two TIFF stacks, on the slices of the labels that `text` names, or on all."""
+    prediction, labels, slices = read_pair(prediction_path, labels_path, text)
+    if prediction.dtype.kind not in "iu":
+        raise UserError(f"{prediction_path} is {prediction.dtype}, expected whole numbers, one a cell; leave out "
+                        "--instances for probabilities")
+    try:
+        mine = prediction[slices] if len(prediction) == len(labels) else prediction
+        return instance_scores(mine, labels[slices], slices)
+    except ValueError as error:
+        raise UserError(f"{prediction_path} against {labels_path}: {error}") from None
 
 
 def score_files(prediction_path: str, labels_path: str, text: str | None = None) -> dict:
@@ -304,13 +299,9 @@ def score_files(prediction_path: str, labels_path: str, text: str | None = None)
     A prediction of all slices is cut to them, and t chosen on its other slices; one of these slices alone is
     paired with them in order, and t chosen for each slice on the others. Raises UserError.
     """
-    prediction, labels = read_stack(prediction_path), read_stack(labels_path)
+    prediction, labels, slices = read_pair(prediction_path, labels_path, text)
     if prediction.dtype.kind in "iu" and prediction.max() > 1:  # saved as grey values
         prediction = prediction / np.float32(np.iinfo(prediction.dtype).max)
-    slices = parse_slices(text, len(labels)) if text else list(range(len(labels)))
-    if not slices or len(prediction) not in (len(labels), len(slices)):
-        raise UserError(f"{prediction_path} has {len(prediction)} slices, {labels_path} has {len(labels)}; "
-                        "name as many of these with --slices as the prediction has, for instance 25-29")
     whole = len(prediction) == len(labels)
     others = sorted(set(range(len(labels))) - set(slices)) if whole else []
     try:
@@ -329,12 +320,14 @@ def main() -> None:
     parser.add_argument("prediction", help="TIFF stack, probability of cell (0 to 1, or grey values)")
     parser.add_argument("labels", help="TIFF stack, 0 = membrane, all else = cell")
     parser.add_argument("--slices", help="slices of the labels to score, e.g. 25-29 (default: all)")
+    parser.add_argument("--instances", action="store_true", help="the prediction has a number for each cell")
     parser.add_argument("--json", metavar="FILE", help="write all scores to this file, too")
     options = parser.parse_args()
-    scores = score_files(options.prediction, options.labels, options.slices)
+    score, show = (score_instance_files, format_instances) if options.instances else (score_files, format_scores)
+    scores = score(options.prediction, options.labels, options.slices)
     if options.json:
         write_json(options.json, scores)
-    print(format_scores(scores))
+    print(show(scores))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import tifffile
 from tqdm import tqdm
 
 from datasets import read_images
-from metrics import best_threshold, isbi_scores
+from metrics import best_threshold, isbi_scores, segments
 from model import Network, build_unet
 from pictures import save_holdout
 from preprocessing import normalise
@@ -29,6 +29,7 @@ from utils import (
     OverlapTile,
     UserError,
     read_json,
+    read_stack,
     require_space,
     run,
     stack_writer,
@@ -129,6 +130,18 @@ def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: 
             write(probability)
 
 
+def write_instances(prediction: Path, out: Path, threshold: float) -> None:
+    """Write a number for each cell and slice, uint16 (N, H, W), 0 = border, from a stack of probabilities of cell.
+
+    The cells are the 4-connected components of the thinned segmentation at `threshold`, the very segments that V_rand
+    and V_info score. One ImageJ stack, all or nothing.
+    """
+    probabilities = read_stack(prediction)
+    with stack_writer(out, probabilities.shape, np.uint16) as write:
+        for probability in probabilities:
+            write(segments(probability > threshold).astype(np.uint16))
+
+
 def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     """Predict the held-out slices, score them as ISBI 2012 did, write metrics.json, holdout.tif and .png.
 
@@ -166,6 +179,7 @@ def main() -> None:
     parser.add_argument("stack", type=Path, help="TIFF stack to segment, gray, any size")
     parser.add_argument("--model", type=Path, default=Path("results/model.keras"), help="the trained model")
     parser.add_argument("--out", type=Path, default=Path("prediction.tif"), help="float32 stack, probability of cell")
+    parser.add_argument("--instances", type=Path, metavar="FILE", help="write a number for each cell and slice, too")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
     args = parser.parse_args()
     notes: list[str] = []
@@ -176,6 +190,9 @@ def main() -> None:
     model, config = load_model(args.model)
     write_prediction(model, images, config, args.out)
     print(f"{args.out}: probability of cell, {images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
+    if args.instances:
+        write_instances(args.out, args.instances, config["threshold"])
+        print(f"{args.instances}: a number for each cell and slice, 0 = border, at threshold {config['threshold']:g}")
 
 
 if __name__ == "__main__":

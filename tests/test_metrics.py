@@ -144,51 +144,6 @@ def test_instance_scores_equal_scikit_image_without_background(maps):
                     skimage.metrics.variation_of_information(truth, labels), atol=1e-9)
 
 
-# ------------------------------------------------------------------------------------------- warping error
-
-
-def test_simple_points_are_what_their_definition_says():
-    ring = [(1, 2), (0, 2), (0, 1), (0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]  # from the right, then up
-    for code, simple in enumerate(metrics.simple_points()):
-        cells = np.zeros((3, 3), bool)
-        cells[tuple(np.transpose(ring))] = [code >> bit & 1 for bit in range(8)]
-        membrane = ~cells
-        membrane[1, 1] = False
-        parts = ndimage.label(cells)[0]
-        touching = {parts[y, x] for y, x in ring[::2]} - {0}
-        assert simple == (len(touching) == 1 and ndimage.label(membrane, np.ones((3, 3)))[1] == 1)
-
-
-@quick
-@given(pairs_of_images)
-def test_warp_keeps_the_topology_and_ends_when_no_simple_point_is_left(pair):
-    truth, prediction = pair
-    warped = metrics.warp(truth, prediction)
-    assert not ((warped != truth) & (warped != prediction)).any()
-    counts = [(ndimage.label(x)[1], ndimage.label(np.pad(~x, 1, constant_values=True), np.ones((3, 3)))[1])
-              for x in (truth, warped)]
-    assert counts[0] == counts[1]
-    assert_array_equal(metrics.warp(warped, prediction), warped)
-    assert (metrics.warping_error(prediction, truth) == 0) == np.array_equal(warped, prediction)
-
-
-def test_warping_error_of_a_shifted_border_is_nothing_and_of_a_gap_its_size():
-    truth = np.ones((12, 20), bool)
-    truth[:, 8:11] = False
-    assert metrics.warping_error(np.roll(truth, 3, axis=1), truth) == 0
-    gap = truth.copy()
-    gap[5:7, 8:11] = True
-    # each row of the gap gives way until one membrane pixel is left, which keeps the two cells apart
-    assert metrics.warping_error(gap, truth) == 2 / 240
-
-
-def test_warping_error_of_a_lost_and_of_an_invented_cell_is_one_pixel():
-    with_cell, without = np.zeros((9, 9), bool), np.zeros((9, 9), bool)
-    with_cell[3:6, 3:6] = True
-    assert metrics.warping_error(without, with_cell) == 1 / 81  # it shrinks to a point, and stays
-    assert metrics.warping_error(with_cell, without) == 9 / 81  # no simple point to start from
-
-
 # -------------------------------------------------------------------------------------------------- pixels
 
 
@@ -388,3 +343,17 @@ def test_a_blur_and_a_threshold_get_the_known_scores(isbi):
     best = metrics.isbi_scores(blurred, cells[25:])["best"]
     assert_allclose((best["V_rand"]["V_rand"], best["V_info"]["V_info"]), (0.888, 0.922), atol=0.003)
     assert best["V_rand"]["threshold"] == best["V_info"]["threshold"] == 0.5
+
+
+def test_instances_are_scored_as_they_are():
+    truth = np.array([[[255, 255, 0, 255, 255]]], np.uint8)
+    right, merged = np.array([[[1, 1, 0, 2, 2]]], np.uint16), np.array([[[1, 1, 1, 1, 1]]], np.uint16)
+    perfect = metrics.instance_scores(right, truth)
+    assert perfect["mean"] == {"V_rand": 1, "V_info": 1, "adapted_rand_error": 0, "variation": 0}
+    scores = metrics.instance_scores(merged, truth, slices=[7])
+    # 4 pixels in one segment, truth 2 + 2: p = 4 + 4, s = 16, t = 4 + 4, V = 8 / (8 + 4)
+    assert scores["per_slice"][0]["slice"] == 7
+    assert scores["mean"]["V_rand"] == pytest.approx(8 / 12)
+    assert scores["mean"]["variation"] == pytest.approx(1)  # one bit: which of the two cells
+    assert metrics.instance_scores(right, right)["mean"]["V_rand"] == 1
+    assert "variation" in metrics.format_instances(scores)

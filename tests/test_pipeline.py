@@ -40,8 +40,14 @@ def test_three_scripts_make_a_prediction(script, tmp_path):
                      "holdout.tif", "holdout.png", "curve.png"}
 
     # the final step alone gives the same, and data/ is as it was
-    again = script("predict.py", "stacks/test-volume.tif", "--out", "again.tif")
+    again = script("predict.py", "stacks/test-volume.tif", "--out", "again.tif", "--instances", "cells.tif")
     assert again.returncode == 0, again.stderr
+    cells = tifffile.imread(tmp_path / "cells.tif")
+    assert (cells.shape, cells.dtype) == ((2, 128, 128), np.uint16)
+    assert all(np.array_equal(np.unique(one), np.arange(one.max() + 1)) for one in cells)
+    scored = script("metrics.py", "cells.tif", "stacks/test-labels.tif", "--instances", "--json", "cells.json")
+    assert scored.returncode == 0, scored.stderr
+    assert 0 < json.loads((tmp_path / "cells.json").read_text())["mean"]["V_rand"] <= 1
     np.testing.assert_allclose(tifffile.imread(tmp_path / "again.tif"), prediction, atol=2e-2)  # bfloat16
     assert data == {path.name: hashlib.sha256(path.read_bytes()).digest() for path in (tmp_path / "stacks").iterdir()}
     scored = script("metrics.py", "results/holdout.tif", "stacks/train-labels.tif", "--slices", "5")
