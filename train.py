@@ -128,6 +128,8 @@ class Keeper(keras.callbacks.Callback):
         self.first = recipe.epochs - max(1, round(recipe.epochs * recipe.average))
 
     def on_train_begin(self, logs=None) -> None:
+        # a network of its own, as the one that trains saves its optimizer too, twice the weights and a custom object
+        self.predictor = build_unet(self.recipe.network, self.config["channels"], **self.config["normalisation"])
         steps = self.recipe.steps
         self.bar = tqdm(total=self.recipe.epochs * steps, initial=len(self.rows) * steps, desc="training", unit="step",
                         disable=None)
@@ -178,12 +180,9 @@ class Keeper(keras.callbacks.Callback):
 
     def save_model(self) -> None:
         """Write model.keras and the config.json that belongs to it; what judged an older model goes."""
-        now = self.model.get_weights()
-        if self.mean is not None:
-            self.model.set_weights(self.mean)
+        self.predictor.set_weights(self.mean or self.model.get_weights())
         with atomic_path(self.work / "model.keras") as temporary:
-            self.model.save(temporary, include_optimizer=False)
-        self.model.set_weights(now)
+            self.predictor.save(temporary)
         self.config["seconds"] = round(sum(row["seconds"] for row in self.rows), 1)
         write_json(self.work / "config.json", self.config)
         for name in ("metrics.json", "holdout.tif", "holdout.png", "curve.png"):
