@@ -77,10 +77,10 @@ class Recipe:
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
     # found by cross-validation inside the training slices on two CPU cores; the longer, the better
-    "fast": Recipe(HALF_RESOLUTION, epochs=5, lr=0.03, optimizer="muon", intensity=0.4, flips=8, average=0.0),
-    "cpu": Recipe(HALF_RESOLUTION, epochs=25, lr=0.03, optimizer="muon", intensity=0.4, flips=8, average=0.0),
+    "fast": Recipe(HALF_RESOLUTION, epochs=5, lr=0.02, optimizer="muon", intensity=0.4, flips=8, average=0.0),
+    "cpu": Recipe(HALF_RESOLUTION, epochs=25, lr=0.02, optimizer="muon", intensity=0.4, flips=8, average=0.0),
     # full resolution and full size, for a GPU; untested on one
-    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.03, optimizer="muon", intensity=0.4, flips=8),
+    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8),
     # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);
     # one tile a batch and momentum 0.99 (section 3); the rate is ours, the paper names none
     "paper": Recipe(Network(64, 4, "valid", dropout=(0, 0, 0, 0.5, 0.5)), batch=1, lr=1e-3, optimizer="sgd"),
@@ -179,7 +179,7 @@ class Muon(keras.optimizers.Adam):
     for hidden layers"). Biases, the first and the last layer are Adam's, at `share` of the learning rate.
     """
 
-    def __init__(self, learning_rate=0.03, momentum=0.95, share=0.1, **kwargs):
+    def __init__(self, learning_rate=0.02, momentum=0.95, share=0.15, **kwargs):
         super().__init__(learning_rate, **kwargs)
         self.momentum, self.share = momentum, share
 

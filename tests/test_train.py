@@ -86,7 +86,7 @@ def test_a_run_writes_its_files_and_the_mean_of_the_schedules_end(work, monkeypa
     model, config = train.train(work, recipe, seed=1)
     mean = [np.mean(pair, axis=0) for pair in zip(*seen[-2:], strict=True)]
     saved = keras.models.load_model(work / "model.keras")
-    assert saved.optimizer is None  # nothing but the network: no custom object, a third of the size
+    assert getattr(saved, "optimizer", None) is None  # nothing but the network: no custom object, a third of the size
     for expected, here, on_disk in zip(mean, model.get_weights(), saved.get_weights(), strict=True):
         np.testing.assert_allclose(here, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(here, on_disk)
