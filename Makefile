@@ -2,38 +2,44 @@
 # make test          install, then all tests
 # make bench         augmentation against the original's way, timed in one run
 # DATA=folder of the three TIFF stacks, WORK=folder for all that a run makes, OUT=the predicted stack
-# AUGMENT=, TILE=, TRAIN= further options of the three scripts, e.g. make TRAIN="--preset paper"
+# PRESET=network and schedule, AUGMENT=, TILE=, TRAIN= further options of the three scripts, for instance
+#   make PRESET=paper TILE="--preset paper --weights border"
 
-PYTHON ?= python3
-VENV   ?= .venv
-PY     := $(VENV)/bin/python
-DATA   ?= $(if $(and $(wildcard data/train-volume.tif),$(wildcard data/train-labels.tif),$(wildcard data/test-volume.tif)),data,data/demo)
-WORK   ?= results
-OUT    ?= prediction.tif
+PYTHON  ?= python3
+VENV    ?= .venv
+PY      := $(VENV)/bin/python
+STACKS  := data/train-volume.tif data/train-labels.tif data/test-volume.tif
+DATA    ?= $(if $(filter 3,$(words $(wildcard $(STACKS)))),data,data/demo)
+WORK    ?= results
+OUT     ?= prediction.tif
 AUGMENT ?=
 TILE    ?=
-TRAIN   ?= $(if $(filter data/demo,$(DATA)),--preset fast)
+TRAIN   ?=
+# the demo is for a first look: five minutes
+PRESET  ?= $(if $(DEMO),fast,auto)
 
-KIND := $(if $(filter data/demo,$(DATA)),the demo stack (synthetic; put your three TIFFs into data/ for your own),your stacks)
+DEMO := $(filter data/demo,$(subst $() ,-,$(DATA)))
+WHAT := $(DATA), $(if $(DEMO),the demo stack (synthetic; put your three TIFFs into data/ for your own),your stacks)
 
 .PHONY: all test bench clean
-.DELETE_ON_ERROR:
 
-all: $(VENV)/installed $(if $(filter data/demo,$(DATA)),data/demo/train-volume.tif)
-	@echo "== Data: $(DATA), $(KIND)"
+all: $(VENV)/installed
+	$(if $(DEMO),@test -f data/demo/made || { $(PY) datasets.py demo --data data/demo && touch data/demo/made; })
 	$(PY) augmentation.py --data "$(DATA)" --work "$(WORK)" $(AUGMENT)
 	$(PY) preprocessing.py --work "$(WORK)" $(TILE)
-	$(PY) train.py --work "$(WORK)" --out "$(OUT)" $(TRAIN)
-	@echo "== Done with $(DATA), $(KIND)"
+	$(PY) train.py --work "$(WORK)" --out "$(OUT)" --preset $(PRESET) $(TRAIN)
+	@echo "== Done with $(WHAT)"
 
-data/demo/train-volume.tif: | $(VENV)/installed
-	$(PY) datasets.py demo --data data/demo
+ifneq ($(filter all,$(or $(MAKECMDGOALS),all)),)
+$(info == Data: $(WHAT))
+endif
 
 $(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "Python 3.10 or newer is needed; name it with make PYTHON=python3.12"; exit 2; }
-	@echo "== Installing into $(VENV) (once, about 2 GB)"
-	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) has no venv module; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "TensorFlow needs Python 3.10 to 3.13; name one with make PYTHON=python3.12"; exit 2; }
+	@echo "Installing into $(VENV), once, about 2 GB"
+	@$(PYTHON) -m venv "$(VENV)" || \
+	  { echo "$(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv"; exit 2; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
@@ -46,7 +52,7 @@ test: $(VENV)/installed-tests
 	$(PY) -m pytest -q --durations=10
 
 bench: $(VENV)/installed
-	$(PY) tests/bench.py
+	$(PY) tests/bench.py $(if $(DEMO),,--data "$(DATA)")
 
 clean:
-	rm -rf $(WORK) $(OUT) data/demo
+	rm -rf "$(WORK)" "$(OUT)" data/demo

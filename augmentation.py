@@ -7,10 +7,14 @@ draw; intensity (noise, brightness) touches the image alone. Held-out slices are
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,8 +24,9 @@ from scipy.ndimage import map_coordinates
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from datasets import choose_holdout, read_dataset
-from utils import UserError, atomic_folder, require_space, run, stack_writer, write_json
+from datasets import Dataset, choose_holdout, read_dataset
+from stacks import stack_writer
+from utils import UserError, at_least, atomic_folder, require_space, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")
 CORNERS = ("left-bottom", "left-top", "right-bottom", "right-top")
@@ -231,15 +236,25 @@ def augmented_pairs(images: np.ndarray, labels: np.ndarray, tasks: list[tuple[in
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError("a worker process was ended from outside, mostly for want of memory; try --workers 1") \
+                from None
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def default_workers() -> int:
+    """One process for each core that this process may use; Windows allows 61 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 61)
 
 
 _memory: dict = {}  # what a worker process works on, handed over once when it starts
 
 
 def _remember(images: np.ndarray, labels: np.ndarray, seed: int, options: Options) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, in one line
     _memory.update(images=images, labels=labels, seed=seed, options=options)
 
 
@@ -255,9 +270,8 @@ def augment(data: Path, work: Path, copies: int = 30, holdout: str | None = None
     Returns the manifest. Raises UserError for wrong input; the folder is replaced as a whole or not at all.
     """
     options = options or Options()
-    workers = workers or os.cpu_count() or 1
-    if copies < 0 or workers < 1 or seed < 0:
-        raise UserError("--copies and --seed must be 0 or more, --workers 1 or more")
+    if copies < 0 or seed < 0:
+        raise UserError("--copies and --seed must be 0 or more")
     dataset = read_dataset(data)
     for note in dataset.notes:
         print(f"note: {note}")
@@ -268,25 +282,34 @@ def augment(data: Path, work: Path, copies: int = 30, holdout: str | None = None
     tasks = [(source, copy) for copy in range(1, copies + 1) for source in train]
     shape = (len(images) + len(tasks), *images.shape[1:])
     require_space(work, 2 * int(np.prod(shape)) + 10_000_000)
-
-    samples = [{"page": page, "source": page, "operations": []} for page in range(len(images))]
-    with (atomic_folder(work / "augmented") as folder,
-          stack_writer(folder / "images.tif", shape, images.dtype) as write_image,
-          stack_writer(folder / "labels.tif", shape[:3], labels.dtype) as write_label):
-        for image, label in zip(images, labels, strict=True):
-            write_image(image)
-            write_label(label)
-        pairs = augmented_pairs(images, labels, tasks, seed, workers, options)
-        progress = tqdm(zip(tasks, pairs, strict=True), total=len(tasks), desc="augmenting", unit="pair", disable=None)
-        for (source, copy), (image, label, done) in progress:
-            write_image(image)
-            write_label(label)
-            samples.append({"page": len(samples), "source": source, "seed": [seed, source, copy], "operations": done})
-        manifest = {"inputs": dataset.hashes(), "data": str(data.resolve()), "shape": list(shape), "seed": seed,
-                    "copies": copies, "split": {"train": train, "holdout": held_out}, "options": asdict(options),
-                    "samples": samples}
-        write_json(folder / "manifest.json", manifest)
+    manifest = {"inputs": dataset.hashes(), "data": str(data.resolve()), "shape": list(shape), "seed": seed,
+                "copies": copies, "split": {"train": train, "holdout": held_out}, "options": asdict(options)}
+    pairs = augmented_pairs(images, labels, tasks, seed, workers or default_workers(), options)
+    with atomic_folder(work / "augmented") as folder, closing(pairs):
+        _write_pairs(folder, dataset, tasks, tqdm(pairs, total=len(tasks), desc="augmenting", unit="pair",
+                                                  disable=None), manifest)
     return manifest
+
+
+def _write_pairs(folder: Path, dataset: Dataset, tasks: list[tuple[int, int]],
+                 pairs: Iterable[tuple[np.ndarray, np.ndarray, list[dict]]], manifest: dict) -> None:
+    """Write images.tif, labels.tif and manifest.json one sample after the other, so that none has to be remembered."""
+    shape = manifest["shape"]
+    with (stack_writer(folder / "images.tif", shape, dataset.images.dtype) as write_image,
+          stack_writer(folder / "labels.tif", shape[:3], dataset.labels.dtype) as write_label,
+          open(folder / "manifest.json", "w") as file):
+        file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "samples": [')
+        for page, (image, label) in enumerate(zip(dataset.images, dataset.labels, strict=True)):
+            write_image(image)
+            write_label(label)
+            file.write(("," if page else "") + "\n  " + json.dumps({"page": page, "source": page, "operations": []}))
+        first = len(dataset.images)
+        for page, ((source, copy), (image, label, done)) in enumerate(zip(tasks, pairs, strict=True), first):
+            write_image(image)
+            write_label(label)
+            sample = {"page": page, "source": source, "seed": [manifest["seed"], source, copy], "operations": done}
+            file.write(",\n  " + json.dumps(sample))
+        file.write("\n ]\n}\n")
 
 
 def main() -> None:
@@ -294,15 +317,15 @@ def main() -> None:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the three TIFF stacks")
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
-    parser.add_argument("--copies", type=int, default=30, help="augmented copies of each training slice")
+    parser.add_argument("--copies", type=at_least(0), default=30, help="augmented copies of each training slice")
     parser.add_argument("--holdout", help="slices that judge and never train: 25-29, or 3,7,11, or none "
                                           "(without it the last 5; of fewer than 30 slices the last sixth)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes")
-    parser.add_argument("--workers", type=int, help="processes that augment (without it one a core)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="same seed, same bytes")
+    parser.add_argument("--workers", type=at_least(1), help="processes that augment (without it one a core)")
     args = parser.parse_args()
     manifest = augment(args.data, args.work, args.copies, args.holdout, args.seed, args.workers)
     split = manifest["split"]
-    print(f"{args.work / 'augmented'}: {len(manifest['samples'])} pairs, {len(split['train'])} slices to train on with "
+    print(f"{args.work / 'augmented'}: {manifest['shape'][0]} pairs, {len(split['train'])} slices to train on with "
           f"{args.copies} copies each, {len(split['holdout'])} held out ({split['holdout'] or 'none'})")
 
 

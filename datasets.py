@@ -24,7 +24,8 @@ from urllib3.util import Retry
 
 import doctor
 from demo import make_demo
-from utils import LABELS, TEST, VOLUME, UserError, file_hash, parse_slices, read_stack, run
+from stacks import LABELS, TEST, VOLUME, parse_slices, read_stack
+from utils import UserError, at_least, file_hash, run
 
 ISBI_URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 ISBI_MAX_BYTES = 200_000_000  # the three stacks together are 24 MB; a larger zip is not the challenge's
@@ -79,13 +80,13 @@ def read_dataset(folder: str | Path) -> Dataset:
     return Dataset(images, labels, [folder / VOLUME, folder / LABELS], notes)
 
 
-def read_images(path: str | Path, notes: list[str] | None = None) -> np.ndarray:
-    """Read a stack of gray images as uint8 (N, H, W).
+def read_images(path: str | Path, notes: list[str] | None = None, way_out: str = GET_DATA) -> np.ndarray:
+    """Read a stack of gray images as uint8 (N, H, W); `way_out` is what to do where the file is missing.
 
     16-bit and float stacks are reduced to 8 bit, between the 0.1 and 99.9 percentile of the whole stack; `notes`, where
     given, says so. Raises UserError for colour images and for pixels that are not numbers.
     """
-    stack = read_stack(path, GET_DATA)
+    stack = read_stack(path, way_out)
     if stack.ndim == 4:
         raise UserError(f"{path} has {stack.shape[3]} channels, expected gray images of one; {EIGHT_BIT}")
     if stack.dtype == bool:
@@ -117,6 +118,10 @@ def read_labels(path: str | Path, notes: list[str] | None = None) -> np.ndarray:
     if len(values) > 2 or values[0] != 0 or values[1] not in (1, 255):
         raise UserError(f"{path}: labels have {len(values)} values ({shown}), expected the two 0 = membrane and 255 = "
                         "cell; in Fiji: Image > Adjust > Threshold..., Apply, then File > Save As > Tiff")
+    empty = [number for number, label in enumerate(stack) if not label.any()]
+    if empty:
+        raise UserError(f"{path}: slice {', '.join(map(str, empty[:8]))} is membrane everywhere, as an unlabelled "
+                        "slice is; label it, or take it out of both stacks in Fiji with Image > Stacks > Delete Slice")
     if values[1] == 1 and notes is not None:
         notes.append(f"{path}: labels are 0 and 1; taken as 0 = membrane, 1 = cell")
     return np.where(stack == values[1], 255, 0).astype(np.uint8)
@@ -199,7 +204,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="make a synthetic stack that looks like ssTEM; no network needed")
     demo.add_argument("--data", type=Path, default=Path("data/demo"), help="folder to write (default %(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default %(default)s)")
+    demo.add_argument("--seed", type=at_least(0), default=0, help="same seed, same bytes (default %(default)s)")
     isbi = commands.add_parser("isbi", help="download the ISBI 2012 stacks, 24 MB unpacked")
     isbi.add_argument("--data", type=Path, default=Path("data"), help="folder to write (default %(default)s)")
     isbi.add_argument("--url", default=ISBI_URL, help="where the zip is (default %(default)s)")

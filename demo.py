@@ -11,11 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import tifffile
 from scipy import ndimage as ndi
 from scipy.special import expit
 
-from utils import atomic_path
+from stacks import write_stack
 
 
 @dataclass(frozen=True)
@@ -295,5 +294,4 @@ def make_demo(folder, slices=30, test_slices=10, size=384, seed=0):
     images, labels = demo_stack(slices + test_slices, size, seed)
     for part, cut in (("train", slice(slices)), ("test", slice(slices, None))):
         for name, stack in (("volume", images), ("labels", labels)):
-            with atomic_path(Path(folder) / f"{part}-{name}.tif") as path:
-                tifffile.imwrite(path, stack[cut], imagej=True)
+            write_stack(Path(folder) / f"{part}-{name}.tif", stack[cut])

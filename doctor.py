@@ -17,7 +17,8 @@ import numpy as np
 from scipy import ndimage as ndi
 from skimage.measure import label
 
-from utils import LABELS, TEST, VOLUME, UserError, read_stack
+from stacks import LABELS, TEST, VOLUME, read_stack
+from utils import UserError
 
 FEW_SLICES = 5  # fewer leave little to learn from and next to nothing to judge with
 THIN_MEMBRANE = 0.03  # share of the pixels; ISBI's is .22

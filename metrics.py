@@ -15,7 +15,8 @@ import numpy as np
 from scipy import ndimage, sparse
 from skimage.segmentation import watershed
 
-from utils import UserError, parse_slices, read_stack, run, write_json
+from stacks import parse_slices, read_stack
+from utils import UserError, run, write_json
 from warping import warping_error
 
 THRESHOLDS = tuple(k / 10 for k in range(10))  # probability of cell; a pixel is cell where it is greater

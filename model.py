@@ -55,6 +55,8 @@ class Network:
         look beyond the tile; they put out 4 pixels more than a multiple of the stride, 2 on each side are cut off.
         """
         return self.shrinkage + 2 if self.padding == "valid" else -(-self.radius // self.stride) * self.stride
+
+
 HEAD = 8  # filters of the light block at full resolution behind a network at half resolution
 
 
@@ -77,12 +79,13 @@ class Recipe:
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
     # found by cross-validation inside the training slices on two CPU cores; the longer, the better
-    "fast": Recipe(HALF_RESOLUTION, epochs=5, lr=0.02, optimizer="muon", intensity=0.4, flips=8, average=0.0),
-    "cpu": Recipe(HALF_RESOLUTION, epochs=25, lr=0.02, optimizer="muon", intensity=0.4, flips=8, average=0.0),
+    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, flips=8),
+    "cpu": Recipe(HALF_RESOLUTION, epochs=25, lr=0.02, optimizer="muon", intensity=0.4, flips=8),
     # full resolution and full size, for a GPU; untested on one
     "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8),
     # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);
-    # one tile a batch and momentum 0.99 (section 3); the rate is ours, the paper names none
+    # one tile a batch and momentum 0.99 (section 3); the paper names no rate: rate, its schedule and the limit on the
+    # gradient's norm are ours
     "paper": Recipe(Network(64, 4, "valid", dropout=(0, 0, 0, 0.5, 0.5)), batch=1, lr=1e-3, optimizer="sgd"),
     # the Keras repository's: the same filters on padded images, up-sampling followed by a 2x2 convolution
     "keras": Recipe(Network(64, 4, dropout=(0, 0, 0, 0.5, 0.5), up="upsample"), lr=1e-4),
@@ -174,7 +177,7 @@ def _surplus(network: Network, level: int) -> int:
 class Muon(keras.optimizers.Adam):
     """Steps of equal size in every direction for convolution kernels, Adam for all else.
 
-    A kernel's averaged gradient, as the matrix (height * width * inputs, outputs), is replaced by the nearest matrix
+    A kernel's averaged gradient, with its last axis as the columns of a matrix, is replaced by the nearest matrix
     with orthogonal columns or rows, found by five Newton-Schulz iterations (K. Jordan et al. 2024, "Muon: an optimizer
     for hidden layers"). Biases, the first and the last layer are Adam's, at `share` of the learning rate.
     """

@@ -12,11 +12,11 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tifffile
 from tqdm import tqdm
 
 from datasets import read_images
@@ -24,18 +24,8 @@ from metrics import best_threshold, isbi_scores, segments
 from model import Network, build_unet
 from pictures import save_holdout
 from preprocessing import normalise
-from utils import (
-    NotLearning,
-    OverlapTile,
-    UserError,
-    read_json,
-    read_stack,
-    require_space,
-    run,
-    stack_writer,
-    write_json,
-    write_stack,
-)
+from stacks import open_stack, read_stack, stack_writer, write_stack
+from utils import NotLearning, OverlapTile, UserError, check_output, read_json, run, write_json
 
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 CORE = 512  # largest core predicted at once, pixels; a whole ISBI slice
@@ -77,11 +67,12 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
     """
     if not path.is_file():
         raise UserError(f"{path} not found; {TRAIN_FIRST}")
-    config = read_json(path.with_name("config.json"), f"it lies beside {path.name} and belongs to it; {TRAIN_FIRST}")
-    model = build_unet(Network(**config["network"]), config["channels"], **config["normalisation"])
+    config = read_json(path.with_name("config.json"), f"it lies beside {path.name} and belongs to it; {TRAIN_FIRST}",
+                       ("network", "channels", "normalisation", "recipe"))
     try:
+        model = build_unet(Network(**config["network"]), config["channels"], **config["normalisation"])
         model.load_weights(path)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
                         f"{TRAIN_FIRST}") from None
     return model, config
@@ -123,7 +114,7 @@ def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dic
 
 def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: Path) -> None:
     """Predict uint8 (N, H, W) and write float32 probabilities of cell slice by slice; one ImageJ stack."""
-    require_space(out.parent, 4 * images.size)
+    check_output(out, 4 * images.size)
     slices = predict_slices(model, tqdm(images, desc="predicting", unit="slice", disable=None), config)
     with stack_writer(out, images.shape, np.float32) as write:
         for probability in slices:
@@ -139,7 +130,10 @@ def write_instances(prediction: Path, out: Path, threshold: float) -> None:
     probabilities = read_stack(prediction)
     with stack_writer(out, probabilities.shape, np.uint16) as write:
         for probability in probabilities:
-            write(segments(probability > threshold).astype(np.uint16))
+            cells = segments(probability > threshold)
+            if cells.max() > 65535:
+                raise UserError(f"{out}: a slice has {cells.max()} cells, more than an ImageJ label stack can number")
+            write(cells.astype(np.uint16))
 
 
 def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
@@ -149,8 +143,9 @@ def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     Returns the scores, or None where nothing was held out. Raises NotLearning for a constant prediction.
     """
     split = config["split"]
-    images = tifffile.memmap(work / "augmented" / "images.tif", mode="r")
-    labels = tifffile.memmap(work / "augmented" / "labels.tif", mode="r")
+    shape = read_json(work / "augmented" / "manifest.json", "run 'python augmentation.py'")["shape"]
+    images = open_stack(work / "augmented" / "images.tif", shape)
+    labels = open_stack(work / "augmented" / "labels.tif", shape[:3])
     held_out, seen = split["holdout"], split["train"][-5:]
 
     def predicted(slices: list[int]) -> np.ndarray:
@@ -183,7 +178,9 @@ def main() -> None:
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
     args = parser.parse_args()
     notes: list[str] = []
-    images = read_images(args.stack, notes)
+    for path in filter(None, (args.out, args.instances)):
+        check_output(path, 0)
+    images = read_images(args.stack, notes, "name the TIFF stack to segment")
     for note in notes:
         print(f"note: {note}")
     print(prepare_device(args.precision))
@@ -191,8 +188,9 @@ def main() -> None:
     write_prediction(model, images, config, args.out)
     print(f"{args.out}: probability of cell, {images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
     if args.instances:
-        write_instances(args.out, args.instances, config["threshold"])
-        print(f"{args.instances}: a number for each cell and slice, 0 = border, at threshold {config['threshold']:g}")
+        threshold = config.get("threshold", 0.5)  # a run that was stopped has chosen none
+        write_instances(args.out, args.instances, threshold)
+        print(f"{args.instances}: a number for each cell and slice, 0 = border, at threshold {threshold:g}")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,17 @@ held-out slices go to files of their own.
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from scipy.ndimage import distance_transform_edt, find_objects
 from scipy.ndimage import label as components
 from tqdm import tqdm
 
-from utils import OverlapTile, UserError, atomic_folder, file_hash, read_json, require_space, run, write_json
+from stacks import open_stack
+from utils import OverlapTile, UserError, at_least, atomic_folder, file_hash, read_json, require_space, run, write_json
 
 NORMALISATION = {"mean": 128.0, "sd": 40.0}  # every slice is brought to these, grey levels; kept as uint8
 WEIGHTS = ("none", "balance", "border")
@@ -52,10 +53,10 @@ def normalise(image: np.ndarray, mean: float = NORMALISATION["mean"], sd: float 
     What a microscope's brightness and contrast settings change linearly is gone after this; an image of one grey level
     becomes `mean` everywhere.
     """
-    image = image.astype(np.float32)
-    spread = image.std(axis=(0, 1))
-    scale = np.divide(sd, spread, out=np.zeros_like(spread), where=spread > 0)
-    return np.clip(np.rint((image - image.mean(axis=(0, 1))) * scale + mean), 0, 255).astype(np.uint8)
+    centre, spread = image.mean(axis=(0, 1), dtype=np.float64), image.std(axis=(0, 1), dtype=np.float64)
+    scale = np.divide(sd, spread, out=np.zeros_like(spread), where=spread > 1e-3)
+    levels = (image.astype(np.float32) - centre.astype(np.float32)) * scale.astype(np.float32) + np.float32(mean)
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------------------------------ weight maps
@@ -115,8 +116,8 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str = "none", 
                         "larger --tile or a smaller --margin")
     manifest = fresh_manifest(work)
     folder = work / "augmented"
-    images = tifffile.memmap(folder / "images.tif", mode="r")
-    labels = tifffile.memmap(folder / "labels.tif", mode="r")
+    images = open_stack(folder / "images.tif", manifest["shape"])
+    labels = open_stack(folder / "labels.tif", manifest["shape"][:3])
     held_out = set(manifest["split"]["holdout"])
     pages = {"holdout": [s for s in manifest["samples"] if s["source"] in held_out],
              "train": [s for s in manifest["samples"] if s["source"] not in held_out]}
@@ -124,6 +125,9 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str = "none", 
     per_tile = tiling.tile**2 + tiling.label**2 * (1 if weights == "none" else 3)
     require_space(work, len(images) * len(cut) * per_tile)
     share = float(np.mean([np.mean(labels[s["page"]] > 0) for s in pages["train"] if not s["operations"]]))
+    if not 0 < share < 1:
+        raise UserError("the slices to train on have no membrane at all; label it, or hold out other slices with "
+                        "--holdout in augmentation.py")
 
     with atomic_folder(work / "patches") as target:
         for part, samples in pages.items():
@@ -147,7 +151,11 @@ def _write_part(target: Path, part: str, samples: list[dict], order: np.ndarray,
         if not len(order):  # an empty file cannot be mapped
             np.save(target / f"{part}-{name}.npy", np.empty(shape, dtype))
             return np.empty(shape, dtype)
-        return np.lib.format.open_memmap(target / f"{part}-{name}.npy", "w+", dtype, shape)
+        mapped = np.lib.format.open_memmap(target / f"{part}-{name}.npy", "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a crash at some later pixel
+            with open(mapped.filename, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, mapped.offset + mapped.nbytes)
+        return mapped
 
     image_tiles = array("images", np.uint8, tiling.tile, tiling.tile)
     label_tiles = array("labels", np.uint8, tiling.label, tiling.label)
@@ -172,10 +180,10 @@ def _write_part(target: Path, part: str, samples: list[dict], order: np.ndarray,
 
 def fresh_manifest(work: Path) -> dict:
     """The manifest of step 1; raises UserError where step 1 did not run, or its input changed since."""
-    manifest = read_json(work / "augmented" / "manifest.json", STEP_1)
+    manifest = read_json(work / "augmented" / "manifest.json", STEP_1, ("inputs", "split", "shape", "data", "samples"))
     for path, was in manifest["inputs"].items():
-        if Path(path).is_file() and file_hash(path) != was:
-            raise UserError(f"{path} changed since it was augmented; run 'python augmentation.py' and then "
+        if not Path(path).is_file() or file_hash(path) != was:
+            raise UserError(f"{path} is gone or changed since it was augmented; run 'python augmentation.py' and then "
                             "'python preprocessing.py' again")
     return manifest
 
@@ -183,7 +191,8 @@ def fresh_manifest(work: Path) -> dict:
 def fresh_geometry(work: Path) -> dict:
     """The geometry of step 2; raises UserError where step 1 or 2 did not run, or its input changed since."""
     geometry = read_json(work / "patches" / "geometry.json",
-                         "run 'python augmentation.py' and 'python preprocessing.py' first (with the same --work)")
+                         "run 'python augmentation.py' and 'python preprocessing.py' first (with the same --work)",
+                         ("tile", "label", "valid", "channels", "normalisation", "weights", "counts", "manifest"))
     fresh_manifest(work)
     if file_hash(work / "augmented" / "manifest.json") != geometry["manifest"]:
         raise UserError(f"{work / 'augmented'} changed since it was cut into tiles; run 'python preprocessing.py' "
@@ -195,12 +204,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
-    parser.add_argument("--tile", type=int, default=Tiling.tile, help="side of a tile, pixels")
-    parser.add_argument("--margin", type=int, default=Tiling.margin, help="context around a tile's core, pixels")
+    parser.add_argument("--tile", type=at_least(1), default=Tiling.tile, help="side of a tile, pixels")
+    parser.add_argument("--margin", type=at_least(0), default=Tiling.margin, help="context around the core, pixels")
     parser.add_argument("--preset", choices=sorted(PRESETS), help="the tiles of a published network: paper = 572 in, "
                                                                   "388 out, for valid convolutions")
     parser.add_argument("--weights", choices=WEIGHTS, default="none", help="per-pixel weights of the loss")
-    parser.add_argument("--seed", type=int, default=0, help="order of the tiles")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="order of the tiles")
     args = parser.parse_args()
     tiling = PRESETS[args.preset] if args.preset else Tiling(args.tile, args.margin)
     geometry = preprocess(args.work, tiling, args.weights, args.seed)

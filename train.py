@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
 
 import keras
 import numpy as np
@@ -22,90 +23,26 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from datasets import read_images
+from feed import training_feed, validation_tiles
 from metrics import format_scores
 from model import PRESETS, Recipe, build_unet, compile_model
 from pictures import save_curve
 from predict import PRECISIONS, judge, prepare_device, write_prediction
 from preprocessing import fresh_geometry
+from stacks import TEST
 from utils import (
-    TEST,
     NotLearning,
     UserError,
+    at_least,
     atomic_folder,
     atomic_path,
+    check_output,
     file_hash,
     read_json,
     require_space,
     run,
     write_json,
 )
-
-# ------------------------------------------------------------------------------------------------------ the feed
-
-
-def tiles(work: Path, geometry: dict, part: str, names: tuple[str, ...], keep: list[int] | None) -> tf.data.Dataset:
-    """Tuples of uint8 images, uint8 labels and float16 weights (side, side, 1), as `names` asks, read without Python.
-
-    `keep` leaves only tiles of these source slices.
-    """
-    sides = {"images": geometry["tile"], "labels": geometry["label"], "weights": geometry["label"]}
-    types = {"images": tf.uint8, "labels": tf.uint8, "weights": tf.float16, "sources": tf.int32}
-
-    def records(name: str) -> tf.data.Dataset:
-        path = work / "patches" / f"{part}-{name}.npy"
-        size = types[name].size * sides.get(name, 1) ** 2
-        header = path.stat().st_size - size * geometry["counts"][part]
-        return tf.data.FixedLengthRecordDataset(str(path), size, header_bytes=header)
-
-    def decode(*raw: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return tuple(tf.reshape(tf.io.decode_raw(bytes_, types[name]), (sides[name], sides[name], 1))
-                     for name, bytes_ in zip(names, raw, strict=True))
-
-    def is_kept(source: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_any(tf.io.decode_raw(source, tf.int32)[0] == tf.constant(keep, tf.int32))
-
-    data = tf.data.Dataset.zip(*(records(name) for name in ("sources", *names)))
-    data = data.filter(is_kept) if keep is not None else data
-    return data.map(lambda _source, *raw: decode(*raw), num_parallel_calls=1)
-
-
-def turned(arrays: tuple[tf.Tensor, ...], seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """All arrays (side, side, 1) flipped and turned by the same draw, one of the square's eight symmetries."""
-    draw = tf.random.stateless_uniform((2,), seed, 0, 4, tf.int32)
-
-    def turn(array: tf.Tensor) -> tf.Tensor:
-        array = tf.image.rot90(array, draw[0])
-        return tf.cond(draw[1] < 2, lambda: array, lambda: tf.image.flip_left_right(array))
-
-    return tuple(turn(array) for array in arrays)
-
-
-def varied(images: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
-    """Float images (side, side, C) in grey levels with another gamma, contrast and brightness, and some noise.
-
-    At strength 1 the exponent and the contrast are between 0.7 and 1.4, the brightness moves by 20 grey levels at most,
-    the noise has a standard deviation of 12 at most.
-    """
-    draw = tf.random.stateless_uniform((4,), seed, -1.0, 1.0) * strength
-    images = 255 * ((images + 0.5) / 256) ** tf.exp(0.35 * draw[0])
-    images = (images - 128) * tf.exp(0.35 * draw[1]) + 128 + 20 * draw[2]
-    return images + 12 * tf.abs(draw[3]) * tf.random.stateless_normal(tf.shape(images), seed)
-
-
-def training_feed(work: Path, geometry: dict, recipe: Recipe, seed: int, keep: list[int] | None) -> tf.data.Dataset:
-    """Endless batches of float32 (images, labels[, weights]), shuffled, turned and varied; same seed, same batches."""
-    names = ("images", "labels") + (("weights",) if geometry["weights"] != "none" else ())
-
-    def prepare(arrays: tuple[tf.Tensor, ...], draw: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image, *rest = (tf.cast(array, tf.float32) for array in turned(arrays, draw))
-        if recipe.intensity:
-            image = varied(image, recipe.intensity, draw + 1)
-        return (image, *rest[:1], *(weights[..., 0] for weights in rest[1:]))
-
-    data = tiles(work, geometry, "train", names, keep).repeat().shuffle(512, seed=seed)
-    data = tf.data.Dataset.zip(data, tf.data.Dataset.random(seed=seed).batch(2))
-    return data.map(prepare, num_parallel_calls=1).batch(recipe.batch).prefetch(4)
-
 
 # -------------------------------------------------------------------------------------------------- the schedule
 
@@ -125,6 +62,7 @@ class Keeper(keras.callbacks.Callback):
         self.rows: list[dict] = state["rows"]
         self.count: int = state["count"]
         self.mean: list[np.ndarray] | None = state["mean"]
+        self.bar = tqdm(disable=True)
         self.first = recipe.epochs - max(1, round(recipe.epochs * recipe.average))
 
     def on_train_begin(self, logs=None) -> None:
@@ -168,8 +106,7 @@ class Keeper(keras.callbacks.Callback):
             self.model.save(folder / "last.keras")
             if self.mean is not None:
                 np.savez(folder / "mean.npz", *self.mean)
-            write_json(folder / "state.json", {"rows": self.rows, "count": self.count, "tiles": self.tiles_hash,
-                                               "settings": self.config["recipe"]})
+            self.write_state(folder)
         with atomic_path(self.work / "history.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
@@ -177,6 +114,17 @@ class Keeper(keras.callbacks.Callback):
         losses = [row["val_loss"] for row in self.rows if "val_loss" in row]
         if not losses or losses[-1] == min(losses):
             self.save_model()
+
+    def write_state(self, folder: Path, finished: bool = False) -> None:
+        """Write what else than weights a run goes on from, and whether there is anything left to do."""
+        write_json(folder / "state.json", {"rows": self.rows, "count": self.count, "tiles": self.tiles_hash,
+                                           "settings": self.config["recipe"], "finished": finished})
+
+    def finish(self) -> None:
+        """Give `predictor` the weights on disk, the mean or the validation block's best, and draw curve.png."""
+        self.predictor.load_weights(self.work / "model.keras")
+        self.write_state(self.work / "checkpoint", finished=True)
+        save_curve(self.work / "curve.png", self.rows)
 
     def save_model(self) -> None:
         """Write model.keras and the config.json that belongs to it; what judged an older model goes."""
@@ -197,6 +145,8 @@ def load_checkpoint(work: Path, settings: dict, tiles_hash: str) -> dict:
         other = "settings" if state["settings"] != settings else "tiles"
         raise UserError(f"{folder} is of a run with other {other}; use the options it was started with, or leave out "
                         "--resume to start anew")
+    if state["finished"]:
+        raise UserError(f"{folder} is of a run that is finished; leave out --resume to train anew")
     state["mean"] = None
     if (folder / "mean.npz").is_file():
         with np.load(folder / "mean.npz") as arrays:
@@ -220,7 +170,8 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     _check_fit(recipe, geometry)
     keras.utils.set_random_seed(seed)
     tiles_hash = file_hash(work / "patches" / "geometry.json")
-    settings = json.loads(json.dumps({**asdict(recipe), "seed": seed, "patience": patience}))  # as a file gives it back
+    settings = json.loads(json.dumps({  # as a file gives it back
+        **asdict(recipe), "seed": seed, "patience": patience, "precision": keras.config.dtype_policy().name}))
     scale = geometry["normalisation"]
     state = load_checkpoint(work, settings, tiles_hash) if resume else None
     if state:
@@ -228,15 +179,15 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     else:
         model = build_unet(recipe.network, geometry["channels"], **scale)
         compile_model(model, recipe)
+    require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
     config = {"network": settings["network"], "channels": geometry["channels"], "normalisation": scale,
               "recipe": settings, "parameters": model.count_params(), "split": geometry["split"],
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
                            "keras": keras.__version__, "numpy": np.__version__}, **(told or {})}
     keeper = Keeper(work, recipe, config, state, tiles_hash)
     _fit(model, work, geometry, keeper, seed, patience, tensorboard)
-    model.load_weights(work / "model.keras")  # the mean, or the best on the validation block
-    save_curve(work / "curve.png", keeper.rows)
-    return model, config
+    keeper.finish()
+    return keeper.predictor, config
 
 
 def _fit(model: keras.Model, work: Path, geometry: dict, keeper: Keeper, seed: int, patience: int | None,
@@ -249,7 +200,7 @@ def _fit(model: keras.Model, work: Path, geometry: dict, keeper: Keeper, seed: i
         if len(slices) < 2:
             raise UserError("--early-stopping sets training slices aside and needs two or more")
         keep = slices[:-max(1, len(slices) // 5)]
-        validation = _validation(work, [number for number in slices if number not in keep])
+        validation = validation_tiles(work, [number for number in slices if number not in keep])
         callbacks.append(keras.callbacks.EarlyStopping(patience=patience))
     if tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
@@ -261,7 +212,7 @@ def _fit(model: keras.Model, work: Path, geometry: dict, keeper: Keeper, seed: i
     except KeyboardInterrupt:
         epochs = len(keeper.rows)
         raise KeyboardInterrupt(
-            f"stopped; {work / 'model.keras'} is of epoch {epochs}, the same command with --resume goes on"
+            f"stopped; {work / 'model.keras'} has the best of {epochs} epochs, the same command with --resume goes on"
             if epochs else "stopped before the first epoch ended; nothing was changed") from None
     finally:
         keeper.bar.close()
@@ -275,19 +226,14 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
         raise UserError("these tiles are for valid convolutions; run 'python preprocessing.py' again without --preset "
                         "paper" if geometry["valid"] else "this network has valid convolutions; run 'python "
                         "preprocessing.py --preset paper --weights border' first")
+    if geometry["valid"] and (geometry["margin"] != network.shrinkage or (geometry["core"] - 4) % network.stride):
+        raise UserError(f"tiles of {tile} pixels with margins of {geometry['margin']} do not fit this valid network, "
+                        f"which takes {network.shrinkage} off each side; preprocessing.py --preset paper fits depth 4")
     if not geometry["valid"] and tile % network.stride:
-        raise UserError(f"tiles of {tile} pixels do not fit a network that halves them {network.depth} times; choose "
-                        f"a --tile that is a multiple of {network.stride} in preprocessing.py, or a smaller --depth")
+        raise UserError(f"tiles of {tile} pixels do not fit a network that pools {network.stride} pixels into one; "
+                        f"choose a --tile that is a multiple of {network.stride} in preprocessing.py")
     if not geometry["counts"]["train"]:
         raise UserError("there are no tiles to train on")
-
-
-def _validation(work: Path, block: list[int], most: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles of the slices in `block`, at most `most`: images uint8 and labels float32 (n, side, side, 1)."""
-    images, labels, sources = (np.load(work / "patches" / f"train-{name}.npy", mmap_mode="r")
-                               for name in ("images", "labels", "sources"))
-    chosen = np.flatnonzero(np.isin(sources, block))[:most]
-    return images[chosen][..., np.newaxis], labels[chosen][..., np.newaxis].astype(np.float32)
 
 
 def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
@@ -308,18 +254,18 @@ def options() -> argparse.ArgumentParser:
     """The command line of `python train.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    positive = lambda kind: lambda text: _positive(kind, text)  # noqa: E731
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
     parser.add_argument("--out", type=Path, default=Path("prediction.tif"), help="the predicted test stack "
                                                                                 "(prediction.tif)")
     parser.add_argument("--preset", choices=["auto", *PRESETS], default="auto", help="network and schedule; auto fits "
                                                                                      "the machine: gpu or cpu")
-    for name, kind, meaning in (("epochs", int, "pieces of the schedule"), ("steps", int, "steps an epoch"),
-                                ("batch", int, "tiles a step"), ("lr", float, "peak learning rate"),
-                                ("filters", int, "of the first level"), ("depth", int, "halvings of the image")):
-        parser.add_argument(f"--{name}", type=positive(kind), help=f"{meaning} (without it the preset's)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and the order of tiles (0)")
-    parser.add_argument("--early-stopping", type=positive(int), metavar="PATIENCE", help="stop when the loss on a "
+    whole = at_least(1)
+    for name, number, meaning in (("epochs", whole, "pieces of the schedule"), ("steps", whole, "steps an epoch"),
+                                  ("batch", whole, "tiles a step"), ("lr", at_least(1e-12, float), "peak of the rate"),
+                                  ("filters", whole, "of the first level"), ("depth", whole, "halvings of the image")):
+        parser.add_argument(f"--{name}", type=number, help=f"{meaning} (without it the preset's)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of weights and the order of tiles (0)")
+    parser.add_argument("--early-stopping", type=at_least(1), metavar="PATIENCE", help="stop when the loss on a "
                         "block of training slices has not fallen for so many epochs; its best weights predict")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic (auto)")
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
@@ -327,23 +273,18 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(kind: type, text: str) -> float:
-    value = kind(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
 def main() -> None:
     args = options().parse_args()
     geometry = fresh_geometry(args.work)
     # a missing test stack, or no room for its prediction, must not show after the training
-    test_images = read_images(Path(geometry["data"]) / TEST)
-    require_space(args.out.parent, 4 * test_images.size)
-    require_space(args.work, 300_000_000)  # model and checkpoint
+    notes: list[str] = []
+    test_images = read_images(Path(geometry["data"]) / TEST, notes)
+    for note in notes:
+        print(f"note: {note}")
+    check_output(args.out, 4 * test_images.size)
     device = prepare_device(args.precision)
     name, recipe = recipe_of(args)
-    print(f"{device}; preset {name}: {recipe.network.filters} to {recipe.network.filters * recipe.network.stride} "
+    print(f"{device}; preset {name}: {recipe.network.filters} to {recipe.network.filters * 2**recipe.network.depth} "
           f"filters, {recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step")
     told = {"preset": name, "device": device, "data": geometry["data"]}
     model, config = train(args.work, recipe, args.seed, args.early_stopping, args.resume, args.tensorboard, told)

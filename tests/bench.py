@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from augmentation import augment
 from demo import make_demo
-from utils import read_stack
+from stacks import read_stack
 
 
 def original_way(images: np.ndarray, labels: np.ndarray, pairs: int, folder: Path, seed: int = 0) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from utils import LABELS, TEST, VOLUME
+from stacks import LABELS, TEST, VOLUME
 
 ROOT = Path(__file__).resolve().parent.parent
 

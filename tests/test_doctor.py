@@ -10,7 +10,8 @@ from scipy import ndimage as ndi
 from skimage.measure import label
 
 import doctor
-from utils import LABELS, TEST, VOLUME, UserError
+from stacks import LABELS, TEST, VOLUME
+from utils import UserError
 
 
 def save(path, stack, **options):

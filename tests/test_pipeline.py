@@ -2,11 +2,19 @@
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import tifffile
 
 from demo import make_demo
+
+ROOT = Path(__file__).resolve().parent.parent
 
 TRAIN = ("--epochs", "3", "--steps", "12", "--batch", "2", "--filters", "8", "--depth", "2", "--lr", "3e-3")
 
@@ -65,6 +73,44 @@ def test_steps_out_of_order_are_one_clear_line(script, tiny_folder):
     missing = script("predict.py", tiny_folder / "test-volume.tif")
     assert missing.returncode == 2
     assert "python train.py" in last_line(missing)
+
+
+def test_an_output_that_is_a_folder_is_refused_before_the_work(script, tiny_folder, tmp_path):
+    assert script("augmentation.py", "--data", tiny_folder, "--copies", 1).returncode == 0
+    assert script("preprocessing.py", "--tile", 64, "--margin", 8).returncode == 0
+    result = script("train.py", "--out", tmp_path)
+    assert result.returncode == 2
+    assert "is a folder" in last_line(result)
+    assert not (tmp_path / "results" / "model.keras").exists()
+    assert script("train.py", "--seed", -1).returncode == 2
+
+
+def test_ctrl_c_while_workers_augment_is_one_line(tiny_folder, tmp_path):
+    process = subprocess.Popen([sys.executable, str(ROOT / "augmentation.py"), "--data", str(tiny_folder), "--copies",
+                                "20000", "--workers", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("results/.augmented*/.images*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to the workers as well
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_thousand_copies_need_no_more_memory_than_one(tiny_folder, tmp_path):
+    peaks = []
+    for copies in (1, 1000):
+        code = ("import resource, sys; sys.argv = ['augmentation.py', *sys.argv[1:]]; import augmentation; "
+                "augmentation.main(); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+        result = subprocess.run([sys.executable, "-c", code, "--data", str(tiny_folder), "--work", str(tmp_path / "w"),
+                                 "--copies", str(copies), "--workers", "1"], capture_output=True, text=True,
+                                env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120)
+        peaks.append(int(result.stdout.split()[-1]))  # KiB
+    pages = 5 * 1000 * 64 * 64 * 2 / 1024  # what was written: 40 MB
+    assert peaks[1] - peaks[0] < pages / 8
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(script, tiny_folder, tmp_path):

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from scipy.ndimage import distance_transform_edt
 from scipy.ndimage import label as components
 
@@ -142,8 +143,24 @@ def test_order_of_the_steps_is_watched(tiny_folder, tmp_path):
     preprocess(work, Tiling(48, 8))
     labels = tiny_folder / "train-labels.tif"
     labels.write_bytes(labels.read_bytes() + b"\0")
-    with pytest.raises(UserError, match=r"train-labels\.tif changed"):
+    with pytest.raises(UserError, match=r"train-labels\.tif is gone or changed"):
         preprocess(work)
+
+
+def test_slices_without_membrane_are_refused(tiny_folder, tmp_path, tiny_stacks):
+    labels = tiny_stacks[1]
+    labels[:4] = 255
+    tifffile.imwrite(tiny_folder / "train-labels.tif", labels, photometric="minisblack", metadata={"axes": "ZYX"})
+    augment(tiny_folder, tmp_path, copies=0, holdout="4,5", workers=1)
+    with pytest.raises(UserError, match="no membrane at all"):
+        preprocess(tmp_path, Tiling(64, 0))
+
+
+def test_one_slice_is_enough(tiny_folder, tmp_path, tiny_stacks):
+    for name, stack in zip(("train-volume.tif", "train-labels.tif"), tiny_stacks, strict=True):
+        tifffile.imwrite(tiny_folder / name, stack[0])
+    augment(tiny_folder, tmp_path, copies=0, workers=1)
+    assert preprocess(tmp_path, Tiling(64, 0))["counts"] == {"train": 1, "holdout": 0}
 
 
 def test_a_tile_without_room_is_refused(augmented):

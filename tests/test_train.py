@@ -8,10 +8,11 @@ import pytest
 
 import train
 from augmentation import augment
+from feed import tiles, training_feed, varied
 from model import PRESETS, Network, Recipe
-from predict import judge
+from predict import judge, load_model, predict_slices, prepare_device
 from preprocessing import Tiling, preprocess
-from train import Keeper, recipe_of, tiles, training_feed, varied
+from train import Keeper, recipe_of
 from utils import NotLearning, UserError
 
 TINY = Recipe(Network(4, 2, dropout=(0, 0, 0)), epochs=3, steps=4, batch=2, lr=3e-3)
@@ -127,11 +128,70 @@ def test_ctrl_c_saves_and_resume_goes_on(work, monkeypatch):
 def test_resume_without_a_stopped_run_says_so(work):
     with pytest.raises(UserError, match="no stopped run"):
         train.train(work, TINY, resume=True)
+    train.train(work, TINY)
+    with pytest.raises(UserError, match="is finished"):
+        train.train(work, TINY, resume=True)
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_good_model(work, monkeypatch):
+    train.train(work, TINY)
+    before = (work / "model.keras").read_bytes()
+    original = Keeper.on_epoch_end
+    monkeypatch.setattr(Keeper, "on_epoch_end", lambda self, epoch, logs: original(self, epoch, {"loss": np.nan}))
+    with pytest.raises(NotLearning, match="smaller --lr"):
+        train.train(work, TINY, seed=3)
+    assert (work / "model.keras").read_bytes() == before
+
+
+def test_a_valid_network_trains_with_weights_and_judges(work):
+    """As the paper does: unpadded convolutions, border weights, momentum; here at two halvings."""
+    network = Network(4, 2, "valid", dropout=(0, 0.2, 0.5))
+    assert network.shrinkage == 20
+    preprocess(work, Tiling(60, 20, valid=True), weights="border")
+    recipe = Recipe(network, epochs=2, steps=4, batch=1, lr=1e-3, optimizer="sgd", intensity=0.5, flips=2)
+    model, config = train.train(work, recipe, patience=3, tensorboard=True)
+    scores = judge(work, model, config)
+    assert 0 <= scores["chosen"]["V_rand"] <= 1
+    assert list((work / "tensorboard").rglob("events*"))
+    rows = (work / "history.csv").read_text().splitlines()
+    assert "val_loss" in rows[0]
+
+
+def test_weights_change_what_is_learnt(work):
+    plain, _ = train.train(work, TINY, seed=1)
+    preprocess(work, Tiling(32, 8), weights="border")
+    weighted, _ = train.train(work, TINY, seed=1)
+    assert any(not np.allclose(a, b, atol=1e-4)
+               for a, b in zip(plain.get_weights(), weighted.get_weights(), strict=True))
+
+
+def test_nothing_held_out_trains_and_judges_nothing(tiny_folder, tmp_path):
+    augment(tiny_folder, tmp_path / "all", copies=1, holdout="none", workers=1)
+    preprocess(tmp_path / "all", Tiling(32, 8))
+    model, config = train.train(tmp_path / "all", Recipe(TINY.network, epochs=2, steps=20, batch=4, lr=1e-2))
+    assert judge(tmp_path / "all", model, config) is None
+    assert not (tmp_path / "all" / "metrics.json").exists()
+    assert 0 <= json.loads((tmp_path / "all" / "config.json").read_text())["threshold"] < 1
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_model_of_one_arithmetic_predicts_in_the_other(work, precision):
+    other = {"bfloat16": "float32", "float32": "bfloat16"}[precision]
+    try:
+        prepare_device(precision)
+        model, config = train.train(work, TINY)
+        image = np.load(work / "patches" / "holdout-images.npy")[0]
+        here = next(predict_slices(model, [image], config))
+        prepare_device(other)
+        there = next(predict_slices(load_model(work / "model.keras")[0], [image], config))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.abs(here - there).max() < 0.05
 
 
 def test_early_stopping_looks_at_training_slices_alone_and_trains_on_the_others(work, monkeypatch):
     used = {}
-    feed, validation = train.training_feed, train._validation
+    feed, validation = train.training_feed, train.validation_tiles
 
     def spy_feed(work_, geometry, recipe, seed, keep):
         used["keep"] = keep
@@ -142,7 +202,7 @@ def test_early_stopping_looks_at_training_slices_alone_and_trains_on_the_others(
         return validation(work_, block)
 
     monkeypatch.setattr(train, "training_feed", spy_feed)
-    monkeypatch.setattr(train, "_validation", spy_validation)
+    monkeypatch.setattr(train, "validation_tiles", spy_validation)
     recipe = Recipe(TINY.network, epochs=30, steps=2, batch=2, lr=1e-9)  # such a rate learns nothing: it must stop
     model, _ = train.train(work, recipe, patience=2)
     assert used == {"keep": [0, 1, 2], "block": [3]}

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import utils
-from utils import NotLearning, OverlapTile, UserError, parse_slices, read_stack, stack_writer, write_stack
+from stacks import parse_slices, read_stack, stack_writer, write_stack
+from utils import NotLearning, OverlapTile, UserError
 
 ROOT = Path(utils.__file__).parent
 
@@ -146,8 +147,13 @@ def test_the_old_folder_returns_where_the_new_cannot_take_its_place(tmp_path, mo
     folder.mkdir()
     (folder / "a").write_text("old")
     rename = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda self, to: rename(self, to) if not self.name.endswith(".new")
-                        else (_ for _ in ()).throw(OSError(errno.EACCES, "Permission denied")))
+
+    def refuse(self, to):
+        if not (to.name.endswith(".old") or self.name.endswith(".old")):  # the new folder, on its way to its place
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OSError, match="Permission denied"), utils.atomic_folder(folder) as temporary:
         (temporary / "a").write_text("new")
     assert names(tmp_path) == ["patches"] and (folder / "a").read_text() == "old"
@@ -328,10 +334,10 @@ def test_a_full_disk_ends_with_one_line_and_the_old_output(tmp_path):
     resource = pytest.importorskip("resource")
     write_stack(tmp_path / "prediction.tif", image_of((2, 8, 8)))
     before = (tmp_path / "prediction.tif").read_bytes()
-    program = ("import resource, signal, numpy as np, utils\n"
+    program = ("import resource, signal, numpy as np, stacks, utils\n"
                "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
                f"resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))\n"
-               "utils.run(lambda: utils.write_stack('prediction.tif', np.ones((9, 128, 128), np.uint8)))\n")
+               "utils.run(lambda: stacks.write_stack('prediction.tif', np.ones((9, 128, 128), np.uint8)))\n")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 2, done.stderr
@@ -345,3 +351,13 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match=r"1000000000\.0 GB are needed and .* are free"):
         utils.require_space(tmp_path / "not" / "yet", 10**18)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("axes", ["CYX", "ZCYX"])
+def test_channels_that_are_planes_are_refused_and_many_of_them_are_slices(tmp_path, axes):
+    shape = (3, 8, 9) if axes == "CYX" else (5, 3, 8, 9)
+    tifffile.imwrite(tmp_path / "a.tif", image_of(shape), imagej=True, metadata={"axes": axes})
+    with pytest.raises(UserError, match="has 3 channels"):
+        read_stack(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", image_of((6, 8, 9)), imagej=True, metadata={"axes": "CYX"})
+    assert read_stack(tmp_path / "a.tif").shape == (6, 8, 9)

@@ -1,0 +1,154 @@
+"""TIFF stacks: read whole or refused in one line, written page by page, their slices named in a list."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from utils import UserError, atomic_path
+
+# the files of an ISBI folder
+VOLUME, LABELS, TEST = "train-volume.tif", "train-labels.tif", "test-volume.tif"
+
+BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed to reshape")
+
+
+
+def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
+    """Read a TIFF as (N, H, W) or (N, H, W, C), its own dtype; a single page gives N = 1.
+
+    Raises UserError where the file is missing, not a TIFF, cut short or empty; `way_out` ends the first of these.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} not found{'; ' + way_out if way_out else ''}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes); copy it again")
+    try:
+        stack, axes = _read_series(path)
+    except (tifffile.TiffFileError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError, TypeError,
+            MemoryError, struct.error, zlib.error) as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
+        raise UserError(f"{path} cannot be read as a TIFF stack ({cause}); it is cut short or not a TIFF: copy it "
+                        "again, or save it from Fiji with File > Save As > Tiff") from None
+    # two to four are a colour picture's; more are slices that a program called channels for want of another word
+    planes = [size for axis, size in zip(axes[:-1], stack.shape, strict=False) if axis in "CS" and 2 <= size <= 4]
+    if planes:
+        raise UserError(f"{path} has {planes[0]} channels ({axes}, {stack.shape}), expected gray slices; in Fiji: Image "
+                        "> Color > Split Channels, or if they are slices say so in Image > Properties, and save it")
+    if stack.size == 0:
+        raise UserError(f"{path} holds no pixels; save it again from Fiji with File > Save As > Tiff")
+    has_channels = axes.endswith(("S", "C"))
+    if stack.ndim == 2 + has_channels:
+        stack = stack[np.newaxis]
+    if stack.ndim != 3 + has_channels:
+        raise UserError(f"{path} has {stack.ndim} dimensions ({axes}, {stack.shape}), expected one stack of slices; in "
+                        "Fiji split it with Image > Color > Split Channels or Image > Stacks > Tools")
+    return stack
+
+
+def _read_series(path: Path) -> tuple[np.ndarray, str]:
+    with _hear("tifffile") as heard, warnings.catch_warnings(), tifffile.TiffFile(path) as tiff:
+        warnings.simplefilter("ignore")  # odd metadata does not stop the pixels from being read
+        first, *others = tiff.series
+        if any(series.shape != first.shape for series in others):
+            raise UserError(f"{path} holds images of different sizes, expected one stack of slices; in Fiji: Image > "
+                            "Stacks > Images to Stack, then File > Save As > Tiff")
+        # no compression gains so much: a damaged size would fill the memory
+        if sum(series.nbytes for series in tiff.series) > 2000 * path.stat().st_size + 10**6:
+            raise ValueError(f"it announces {first.shape} pixels in {path.stat().st_size} bytes")
+        # pages that a program appended one by one are a series each: together they are the stack
+        stack = np.stack([series.asarray() for series in tiff.series]) if others else first.asarray()
+    # of a file cut short tifffile reads what is left, and only logs that pages are missing
+    for line in filter(BROKEN_TIFF.search, heard):
+        raise ValueError(line.partition("> ")[2])
+    return stack, first.axes
+
+
+@contextmanager
+def _hear(name: str) -> Iterator[list[str]]:
+    """Collect what a library logs, warnings and worse, in place of showing it."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger(name)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+@contextmanager
+def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield `write(page)`, which appends a page to one ImageJ stack of `shape` (N, H, W[, 3]); all or nothing.
+
+    dtype uint8, uint16 or float32. Only the page at hand is in memory. Above 4 GiB the stack is still one that ImageJ
+    reads: a header, then all pixels. Leaving without having written all N pages raises ValueError.
+    """
+    axes = "TYXS" if len(shape) == 4 else "ZYX"
+    with atomic_path(path) as temporary:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout described above
+            tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=True, metadata={"axes": axes},
+                             photometric="rgb" if len(shape) == 4 else "minisblack")
+        with tifffile.TiffFile(temporary) as tiff:
+            start = tiff.pages[0].dataoffsets[0]
+        end = start + math.prod(shape) * np.dtype(dtype).itemsize
+        with open(temporary, "r+b") as file:
+            file.seek(start)
+
+            def write(page: np.ndarray) -> None:
+                if page.shape != tuple(shape[1:]):
+                    raise ValueError(f"page of {page.shape} in a stack of {shape}")
+                file.write(np.ascontiguousarray(page, dtype).data)
+
+            yield write
+            if file.tell() != end:
+                raise ValueError(f"{path}: {shape[0]} pages were announced, other than were written")
+
+
+def write_stack(path: str | Path, stack: np.ndarray) -> None:
+    """Write an array (N, H, W[, 3]) as an ImageJ stack, all or nothing; uint8, uint16 or float32."""
+    with stack_writer(path, stack.shape, stack.dtype) as write:
+        for page in stack:
+            write(page)
+
+
+def open_stack(path: str | Path, shape: list[int]) -> np.ndarray:
+    """Map a stack that `stack_writer` wrote, (N, H, W[, 3]) as `shape` says, without reading it."""
+    return tifffile.memmap(path, mode="r").reshape(shape)  # of a single page tifffile drops the first axis
+
+
+def parse_slices(text: str, count: int) -> list[int]:
+    """Slice numbers of a text like '25-29' or '3,7,25-29' in a stack of `count`, sorted; 'none' gives an empty list.
+
+    Raises UserError where the text is no such list or names a slice that the stack does not have.
+    """
+    if text.strip().lower() == "none":
+        return []
+    chosen: set[int] = set()
+    for part in text.split(","):
+        ends = part.strip().split("-")
+        if not 1 <= len(ends) <= 2 or not all(end.strip().isdecimal() for end in ends):
+            raise UserError(f"'{text}' is no list of slices; write for instance 25-29, or 3,7,25-29, or none")
+        first, last = int(ends[0]), int(ends[-1])
+        if last >= count:  # before the range is counted out: a mistyped end may be as large as memory
+            raise UserError(f"'{text}' names slices that are not there: the stack has {count}, numbered 0 to "
+                            f"{count - 1}")
+        if first > last:
+            raise UserError(f"'{text}' counts backwards from {first} to {last}; write {last}-{first}")
+        chosen.update(range(first, last + 1))
+    return sorted(chosen)
