@@ -51,9 +51,10 @@ def save_curve(path: Path, history: list[dict]) -> None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
     steps = [row["step"] for row in history]
-    axis.plot(steps, [row["loss"] for row in history], color="#0072b2", label="training loss")
+    axis.plot(steps, [row["loss"] for row in history], color="#0072b2", marker=".", label="training loss")
     if "val_loss" in history[0]:
-        axis.plot(steps, [row["val_loss"] for row in history], color="#d55e00", label="loss on the validation block")
+        axis.plot(steps, [row["val_loss"] for row in history], color="#d55e00", marker=".",
+                  label="loss on the validation block, unweighted")
     axis.set(xlabel="step", ylabel="binary cross-entropy", yscale="log",
              title="Learning curve: the loss falls and levels off as the learning rate goes to zero")
     rate = axis.twinx()

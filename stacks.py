@@ -44,8 +44,8 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
     # two to four are a colour picture's; more are slices that a program called channels for want of another word
     planes = [size for axis, size in zip(axes[:-1], stack.shape, strict=False) if axis in "CS" and 2 <= size <= 4]
     if planes:
-        raise UserError(f"{path} has {planes[0]} channels ({axes}, {stack.shape}), expected gray slices; in Fiji: Image "
-                        "> Color > Split Channels, or if they are slices say so in Image > Properties, and save it")
+        raise UserError(f"{path} has {planes[0]} channels ({axes}, {stack.shape}), expected gray slices; in Fiji: "
+                        "Image > Color > Split Channels, or if they are slices say so in Image > Properties")
     if stack.size == 0:
         raise UserError(f"{path} holds no pixels; save it again from Fiji with File > Save As > Tiff")
     has_channels = axes.endswith(("S", "C"))

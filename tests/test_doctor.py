@@ -23,7 +23,7 @@ def faults(findings):
     return [(finding.level, finding.what) for finding in findings if finding.level in ("warning", "problem")]
 
 
-def only(findings, level, text):
+def assert_only(findings, level, text):
     """The single fault, of this level, whose text contains `text`."""
     assert [level for level, _ in faults(findings)] == [level], faults(findings)
     fault = next(finding for finding in findings if finding.level == level)
@@ -89,13 +89,13 @@ def test_pixels_tell_size_type_and_range():
 
 
 def test_colours_are_a_problem():
-    assert "8-bit" in only(doctor.check_pixels("a.tif", np.zeros((2, 8, 8, 3), np.uint8)), "problem", "3 colour").remedy
+    assert "8-bit" in assert_only(doctor.check_pixels("a.tif", np.zeros((2, 8, 8, 3), np.uint8)), "problem", "3 colour").remedy
 
 
 def test_not_a_number_is_a_problem_with_its_slice():
     stack = np.ones((5, 8, 8), np.float32)
     stack[3, 0, 0] = np.nan
-    only(doctor.check_pixels("a.tif", stack), "problem", "not numbers, in slices 3")
+    assert_only(doctor.check_pixels("a.tif", stack), "problem", "not numbers, in slices 3")
 
 
 @pytest.mark.parametrize(("factor", "bits"), [(16, 12), (1, 8)])
@@ -109,7 +109,7 @@ def test_16_bit_files_that_use_fewer_bits_are_noted(stacks, factor, bits):
 
 
 def test_labels_in_place_of_images_are_a_problem(stacks):
-    only(doctor.check_images(VOLUME, stacks[1]), "problem", "two values only")
+    assert_only(doctor.check_images(VOLUME, stacks[1]), "problem", "two values only")
 
 
 def test_brightness_of_each_slice_is_told():
@@ -122,7 +122,7 @@ def test_slices_that_stand_out_are_named(stacks):
     images[2] += 60
     images[4] = images[4].mean() + (images[4] - images[4].mean()) / 4
     images[5] /= 4
-    only(doctor.check_brightness(VOLUME, images), "warning",
+    assert_only(doctor.check_brightness(VOLUME, images), "warning",
          "slice 2 (brightness), slice 4 (contrast), slice 5 (brightness and contrast); the usual is")
 
 
@@ -134,13 +134,13 @@ def test_slices_that_drift_a_little_do_not_stand_out(stacks):
 def test_empty_slices_are_named(stacks):
     images = stacks[0]
     images[[1, 2, 5]] = 7
-    only(doctor.check_slices(VOLUME, images), "warning", "of one value only: 1-2, 5")
+    assert_only(doctor.check_slices(VOLUME, images), "warning", "of one value only: 1-2, 5")
 
 
 def test_identical_slices_are_named(stacks):
     images = stacks[0]
     images[4] = images[1]
-    only(doctor.check_slices(VOLUME, images), "warning", "identical slices: 1, 4")
+    assert_only(doctor.check_slices(VOLUME, images), "warning", "identical slices: 1, 4")
 
 
 # ------------------------------------------------------------------------------------------------ labels
@@ -161,38 +161,38 @@ def test_share_of_membrane_is_exact():
 
 
 def test_labels_of_one_value_are_a_problem():
-    only(doctor.check_labels(np.full((2, 8, 8), 255, np.uint8)), "problem", "every pixel is 255")
+    assert_only(doctor.check_labels(np.full((2, 8, 8), 255, np.uint8)), "problem", "every pixel is 255")
 
 
 def test_other_two_values_are_a_problem(stacks):
-    only(doctor.check_labels(np.where(stacks[1] == 255, 2, 1)), "problem", "2 values (1, 2)")
+    assert_only(doctor.check_labels(np.where(stacks[1] == 255, 2, 1)), "problem", "2 values (1, 2)")
 
 
 def test_softened_labels_are_told_from_numbered_cells(stacks):
     soft = ndi.gaussian_filter(stacks[1], (0, 0.6, 0.6))
-    only(doctor.check_labels(soft), "problem", "edges were softened, as JPEG or scaling does")
+    assert_only(doctor.check_labels(soft), "problem", "edges were softened, as JPEG or scaling does")
     np.testing.assert_array_equal(doctor.as_cells(soft), stacks[1] == 255)
     numbered = np.stack([label(cell, connectivity=1) for cell in stacks[1] == 255])
-    only(doctor.check_labels(numbered), "problem", "every cell has its own number")
+    assert_only(doctor.check_labels(numbered), "problem", "every cell has its own number")
     np.testing.assert_array_equal(doctor.as_cells(numbered), stacks[1] == 255)
 
 
 def test_thin_membranes_are_told():
     labels = np.full((2, 100, 100), 255, np.uint8)
     labels[:, 50] = 0
-    only(doctor.check_labels(labels), "warning", "membrane is 1.0% of all pixels")
+    assert_only(doctor.check_labels(labels), "warning", "membrane is 1.0% of all pixels")
 
 
 def test_inverted_labels_are_a_problem(stacks):
     images, labels = stacks
-    fault = only(doctor.check_polarity(images, labels == 0), "problem", "look inverted")
+    fault = assert_only(doctor.check_polarity(images, labels == 0), "problem", "look inverted")
     assert "Edit > Invert" in fault.remedy
     assert doctor.check_polarity(images, labels == 255) == []
 
 
 def test_bright_membranes_alone_are_a_warning(stacks):
     images, labels = stacks
-    only(doctor.check_polarity(255 - images, labels == 255), "warning", "brighter pixels than the cells")
+    assert_only(doctor.check_polarity(255 - images, labels == 255), "warning", "brighter pixels than the cells")
 
 
 def test_polarity_notes_are_one_sentence_with_the_way_out(stacks):
@@ -218,14 +218,14 @@ def test_a_slice_whose_labels_do_not_fit_is_named(stacks):
     images, labels = stacks
     cells = labels == 255
     cells[3] = ~cells[3]
-    only(doctor.check_pairs(images, cells), "warning", "do not fit their image: 3")
+    assert_only(doctor.check_pairs(images, cells), "warning", "do not fit their image: 3")
     assert doctor.check_pairs(images, labels == 255) == []
 
 
 def test_labels_beside_the_membranes_are_told(stacks):
     shuffled = np.random.default_rng(0).permuted(stacks[1] == 255, axis=2)
     shuffled = np.random.default_rng(1).permuted(shuffled, axis=1)
-    only(doctor.check_pairs(stacks[0], shuffled), "warning", "membranes are as bright as cells")
+    assert_only(doctor.check_pairs(stacks[0], shuffled), "warning", "membranes are as bright as cells")
 
 
 # ------------------------------------------------------------------------------------------------ closed cells
@@ -276,7 +276,7 @@ def test_one_piece_over_most_of_a_slice_is_told(stacks):
     cells = stacks[1] == 255
     cells[2, :, 8::16] = cells[2, :, 9::16] = cells[2, :, 10::16] = True  # doors of three pixels
     cells[2, 8::16] = cells[2, 9::16] = cells[2, 10::16] = True
-    only(doctor.check_cells(cells), "warning", "in slices 2")
+    assert_only(doctor.check_cells(cells), "warning", "in slices 2")
 
 
 # ------------------------------------------------------------------------------------------------ several stacks
@@ -284,22 +284,22 @@ def test_one_piece_over_most_of_a_slice_is_told(stacks):
 
 def test_counts_and_sizes_must_agree(stacks):
     images, labels = stacks
-    only(doctor.check_counts(images, labels[:5]), "problem", "6 slices of 64 x 64 pixels but")
-    only(doctor.check_counts(images, labels[:, :32]), "problem", "6 slices of 32 x 64")
-    only(doctor.check_counts(images[:2], labels[:2]), "warning", "2 slices are few")
+    assert_only(doctor.check_counts(images, labels[:5]), "problem", "6 slices of 64 x 64 pixels but")
+    assert_only(doctor.check_counts(images, labels[:, :32]), "problem", "6 slices of 32 x 64")
+    assert_only(doctor.check_counts(images[:2], labels[:2]), "warning", "2 slices are few")
 
 
 def test_a_test_stack_of_other_brightness_or_contrast_is_told(stacks):
     images = stacks[0]
-    only(doctor.check_test(images, draw_stacks(seed=1)[0] // 2), "warning", "looks other than")
+    assert_only(doctor.check_test(images, draw_stacks(seed=1)[0] // 2), "warning", "looks other than")
     flat = (images.mean() + (draw_stacks(seed=1)[0] - images.mean()) / 3).astype(np.uint8)
-    only(doctor.check_test(images, flat), "warning", "looks other than")
+    assert_only(doctor.check_test(images, flat), "warning", "looks other than")
 
 
 def test_training_images_in_the_test_stack_are_named(stacks):
     test = draw_stacks(seed=1)[0]
     test[[2, 3]] = stacks[0][[0, 5]]
-    only(doctor.check_test(stacks[0], test), "warning", "training images too: 2-3")
+    assert_only(doctor.check_test(stacks[0], test), "warning", "training images too: 2-3")
 
 
 # ------------------------------------------------------------------------------------------------ the folder
@@ -323,7 +323,7 @@ def test_everything_is_reported_at_once(tiny_folder):
 @pytest.mark.parametrize("content", [b"", b"plain text", b"\x89PNG\r\n\x1a\n and so on", b"II*\0"])
 def test_files_that_are_no_tiff_are_a_problem(tiny_folder, content):
     (tiny_folder / TEST).write_bytes(content)
-    fault = only(doctor.examine(tiny_folder), "problem", TEST)
+    fault = assert_only(doctor.examine(tiny_folder), "problem", TEST)
     assert str(tiny_folder) not in fault.what
 
 
@@ -339,7 +339,7 @@ def test_infinite_pixels_do_not_stop_the_other_checks(tiny_folder):
     images = tifffile.imread(tiny_folder / VOLUME).astype(np.float32)
     images[1, 0, 0] = np.inf
     save(tiny_folder / VOLUME, images)
-    only(doctor.examine(tiny_folder), "problem", "not numbers, in slices 1")
+    assert_only(doctor.examine(tiny_folder), "problem", "not numbers, in slices 1")
 
 
 def test_a_missing_folder_names_the_commands_that_make_one(tmp_path):
