@@ -89,7 +89,8 @@ def test_pixels_tell_size_type_and_range():
 
 
 def test_colours_are_a_problem():
-    assert "8-bit" in assert_only(doctor.check_pixels("a.tif", np.zeros((2, 8, 8, 3), np.uint8)), "problem", "3 colour").remedy
+    colours = np.zeros((2, 8, 8, 3), np.uint8)
+    assert "8-bit" in assert_only(doctor.check_pixels("a.tif", colours), "problem", "3 colour").remedy
 
 
 def test_not_a_number_is_a_problem_with_its_slice():
