@@ -40,14 +40,14 @@ class Options:
     angle: tuple[float, float] = (-180.0, 180.0)  # rotation, degrees
     zoom: tuple[float, float] = (0.8, 1.25)  # magnification; other microscopes have other pixels
     elastic_probability: float = 0.8
-    elastic_alpha: tuple[float, float] = (2.0, 6.0)  # root mean square displacement along each axis, pixels
-    elastic_sigma: tuple[float, float] = (16.0, 32.0)  # smoothness of the deformation, pixels
-    crop_probability: float = 0.25
+    elastic_alpha: tuple[float, float] = (2.0, 5.0)  # root mean square displacement along each axis, pixels
+    elastic_sigma: tuple[float, float] = (24.0, 48.0)  # smoothness of the deformation, pixels
+    crop_probability: float = 0.1
     crop_share: tuple[float, float] = (0.6, 0.9)  # side of the crop, share of the image's
-    brightness: float = 30.0  # at most this shift up or down, grey levels
-    noise_probability: float = 0.5  # Gaussian or uniform, either as likely
-    gaussian_sd: tuple[float, float] = (2.0, 15.0)  # standard deviation, grey levels
-    uniform_intensity: tuple[float, float] = (4.0, 25.0)  # largest change, grey levels
+    brightness: float = 15.0  # at most this shift up or down, grey levels
+    noise_probability: float = 0.25  # Gaussian or uniform, either as likely
+    gaussian_sd: tuple[float, float] = (1.0, 6.0)  # standard deviation, grey levels
+    uniform_intensity: tuple[float, float] = (2.0, 10.0)  # largest change, grey levels
 
 
 # ---------------------------------------------------------------------------------- geometry: image and label

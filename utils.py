@@ -109,18 +109,31 @@ class OverlapTile:
 
     def cut(self, image: np.ndarray, which: Iterable[int] | None = None) -> np.ndarray:
         """Tiles (n, tile, tile[, C]) of an image (H, W[, C]), its dtype; `which` picks tiles by their number."""
+        corners = self.corners()
+        chosen = corners if which is None else [corners[number] for number in which]
+        return self.cut_at(image, [(y - self.margin, x - self.margin) for y, x in chosen])
+
+    def cut_at(self, image: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
+        """Whole tiles (n, tile, tile[, C]) whose upper left pixels are at `corners` (y, x), inside the image or not."""
         if image.shape[:2] != tuple(self.shape):
             raise ValueError(f"these tiles are for images of {self.shape}, not {image.shape[:2]}")
-        rows, columns = self.grid
-        mirrored_y = _mirror(np.arange(-self.margin, rows * self.core + self.margin), self.shape[0])
-        mirrored_x = _mirror(np.arange(-self.margin, columns * self.core + self.margin), self.shape[1])
-        corners = self.corners()
-        chosen = range(len(self)) if which is None else list(which)
-        tiles = np.empty((len(chosen), self.tile, self.tile, *image.shape[2:]), image.dtype)
-        for tile, number in zip(tiles, chosen, strict=True):
-            y, x = corners[number]
-            tile[:] = image[np.ix_(mirrored_y[y:y + self.tile], mirrored_x[x:x + self.tile])]
+        tiles = np.empty((len(corners), self.tile, self.tile, *image.shape[2:]), image.dtype)
+        for tile, (y, x) in zip(tiles, corners, strict=True):
+            tile[:] = image[np.ix_(_mirror(np.arange(y, y + self.tile), self.shape[0]),
+                                   _mirror(np.arange(x, x + self.tile), self.shape[1]))]
         return tiles
+
+    def inside(self) -> list[tuple[int, int]]:
+        """Upper left corners (y, x) of whole tiles that cover the image evenly and do not reach beyond it.
+
+        Neighbours overlap by both margins or more. Where the image is smaller than a tile, it lies in its middle.
+        """
+        starts = []
+        for size in self.shape:
+            count = math.ceil(max(size - self.tile, 0) / self.core) + 1
+            first, last = (0, size - self.tile) if size > self.tile else ((size - self.tile) // 2,) * 2
+            starts.append(np.linspace(first, last, count).round().astype(int).tolist())
+        return [(y, x) for y in starts[0] for x in starts[1]]
 
     def stitch(self, tiles: np.ndarray) -> np.ndarray:
         """Image (H, W[, C]) of tiles (n, side, side[, C]), `side` from core (a valid network's) to the whole tile."""

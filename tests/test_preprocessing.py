@@ -80,7 +80,7 @@ def test_tiles_are_the_slices(augmented, tiny_stacks):
     arrays = load(augmented)
     images, labels = tiny_stacks
     per_slice = len(OverlapTile(images.shape[1:], 32, 8))
-    assert geometry["counts"] == {"train": 4 * 3 * per_slice, "holdout": 2 * per_slice}
+    assert geometry["counts"] == {"train": 4 * 3 * 4, "holdout": 2 * per_slice}  # 64 pixels: tiles at 0 and at 16
     assert arrays["train-images"].shape == (geometry["counts"]["train"], 48, 48)
     # every held-out tile, label beside image, is where the geometry object says it is
     expected_images = np.concatenate([OverlapTile(i.shape, 32, 8).cut(normalise(i)) for i in images[4:]])
@@ -90,6 +90,14 @@ def test_tiles_are_the_slices(augmented, tiny_stacks):
     assert got == {(image.tobytes(), label.astype(np.uint8).tobytes())
                    for image, label in zip(expected_images, expected_labels, strict=True)}
     assert "train-weights" not in arrays
+    # a training tile is a piece of its slice, label beside image, nowhere mirrored
+    pieces = {normalise(image)[y:y + 48, x:x + 48].tobytes(): (label[y:y + 48, x:x + 48] > 0).astype(np.uint8).tobytes()
+              for image, label in zip(images[:4], labels[:4], strict=True) for y in (0, 16) for x in (0, 16)}
+    found = [pieces[image.tobytes()] == label.tobytes()
+             for image, label in zip(arrays["train-images"], arrays["train-labels"], strict=True)
+             if image.tobytes() in pieces]
+    assert len(found) == 4 * 4  # those of the four originals
+    assert all(found)
 
 
 def test_holdout_never_reaches_the_training_tiles(augmented):

@@ -361,3 +361,16 @@ def test_channels_that_are_planes_are_refused_and_many_of_them_are_slices(tmp_pa
         read_stack(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "a.tif", image_of((6, 8, 9)), imagej=True, metadata={"axes": "CYX"})
     assert read_stack(tmp_path / "a.tif").shape == (6, 8, 9)
+
+
+@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.integers(1, 30), st.integers(0, 9))
+def test_tiles_inside_cover_the_image_and_do_not_reach_beyond(shape, core, margin):
+    tiles = OverlapTile(shape, core, margin)
+    covered = np.zeros(shape, int)
+    for y, x in tiles.inside():
+        covered[max(y, 0):y + tiles.tile, max(x, 0):x + tiles.tile] += 1
+        for start, size in ((y, shape[0]), (x, shape[1])):
+            assert 0 <= start <= size - tiles.tile or (size < tiles.tile and start == (size - tiles.tile) // 2)
+    assert covered.all()
+    for axis in (0, 1):  # neighbours overlap by both margins or more
+        assert np.diff(sorted({corner[axis] for corner in tiles.inside()})).max(initial=0) <= core
