@@ -83,15 +83,14 @@ def elastic_field(shape: tuple[int, int], alpha: float, sigma: float, rng: np.ra
     # sparse, as only the nine nearest knots count; and a dense product's BLAS threads would fight the other workers
     down, across = spread(shape[0]), spread(shape[1])
     noise = rng.standard_normal((2, down.shape[1], across.shape[1]), np.float32)
-    return np.float32(alpha) * np.stack([(across @ (down @ component).T).T for component in noise])
+    return np.stack([down @ (across @ component.T).T for component in np.float32(alpha) * noise])
 
 
 def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
     """Displacement field, float32 (2, H, W), that turns by `angle` degrees and magnifies by `zoom` about the middle."""
-    y, x = (np.arange(side, dtype=np.float32) - (side - 1) / 2 for side in shape)
-    y, x = y[:, None], x[None, :]
+    y, x = (np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2) for side in shape)
     cosine, sine = np.float32(np.cos(np.radians(angle)) / zoom), np.float32(np.sin(np.radians(angle)) / zoom)
-    return np.stack([cosine * y - sine * x - y, sine * y + cosine * x - x])
+    return np.stack([np.add.outer((cosine - 1) * y, -sine * x), np.add.outer(sine * y, (cosine - 1) * x)])
 
 
 def warp(image: np.ndarray, field: np.ndarray, order: int = 1) -> np.ndarray:
@@ -100,12 +99,25 @@ def warp(image: np.ndarray, field: np.ndarray, order: int = 1) -> np.ndarray:
     `order` 1 interpolates linearly, for images; 0 takes the nearest pixel, for labels: no new classes.
     """
     height, width = image.shape[:2]
-    where = field + np.stack(np.broadcast_arrays(np.arange(height, dtype=np.float32)[:, None],
-                                                 np.arange(width, dtype=np.float32)))
-    if image.ndim == 3:
-        return np.stack([map_coordinates(image[..., c], where, order=order, mode="mirror")
-                         for c in range(image.shape[2])], axis=-1)
-    return map_coordinates(image, where, order=order, mode="mirror")
+    y = field[0] + np.arange(height, dtype=np.float32)[:, None]
+    x = field[1] + np.arange(width, dtype=np.float32)
+    if order == 0:  # three times as fast as map_coordinates, and the same pixels
+        places = _folded(np.rint(y).astype(np.int32), height) * width + _folded(np.rint(x).astype(np.int32), width)
+        return image.reshape(height * width, *image.shape[2:]).take(places, axis=0)
+    channels = np.atleast_3d(image)
+    moved = np.stack([map_coordinates(channels[..., c], (y, x), order=order, mode="mirror")
+                      for c in range(channels.shape[2])], axis=-1)
+    return moved.reshape(image.shape)
+
+
+def _folded(index: np.ndarray, size: int) -> np.ndarray:
+    """Indices mirrored into 0 .. size-1 at the first and last pixel."""
+    last = size - 1
+    if not last:
+        return np.zeros_like(index)
+    if index.min() < -last or index.max() > 2 * last:  # farther than one mirror image
+        index = (index + last) % (2 * last) - last
+    return last - np.abs(last - np.abs(index))
 
 
 def crop_corner(shape: tuple[int, int], size: tuple[int, int], where: str, rng: np.random.Generator | None = None

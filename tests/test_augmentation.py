@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
 
 from augmentation import (
     CORNERS,
@@ -102,6 +103,17 @@ def test_warp_by_whole_pixels_by_hand():
     assert warp(image, field, order=0).tolist() == warp(image, field).tolist()
     colour = np.stack([image, image + 20, image + 40], axis=-1)
     assert np.array_equal(warp(colour, field)[..., 1], warp(image, field) + 20)
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=st.tuples(st.integers(1, 30), st.integers(1, 30)), reach=st.floats(0, 90), seed=st.integers(0, 2**32))
+def test_nearest_pixels_are_those_of_map_coordinates(shape, reach, seed):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 5, shape, np.uint8)
+    # thirds of a pixel: never half way between two, where either is nearest
+    field = (np.rint(rng.uniform(-reach, reach, (2, *shape)) * 3) / 3).astype(np.float32)
+    expected = map_coordinates(label, field + np.indices(shape), order=0, mode="mirror")
+    assert np.array_equal(warp(label, field, order=0), expected)
 
 
 def test_turns_and_zooms_by_hand():
