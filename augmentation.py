@@ -20,7 +20,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
@@ -96,23 +95,36 @@ def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
 def warp(image: np.ndarray, field: np.ndarray, order: int = 1) -> np.ndarray:
     """Move (H, W[, C]) by a displacement field (2, H, W) in pixels; dtype kept, mirrored beyond the image.
 
-    `order` 1 interpolates linearly, for images; 0 takes the nearest pixel, for labels: no new classes.
+    `order` 1 interpolates linearly, for images; 0 takes the nearest pixel, for labels: no new classes. The pixels are
+    those of scipy's `map_coordinates` with mode 'mirror' (linear: to one grey level, by rounding) in half its time.
     """
     height, width = image.shape[:2]
-    y = field[0] + np.arange(height, dtype=np.float32)[:, None]
-    x = field[1] + np.arange(width, dtype=np.float32)
-    if order == 0:  # three times as fast as map_coordinates, and the same pixels
-        places = _folded(np.rint(y).astype(np.int32), height) * width + _folded(np.rint(x).astype(np.int32), width)
+    y = _folded(field[0] + np.arange(height, dtype=np.float32)[:, None], height)
+    x = _folded(field[1] + np.arange(width, dtype=np.float32), width)
+    if order == 0 or min(height, width) < 2:
+        places = np.rint(y).astype(np.int32) * width + np.rint(x).astype(np.int32)
         return image.reshape(height * width, *image.shape[2:]).take(places, axis=0)
-    channels = np.atleast_3d(image)
-    moved = np.stack([map_coordinates(channels[..., c], (y, x), order=order, mode="mirror")
-                      for c in range(channels.shape[2])], axis=-1)
-    return moved.reshape(image.shape)
+    top, left = np.minimum(y.astype(np.int32), height - 2), np.minimum(x.astype(np.int32), width - 2)
+    y -= top
+    x -= left
+    places = top * width + left
+    channels = [_interpolated(image[..., c], places, y, x) for c in range(image.shape[2])] if image.ndim == 3 else None
+    return _interpolated(image, places, y, x) if channels is None else np.stack(channels, axis=-1)
+
+
+def _interpolated(image: np.ndarray, places: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Values between four pixels of an integer image (H, W), the upper left one at `places`, shares of 1 from it."""
+    width, pixels = image.shape[1], image.astype(np.float32).ravel()
+    upper, lower = pixels.take(places), pixels[width:].take(places)
+    upper += (pixels[1:].take(places) - upper) * right
+    lower += (pixels[width + 1:].take(places) - lower) * right
+    upper += (lower - upper) * down
+    return (upper + np.float32(0.5)).astype(image.dtype)
 
 
 def _folded(index: np.ndarray, size: int) -> np.ndarray:
-    """Indices mirrored into 0 .. size-1 at the first and last pixel."""
-    last = size - 1
+    """Coordinates mirrored into 0 .. size-1 at the first and last pixel."""
+    last = np.float32(size - 1)
     if not last:
         return np.zeros_like(index)
     if index.min() < -last or index.max() > 2 * last:  # farther than one mirror image
