@@ -95,8 +95,9 @@ def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
 def warp(image: np.ndarray, field: np.ndarray, order: int = 1) -> np.ndarray:
     """Move (H, W[, C]) by a displacement field (2, H, W) in pixels; dtype kept, mirrored beyond the image.
 
-    `order` 1 interpolates linearly, for images; 0 takes the nearest pixel, for labels: no new classes. The pixels are
-    those of scipy's `map_coordinates` with mode 'mirror' (linear: to one grey level, by rounding) in half its time.
+    `order` 1 interpolates linearly, for integer images; 0 takes the nearest pixel, for labels: no new classes. The
+    pixels are those of scipy's `map_coordinates` with mode 'mirror' (linear: to one grey level, by rounding) in half
+    its time.
     """
     height, width = image.shape[:2]
     y = _folded(field[0] + np.arange(height, dtype=np.float32)[:, None], height)
