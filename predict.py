@@ -17,6 +17,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's
 import keras
 import numpy as np
 import tensorflow as tf
+from skimage.transform import resize
 from tqdm import tqdm
 
 from datasets import read_images
@@ -28,7 +29,7 @@ from stacks import open_stack, read_stack, stack_writer, write_stack
 from utils import NotLearning, OverlapTile, UserError, check_output, read_json, run, write_json
 
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
-CORE = 512  # largest core predicted at once, pixels; a whole ISBI slice
+CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice, magnified too
 TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
 
 
@@ -79,25 +80,31 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
 
 
 def predict_slice(model: keras.Model, image: np.ndarray, network: Network, normalisation: dict,
-                  core: int = CORE, margin: int | None = None, flips: int = 1) -> np.ndarray:
+                  core: int = CORE, margin: int | None = None, flips: int = 1, zoom: float = 1.0) -> np.ndarray:
     """Probability of cell, float32 (H, W), of one uint8 slice (H, W) of any size.
 
     Mirrored overlap tiles are predicted one by one and their cores stitched; the default margin covers the network's
     receptive field, so no seam is left. With `flips` up to 8 the slice is predicted in as many of the square's
-    symmetries, and the mean is given.
+    symmetries, and the mean is given; with `zoom` it is magnified before and the probability reduced after.
     """
     margin = network.margin if margin is None else margin
+    shape = image.shape[:2]
+    if zoom != 1:
+        size = [max(1, round(side * zoom)) for side in shape]
+        image = np.rint(resize(image, (*size, *image.shape[2:]), order=1, preserve_range=True)).astype(image.dtype)
     total = np.zeros(image.shape[:2], np.float32)
     for number in range(flips):
         turned = np.rot90(image[:, ::-1] if number >= 4 else image, number)
         back = np.rot90(_stitched(model, normalise(turned, **normalisation), network.stride, core, margin), -number)
         total += back[:, ::-1] if number >= 4 else back
-    return total / flips
+    mean = total / flips
+    return resize(mean, shape, order=1) if zoom != 1 else mean
 
 
 def _stitched(model: keras.Model, normalised: np.ndarray, stride: int, core: int, margin: int) -> np.ndarray:
     shape = normalised.shape[:2]
-    tiles = OverlapTile(shape, min(core, -(-max(shape) // stride) * stride), margin)  # no larger than the slice needs
+    count = -(-max(shape) // core)
+    tiles = OverlapTile(shape, -(-max(shape) // (count * stride)) * stride, margin)  # no larger than the slice needs
     probability = np.empty(shape, np.float32)
     for number, corner in enumerate(tiles.corners()):
         tile = model.predict_on_batch(tiles.cut(normalised, [number])[..., np.newaxis])[0, ..., 0]
@@ -107,9 +114,10 @@ def _stitched(model: keras.Model, normalised: np.ndarray, stride: int, core: int
 
 def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dict) -> Iterator[np.ndarray]:
     """Yield the probability float32 (H, W) of each uint8 slice (H, W)."""
-    network = Network(**config["network"])
+    network, recipe = Network(**config["network"]), config["recipe"]
     for image in images:
-        yield predict_slice(model, image, network, config["normalisation"], flips=config["recipe"]["flips"])
+        yield predict_slice(model, image, network, config["normalisation"], flips=recipe["flips"],
+                            zoom=recipe.get("zoom", 1.0))
 
 
 def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: Path) -> None:

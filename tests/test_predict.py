@@ -49,6 +49,27 @@ def test_eight_flips_give_the_same_for_a_flipped_slice(rng):
     assert np.abs(plain - predict_slice(model, image, SAME, NORMALISATION)).max() > 1e-3
 
 
+@pytest.mark.parametrize("shape", [(40, 52), (61, 33)])
+def test_a_magnified_prediction_has_the_slices_size_and_place(shape):
+    def bright(x):  # a network that finds bright pixels: what it says must lie where they are
+        return 1 / (1 + np.exp(128.0 - x))
+
+    class Model:
+        def predict_on_batch(self, tiles):
+            return bright(tiles.astype(np.float32))
+
+    image = np.full(shape, 100, np.uint8)
+    image[10:20, 8:24] = 200
+    probability = predict_slice(Model(), image, SAME, {"mean": 128.0, "sd": 40.0}, zoom=1.5)
+    assert probability.shape == shape
+    assert probability.dtype == np.float32
+    inside = np.zeros(shape, bool)
+    inside[11:19, 9:23] = True
+    assert probability[inside].min() > 0.9
+    inside[9:21, 7:25] = True
+    assert probability[~inside].max() < 0.1
+
+
 def test_a_margin_below_the_receptive_field_shows_seams(rng):
     model = random_model(SAME)
     image = rng.integers(0, 256, (96, 96), np.uint8)
