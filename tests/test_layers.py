@@ -8,15 +8,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = {  # what each module may import of the project
-    "utils": set(), "model": set(), "warping": set(),
+    "utils": set(), "model": set(), "warping": set(), "transforms": set(), "instances": set(),
     "stacks": {"utils"}, "demo": {"stacks"}, "pictures": {"utils"},
-    "doctor": {"utils", "stacks"}, "metrics": {"utils", "stacks", "warping"},
-    "datasets": {"utils", "stacks", "demo", "doctor"},
-    "augmentation": {"utils", "stacks", "datasets", "metrics"},
-    "preprocessing": {"utils", "stacks", "datasets", "metrics", "augmentation"},
+    "doctor": {"utils", "stacks"}, "nuclei": {"utils", "stacks"}, "matching": {"utils", "stacks", "nuclei"},
+    "metrics": {"utils", "stacks", "warping", "matching"},
+    "datasets": {"utils", "stacks", "demo", "doctor", "nuclei"},
+    "crops": {"utils", "nuclei", "transforms"},
+    "augmentation": {"utils", "stacks", "datasets", "metrics", "nuclei", "transforms", "crops"},
+    "preprocessing": {"utils", "stacks", "datasets", "metrics", "augmentation", "nuclei"},
+    "nuclei_prediction": {"utils", "stacks", "nuclei", "crops", "instances", "matching", "pictures"},
     "feed": {"model"},
-    "predict": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "pictures"},
-    "train": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "feed", "pictures", "predict"},
+    "predict": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "nuclei", "nuclei_prediction",
+                "pictures"},
+    "train": {"utils", "stacks", "datasets", "matching", "metrics", "preprocessing", "model", "feed", "nuclei",
+              "nuclei_prediction", "pictures", "predict"},
 }
 HEAVY = {"tensorflow", "keras"}
 MAY_BE_HEAVY = {"model": {"keras"}, "feed": HEAVY, "predict": HEAVY, "train": HEAVY}
