@@ -41,8 +41,8 @@ class Network:
         """How far an output block of `stride` pixels on the pooling grid looks beyond itself, pixels.
 
         Followed from the output back: each level's convolutions reach 2 pixels of that level further, one more behind
-        an up-sampling, and what is reached of a pooled pixel is reached whole. 94 for four halvings. For encoders, which
-        reach several hundred pixels but hardly see the far ones, an empirical ENCODER_RADIUS.
+        an up-sampling, and what is reached of a pooled pixel is reached whole. 94 for four halvings. Of encoders, which
+        reach several hundred pixels and hardly see the far ones, ENCODER_RADIUS, which was measured.
         """
         if self.encoder:
             return ENCODER_RADIUS
@@ -241,7 +241,10 @@ def orthogonal(matrix):
 
 
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
-    """Cross-entropy, of one class binary, of more against labels 0 .. classes - 1, and the recipe's optimizer: warm-up, cosine to zero, gradients of norm 1 at most."""
+    """Cross-entropy and the recipe's optimizer: warm-up, cosine to zero, gradients of norm 1 at most.
+
+    Of one class binary cross-entropy; of more that of the softmax against labels 0 .. classes - 1.
+    """
     total = recipe.epochs * recipe.steps
     warmup = max(1, round(total * recipe.warmup))
     rate = keras.optimizers.schedules.CosineDecay(recipe.lr / 100, max(1, total - warmup), warmup_target=recipe.lr,

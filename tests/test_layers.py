@@ -8,20 +8,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = {  # what each module may import of the project
-    "utils": set(), "model": set(), "warping": set(),
+    "utils": set(), "warping": set(), "transforms": set(), "instances": set(), "encoders": set(),
+    "model": {"encoders"}, "classes": {"utils"},
     "stacks": {"utils"}, "demo": {"stacks"}, "pictures": {"utils"},
-    "doctor": {"utils", "stacks"}, "nuclei": {"utils", "stacks"},
-    "instances": set(), "matching": {"utils", "stacks", "nuclei"},
+    "doctor": {"utils", "stacks"}, "nuclei": {"utils", "stacks"}, "matching": {"utils", "stacks", "nuclei"},
     "metrics": {"utils", "stacks", "warping", "matching"},
-    "datasets": {"utils", "stacks", "demo", "doctor"},
-    "augmentation": {"utils", "stacks", "datasets", "metrics"},
-    "preprocessing": {"utils", "stacks", "datasets", "metrics", "augmentation"},
+    "datasets": {"utils", "stacks", "demo", "doctor", "nuclei", "classes"},
+    "crops": {"utils", "nuclei", "transforms"},
+    "augmentation": {"utils", "stacks", "datasets", "metrics", "nuclei", "transforms", "crops"},
+    "preprocessing": {"utils", "stacks", "datasets", "metrics", "augmentation", "nuclei", "classes"},
     "feed": {"model"},
-    "predict": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "pictures"},
-    "train": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "feed", "pictures", "predict"},
+    "predict": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "nuclei", "pictures", "classes"},
+    "train": {"utils", "stacks", "datasets", "matching", "metrics", "preprocessing", "model", "feed", "nuclei",
+              "pictures", "predict", "classes"},
 }
 HEAVY = {"tensorflow", "keras"}
-MAY_BE_HEAVY = {"model": {"keras"}, "feed": HEAVY, "predict": HEAVY, "train": HEAVY}
+MAY_BE_HEAVY = {"encoders": {"keras"}, "model": {"keras"}, "feed": HEAVY, "predict": HEAVY, "train": HEAVY}
 
 
 def imports(tree):
