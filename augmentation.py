@@ -125,8 +125,8 @@ def augmented_pairs(images: Sequence, labels: Sequence, tasks: list[tuple[int, i
                     options: object, pair: Callable = augment_pair) -> Iterator[Pair]:
     """Augmented (image, label, record) for each task (slice, copy), in order; the same bytes for any `workers`.
 
-    `pair` makes one of an image, its label, a generator and the options. Each pair has a generator of its own, seeded by (seed, slice, copy). At most a few pairs a worker are under way, so
-    memory does not grow with the number of tasks.
+    `pair` makes one of an image, its label, a generator and the options. Each pair has a generator of its own, seeded
+    by (seed, slice, copy). At most a few pairs a worker are under way, so memory does not grow with the tasks.
     """
     if workers == 1:
         for source, copy in tasks:
@@ -294,8 +294,8 @@ def main() -> None:
                         help="folder with the three TIFF stacks, or with <id>/images/<id>.png and <id>/masks/*.png")
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
     parser.add_argument("--copies", type=at_least(0),
-                        help=f"augmented copies of each training slice; of nuclei images on average, more of rare kinds "
-                             f"(without it {COPIES}, with --resize 0)")
+                        help="augmented copies of each training slice; of nuclei images on average, more of rare "
+                             f"kinds (without it {COPIES}, with --resize 0)")
     parser.add_argument("--holdout", help="slices that judge and never train: 25-29, or 3,7,11, or none (without it "
                                           "the last 5; of fewer than 30 slices the last sixth); of nuclei images their "
                                           "names' beginnings, with commas (without it a tenth of each kind)")

@@ -49,10 +49,9 @@ class WindowOptions:
 
 def enlarged(image: np.ndarray, side: int) -> np.ndarray:
     """Pad (H, W[, C]) to at least `side` pixels each way with its mirror image, itself in the middle."""
-    shape = tuple(max(size, side) for size in image.shape[:2])
-    if shape == image.shape[:2]:
-        return image
-    return symmetric_pad(image, shape, tuple((full - size) // 2 for full, size in zip(shape, image.shape, strict=False)))
+    height, width = image.shape[:2]
+    shape = max(height, side), max(width, side)
+    return symmetric_pad(image, shape, ((shape[0] - height) // 2, (shape[1] - width) // 2))
 
 
 def window_corners(shape: tuple[int, int], side: int) -> list[tuple[int, int]]:
@@ -162,6 +161,6 @@ def squeeze(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def squeezed(nuclei: Nuclei, side: int) -> Nuclei:
-    """An image and its labels resized to (side, side), the labels by the nearest pixel; grey levels left as they are."""
+    """An image and its labels resized to (side, side), labels by the nearest pixel; grey levels stay as they are."""
     labels = resize(nuclei.labels, (side, side), order=0, preserve_range=True, anti_aliasing=False)
     return replace(nuclei, image=squeeze(nuclei.image, side), labels=labels.astype(np.uint16), levels=RAW)

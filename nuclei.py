@@ -184,8 +184,8 @@ def read_pixels(path: Path) -> np.ndarray:
         try:
             pixels = imagecodecs.png_decode(path.read_bytes())
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{path} cannot be read as a PNG image ({str(error)[:60]}), it is cut short or no PNG; copy "
-                            f"it again, or {AS_PNG}") from None
+            raise UserError(f"{path} cannot be read as a PNG image ({str(error)[:60]}), it is cut short or no PNG; "
+                            f"copy it again, or {AS_PNG}") from None
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
     if pixels.shape[2] not in (1, 2, 3, 4):
@@ -307,7 +307,7 @@ def stretch(image: np.ndarray, levels: dict) -> np.ndarray:
 
 
 def split_nuclei(names: list[str], kinds: list[str], text: str | None = None, seed: int = 0) -> list[int]:
-    """Numbers of the images that judge and never train, sorted: a seeded tenth of each kind, or those that `text` names.
+    """Numbers of the images that judge and never train, sorted: a seeded tenth of each kind, or what `text` names.
 
     `text` is 'none' or names between commas, beginnings that fit one image alone will do. Raises UserError for an
     unknown or ambiguous name, and where no image is left to train on.
@@ -326,8 +326,8 @@ def split_nuclei(names: list[str], kinds: list[str], text: str | None = None, se
         fits = [number for number, name in enumerate(names) if word and name.startswith(word)]
         exact = [number for number in fits if names[number] == word]
         if len(exact or fits) != 1:
-            raise UserError(f"--holdout: '{word}' is the beginning of {len(fits)} labelled images' names, expected one; "
-                            f"write names like {names[0]}, with commas between them, or none")
+            raise UserError(f"--holdout: '{word}' is the beginning of {len(fits)} labelled images' names, expected "
+                            f"one; write names like {names[0]}, with commas between them, or none")
         held_out.update(exact or fits)
     if len(held_out) == len(names):
         raise UserError(f"--holdout holds out all {len(names)} labelled images; leave some to train on")

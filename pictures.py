@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from skimage.segmentation import find_boundaries
 
 from utils import atomic_path
 
@@ -43,6 +44,30 @@ def save_holdout(path: Path, images: np.ndarray, labels: np.ndarray, probabiliti
             axis.set_title(title)
     figure.suptitle("The held-out slices judged the network and never trained it. Missed membrane (vermilion) merges "
                     "cells where it opens a wall, invented membrane (blue) splits them.")
+    _save(figure, path)
+
+
+def save_nuclei(path: Path, rows: list[tuple]) -> None:
+    """Draw a row for each image: pixels, probability, outlines of its nuclei.
+
+    A row is (name, image uint8 (H, W, 3), probability (H, W), nuclei (H, W), true nuclei (H, W) or None).
+    """
+    figure = Figure(figsize=(13, 4.2 * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    known = any(truth is not None for *_, truth in rows)
+    for row, (name, image, probability, labels, truth) in zip(axes, rows, strict=True):
+        row[0].imshow(image)
+        drawn = row[1].imshow(probability, cmap="gray", vmin=0, vmax=1)
+        figure.colorbar(drawn, ax=row[1], shrink=0.8)
+        outlined = image / 255.0 * 0.75
+        if truth is not None:
+            outlined[find_boundaries(truth, mode="inner")] = to_rgb(INVENTED)
+        outlined[find_boundaries(labels, mode="inner")] = to_rgb(MISSED)
+        row[2].imshow(outlined)
+        for axis, title in zip(row, (f"{name}, pixels", "probability of nucleus", f"{len(np.unique(labels)) - 1} "
+                               "nuclei"), strict=True):
+            axis.set_title(title)
+    figure.suptitle("Outlines: what the network found, vermilion" + ", over what was drawn by hand, blue" * known)
     _save(figure, path)
 
 

@@ -1,13 +1,16 @@
 """The final step: a trained model and any stack of slices -> prediction.tif, the probability of cell.
 
     python predict.py STACK.tif --model results/model.keras --out prediction.tif
+    python predict.py FOLDER    nuclei images, each for itself -> prediction/<name>.tif and <name>-labels.tif
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -22,6 +25,8 @@ from tqdm import tqdm
 from datasets import read_images
 from metrics import best_threshold, isbi_scores, segments
 from model import Network, build_unet
+from nuclei import find_images
+from nuclei_prediction import Predictor, check_folder, write_folder
 from pictures import save_holdout
 from preprocessing import normalise
 from stacks import open_stack, read_stack, stack_writer, write_stack
@@ -86,22 +91,30 @@ def predict_slice(model: keras.Model, image: np.ndarray, network: Network, norma
     receptive field, so no seam is left. With `flips` up to 8 the slice is predicted in as many of the square's
     symmetries, and the mean is given.
     """
+    return predict_normalised(model, normalise(image, **normalisation), network, core, margin, flips)
+
+
+def predict_normalised(model: keras.Model, image: np.ndarray, network: Network, core: int = CORE,
+                       margin: int | None = None, flips: int = 1) -> np.ndarray:
+    """`predict_slice` of a normalised image, uint8 (H, W) or (H, W, C)."""
     margin = network.margin if margin is None else margin
     total = np.zeros(image.shape[:2], np.float32)
     for number in range(flips):
         turned = np.rot90(image[:, ::-1] if number >= 4 else image, number)
-        back = np.rot90(_stitched(model, normalise(turned, **normalisation), network.stride, core, margin), -number)
+        back = np.rot90(_stitched(model, turned, network.stride, core, margin), -number)
         total += back[:, ::-1] if number >= 4 else back
     return total / flips
 
 
 def _stitched(model: keras.Model, normalised: np.ndarray, stride: int, core: int, margin: int) -> np.ndarray:
     shape = normalised.shape[:2]
-    tiles = OverlapTile(shape, min(core, -(-max(shape) // stride) * stride), margin)  # no larger than the slice needs
+    count = math.ceil(max(shape) / core)  # tiles along the longer side, all of one size, no larger than it needs
+    tiles = OverlapTile(shape, math.ceil(max(shape) / count / stride) * stride, margin)
     probability = np.empty(shape, np.float32)
     for number, corner in enumerate(tiles.corners()):
-        tile = model.predict_on_batch(tiles.cut(normalised, [number])[..., np.newaxis])[0, ..., 0]
-        tiles.place(probability, tile, corner)
+        tile = tiles.cut(normalised, [number])
+        tile = tile if normalised.ndim == 3 else tile[..., np.newaxis]
+        tiles.place(probability, model.predict_on_batch(tile)[0, ..., 0], corner)
     return probability
 
 
@@ -110,6 +123,11 @@ def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dic
     network = Network(**config["network"])
     for image in images:
         yield predict_slice(model, image, network, config["normalisation"], flips=config["recipe"]["flips"])
+
+
+def predictor_of(model: keras.Model, config: dict) -> Predictor:
+    """The trained network as a function of a normalised image: uint8 (H, W, 3) -> probability float32 (H, W)."""
+    return partial(predict_normalised, model, network=Network(**config["network"]), flips=config["recipe"]["flips"])
 
 
 def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: Path) -> None:
@@ -168,29 +186,70 @@ def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     return scores
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """The command line of `python predict.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("stack", type=Path, help="TIFF stack to segment, gray, any size")
+    parser.add_argument("stack", type=Path, metavar="INPUT", help="TIFF stack to segment, gray, any size; for a model "
+                        "of nuclei an image, a folder of PNG or TIFF images, or one with <id>/images/<id>.png")
     parser.add_argument("--model", type=Path, default=Path("results/model.keras"), help="the trained model")
-    parser.add_argument("--out", type=Path, default=Path("prediction.tif"), help="float32 stack, probability of cell")
+    parser.add_argument("--out", type=Path, help="float32 stack, probability of cell (without it prediction.tif), of "
+                                                 "nuclei the folder for all images' (without it prediction)")
     parser.add_argument("--instances", type=Path, metavar="FILE", help="write a number for each cell and slice, too")
+    parser.add_argument("--panels", action="store_true", help="nuclei: write a picture of each image, too")
+    parser.add_argument("--submission", type=Path, metavar="FILE", help="nuclei: write Kaggle's run-length CSV, too")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
-    args = parser.parse_args()
+    return parser
+
+
+def segment_stack(args: argparse.Namespace) -> None:
+    """Segment the TIFF stack that the command line names."""
+    out = args.out or Path("prediction.tif")
+    if args.panels or args.submission:
+        raise UserError(f"--panels and --submission are for models of nuclei, and {args.model} is none; leave them out")
     notes: list[str] = []
-    for path in filter(None, (args.out, args.instances)):
+    for path in filter(None, (out, args.instances)):
         check_output(path, 0)
     images = read_images(args.stack, notes, "name the TIFF stack to segment")
     for note in notes:
         print(f"note: {note}")
     print(prepare_device(args.precision))
     model, config = load_model(args.model)
-    write_prediction(model, images, config, args.out)
-    print(f"{args.out}: probability of cell, {images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
+    write_prediction(model, images, config, out)
+    print(f"{out}: probability of cell, {images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
     if args.instances:
         threshold = config.get("threshold", 0.5)  # a run that was stopped has chosen none
-        write_instances(args.out, args.instances, threshold)
+        write_instances(out, args.instances, threshold)
         print(f"{args.instances}: a number for each cell and slice, 0 = border, at threshold {threshold:g}")
+
+
+def segment_nuclei(args: argparse.Namespace) -> None:
+    """Segment the image, or the images of the folder, that the command line names."""
+    out = args.out or Path("prediction")
+    if args.instances:
+        raise UserError("--instances is for stacks of cells; of nuclei <name>-labels.tif is written anyway, leave it "
+                        "out")
+    sources = find_images(args.stack)
+    check_folder(out)
+    if args.submission:
+        check_output(args.submission, 0)
+    print(prepare_device(args.precision))
+    model, config = load_model(args.model)
+    if config.get("kind") != "nuclei":
+        raise UserError(f"{args.stack} is a folder, but {args.model} was trained on stacks of slices; name a TIFF "
+                        "stack, or a model of nuclei with --model")
+    count, notes = write_folder(sources, out, predictor_of(model, config), config["resize"], args.panels,
+                                args.submission)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{out}: probability <name>.tif and instances <name>-labels.tif of {len(sources)} images, {count} nuclei")
+
+
+def main() -> None:
+    args = options().parse_args()
+    config = args.model.with_name("config.json")
+    of_nuclei = config.is_file() and read_json(config, TRAIN_FIRST).get("kind") == "nuclei"
+    (segment_nuclei if of_nuclei or args.stack.is_dir() else segment_stack)(args)
 
 
 if __name__ == "__main__":

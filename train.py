@@ -1,6 +1,6 @@
-"""Step 3: train a U-Net on the tiles, judge it on the held-out slices, predict the test stack.
+"""Step 3: train a U-Net on the tiles, judge it on what was held out, predict the test stack or images without masks.
 
-results/patches/ -> results/model.keras, then prediction.tif
+results/patches/ -> results/model.keras, then prediction.tif, of nuclei prediction/
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,11 +25,14 @@ from tqdm import tqdm
 
 from datasets import read_images
 from feed import training_feed, validation_tiles
+from matching import format_nuclei
 from metrics import format_scores
 from model import PRESETS, Recipe, build_unet, compile_model
+from nuclei import find_sources, read_image
+from nuclei_prediction import check_folder, judge_nuclei, write_folder
 from pictures import save_curve
-from predict import PRECISIONS, judge, prepare_device, write_prediction
-from preprocessing import fresh_geometry
+from predict import PRECISIONS, judge, predictor_of, prepare_device, write_prediction
+from preprocessing import fresh_geometry, fresh_manifest
 from stacks import TEST
 from utils import (
     NotLearning,
@@ -182,6 +186,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
     config = {"network": settings["network"], "channels": geometry["channels"], "normalisation": scale,
               "recipe": settings, "parameters": model.count_params(), "split": geometry["split"],
+              **{key: geometry[key] for key in ("kind", "levels", "resize") if key in geometry},
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
                            "keras": keras.__version__, "numpy": np.__version__}, **(told or {})}
     keeper = Keeper(work, recipe, config, state, tiles_hash)
@@ -255,8 +260,8 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
-    parser.add_argument("--out", type=Path, default=Path("prediction.tif"), help="the predicted test stack "
-                                                                                "(prediction.tif)")
+    parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
+                                                 "predicted nuclei images (prediction)")
     parser.add_argument("--preset", choices=["auto", *PRESETS], default="auto", help="network and schedule; auto fits "
                                                                                      "the machine: gpu or cpu")
     whole = at_least(1)
@@ -273,15 +278,69 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    args = options().parse_args()
-    geometry = fresh_geometry(args.work)
-    # a missing test stack, or no room for its prediction, must not show after the training
+def stack_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model, dict], None]:
+    """What is to be done with the trained network, for stacks; what it needs is looked at now.
+
+    A missing test stack, or no room for its prediction, must not show after the training.
+    """
+    out = args.out or Path("prediction.tif")
     notes: list[str] = []
     test_images = read_images(Path(geometry["data"]) / TEST, notes)
     for note in notes:
         print(f"note: {note}")
-    check_output(args.out, 4 * test_images.size)
+    check_output(out, 4 * test_images.size)
+
+    def finish(model: keras.Model, config: dict) -> None:
+        scores = judge(args.work, model, config)
+        write_prediction(model, test_images, config, out)
+        if scores:
+            print("\nheld-out slices, which judged and never trained:\n" + format_scores(scores))
+            at = scores["chosen"]
+            print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
+                  f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
+                  f"Dice {at['membrane_dice']:.3f}")
+        print_pictures(args.work)
+        print(f"{out}: probability of cell, {len(test_images)} slices")
+
+    return finish
+
+
+def nuclei_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model, dict], None]:
+    """What is to be done with the trained network, for nuclei images; what it needs is looked at now."""
+    out, data = args.out or Path("prediction"), Path(geometry["data"])
+    check_folder(out)
+    manifest = fresh_manifest(args.work)
+    others = [source for source in find_sources(data) if not source.masks]
+    for source in others:
+        read_image(source.image)  # raises what is wrong with it
+
+    def finish(model: keras.Model, config: dict) -> None:
+        predictor = predictor_of(model, config)
+        scores = judge_nuclei(args.work, data, manifest, predictor, out)
+        _, notes = write_folder(others, out, predictor, config["resize"]) if others else (0, [])
+        for note in notes:
+            print(f"note: {note}")
+        if scores:
+            print("\nheld-out images, which judged and never trained:\n" + format_nuclei(scores))
+            at = scores["all"]
+            print(f"pixels at probability .5: accuracy {at['accuracy']:.3f}, IoU {at['iou']:.3f}, means over images")
+        print_pictures(args.work)
+        count = len(others) + len(manifest["split"]["holdout"])
+        print(f"{out}: probability and instances of {count} images, held out or without masks")
+
+    return finish
+
+
+def print_pictures(work: Path) -> None:
+    """Say which pictures there are."""
+    pictures = [work / name for name in ("curve.png", "holdout.png") if (work / name).is_file()]
+    print(f"pictures: {', '.join(map(str, pictures))}")
+
+
+def main() -> None:
+    args = options().parse_args()
+    geometry = fresh_geometry(args.work)
+    finish = (nuclei_job if geometry.get("kind") == "nuclei" else stack_job)(args, geometry)
     device = prepare_device(args.precision)
     name, recipe = recipe_of(args)
     print(f"{device}; preset {name}: {recipe.network.filters} to {recipe.network.filters * 2**recipe.network.depth} "
@@ -289,17 +348,7 @@ def main() -> None:
     told = {"preset": name, "device": device, "data": geometry["data"]}
     model, config = train(args.work, recipe, args.seed, args.early_stopping, args.resume, args.tensorboard, told)
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
-    scores = judge(args.work, model, config)
-    write_prediction(model, test_images, config, args.out)
-    pictures = [args.work / name for name in ("curve.png", "holdout.png") if (args.work / name).is_file()]
-    if scores:
-        print("\nheld-out slices, which judged and never trained:\n" + format_scores(scores))
-        at = scores["chosen"]
-        print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
-              f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
-              f"Dice {at['membrane_dice']:.3f}")
-    print(f"pictures: {', '.join(map(str, pictures))}\n"
-          f"{args.out}: probability of cell, {len(test_images)} slices")
+    finish(model, config)
 
 
 if __name__ == "__main__":

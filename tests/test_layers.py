@@ -17,13 +17,15 @@ ORDER = {  # what each module may import of the project
     "crops": {"utils", "nuclei", "transforms"},
     "augmentation": {"utils", "stacks", "datasets", "metrics", "nuclei", "transforms", "crops"},
     "preprocessing": {"utils", "stacks", "datasets", "metrics", "augmentation", "nuclei", "classes"},
-    "feed": {"model"},
-    "predict": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "nuclei", "pictures", "classes"},
-    "train": {"utils", "stacks", "datasets", "matching", "metrics", "preprocessing", "model", "feed", "nuclei",
-              "pictures", "predict", "classes"},
+    "nuclei_prediction": {"utils", "stacks", "nuclei", "crops", "instances", "matching", "pictures"},
+    "feed": {"model"}, "keeper": {"utils", "model", "pictures"},
+    "predict": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "nuclei", "nuclei_prediction",
+                "pictures", "classes"},
+    "train": {"utils", "stacks", "datasets", "matching", "metrics", "preprocessing", "model", "feed", "keeper", "nuclei",
+              "nuclei_prediction", "pictures", "predict", "classes", "encoders"},
 }
 HEAVY = {"tensorflow", "keras"}
-MAY_BE_HEAVY = {"encoders": {"keras"}, "model": {"keras"}, "feed": HEAVY, "predict": HEAVY, "train": HEAVY}
+MAY_BE_HEAVY = {"encoders": {"keras"}, "model": {"keras"}, "feed": HEAVY, "keeper": HEAVY, "predict": HEAVY, "train": HEAVY}
 
 
 def imports(tree):
