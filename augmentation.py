@@ -192,9 +192,9 @@ class Plan:
     notes: list[str]
 
 
-def plan_stacks(data: Path, copies: int, holdout: str | None, seed: int, options: Options) -> Plan:
+def plan_stacks(data: Path, copies: int, holdout: str | None, seed: int, options: Options, classes: int = 1) -> Plan:
     """The plan for a folder of TIFF stacks: all slices, then `copies` of each one to train on."""
-    dataset = read_dataset(data)
+    dataset = read_dataset(data, classes)
     images, labels = dataset.images, dataset.labels
     # split first: copies of one slice must not reach the hold-out
     held_out = choose_holdout(len(images), holdout)
@@ -202,7 +202,8 @@ def plan_stacks(data: Path, copies: int, holdout: str | None, seed: int, options
     tasks = [(source, copy) for copy in range(1, copies + 1) for source in train]
     shape = (len(images) + len(tasks), *images.shape[1:])
     manifest = {"inputs": dataset.hashes(), "data": str(data.resolve()), "shape": list(shape), "seed": seed,
-                "copies": copies, "split": {"train": train, "holdout": held_out}, "options": asdict(options)}
+                "copies": copies, "split": {"train": train, "holdout": held_out}, "options": asdict(options),
+                **({"classes": classes} if classes > 1 else {})}
     originals = ((image, label, {"source": source, "operations": []})
                  for source, (image, label) in enumerate(zip(images, labels, strict=True)))
     return Plan(images, labels, originals, tasks, options, augment_pair, manifest, dataset.notes)
@@ -234,8 +235,8 @@ def plan_nuclei(data: Path, copies: int, holdout: str | None, seed: int, options
 
 
 def augment(data: Path, work: Path, copies: int | None = None, holdout: str | None = None, seed: int = 0,
-            workers: int | None = None, options: Options | WindowOptions | None = None, resize: int | None = None
-            ) -> dict:
+            workers: int | None = None, options: Options | WindowOptions | None = None, resize: int | None = None,
+            classes: int = 1) -> dict:
     """Write `work`/augmented/: images.tif, labels.tif (all originals first, then the copies) and manifest.json.
 
     Returns the manifest. Raises UserError for wrong input; the folder is replaced as a whole or not at all.
@@ -246,11 +247,13 @@ def augment(data: Path, work: Path, copies: int | None = None, holdout: str | No
     if copies < 0 or seed < 0:
         raise UserError("--copies and --seed must be 0 or more")
     if is_nuclei_folder(data):
+        if classes > 1:
+            raise UserError(f"--classes is for TIFF stacks, and {data} is a nuclei folder; leave it out")
         plan = plan_nuclei(data, copies, holdout, seed, options or WindowOptions(), resize)
     elif resize:
         raise UserError(f"--resize squeezes the images of a nuclei folder, and {data} is none; leave it out")
     else:
-        plan = plan_stacks(data, copies, holdout, seed, options or Options())
+        plan = plan_stacks(data, copies, holdout, seed, options or Options(), classes)
     for note in plan.notes:
         print(f"note: {note}")
     pixels, channels = int(np.prod(plan.manifest["shape"][:3])), plan.manifest["shape"][3:] or [1]
@@ -300,11 +303,14 @@ def main() -> None:
                         help="side of the windows cut from nuclei images, pixels")
     parser.add_argument("--resize", type=at_least(16), help="squeeze whole nuclei images to this side, pixels, in "
                                                             "place of cutting windows; 128 goes with --preset nuclei")
+    parser.add_argument("--classes", type=at_least(1), default=1, help="kinds of pixels that the labels number "
+                        "from 0; 1 = cells and what is between them. The later steps know it from here")
     parser.add_argument("--seed", type=at_least(0), default=0, help="same seed, same bytes")
     parser.add_argument("--workers", type=at_least(1), help="processes that augment (without it one a core)")
     args = parser.parse_args()
     options = WindowOptions(side=args.window) if is_nuclei_folder(args.data) else None
-    manifest = augment(args.data, args.work, args.copies, args.holdout, args.seed, args.workers, options, args.resize)
+    manifest = augment(args.data, args.work, args.copies, args.holdout, args.seed, args.workers, options, args.resize,
+                       args.classes)
     split, images = manifest["split"], manifest.get("images")
     what = "images" if images else "slices"
     held_out = [images[number]["name"][:8] for number in split["holdout"]] if images else split["holdout"]
