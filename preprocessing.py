@@ -202,8 +202,10 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     require_space(work, sum(counts.values()) * per_tile)
     share = float(np.mean([np.mean(content.target(labels[s["page"]])) for s in pages["train"] if not s["operations"]]))
     if not 0 < share < 1:
-        what = "images to train on have no nuclei" if content.is_nuclei else "slices to train on have no membrane"
-        raise UserError(f"the {what} at all; label it, or hold out other slices with --holdout in augmentation.py")
+        what = "slices to train on have no membrane"
+        if content.is_nuclei:
+            what = f"images to train on have no {'background' if share else 'nuclei'}"
+        raise UserError(f"the {what} at all; label it, or hold out others with --holdout in augmentation.py")
     content = replace(content, share=share)
 
     with atomic_folder(work / "patches") as target:
