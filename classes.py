@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,15 @@ def check_labels(stack: np.ndarray, classes: int, path: str | Path, notes: list[
     return stack.astype(np.uint8)
 
 
-def class_shares(labels: Sequence[np.ndarray], classes: int) -> list[float]:
+def check_asked(asked: int | None, settings: dict) -> None:
+    """Raise UserError where --classes asks for other classes than step 1 was told of, as `settings` keep it."""
+    known = settings.get("classes", 1)
+    if asked not in (None, known):
+        raise UserError(f"--classes {asked}, but the labels were taken as {known}; run 'python augmentation.py "
+                        f"--classes {asked}' and 'python preprocessing.py' again")
+
+
+def class_shares(labels: Iterable[np.ndarray], classes: int) -> list[float]:
     """Share of all pixels that each class has, of label images (H, W) of 0 .. classes - 1."""
     counts = sum(np.bincount(label.ravel(), minlength=classes) for label in labels)
     return (counts / counts.sum()).tolist()

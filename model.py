@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import keras
@@ -102,6 +102,18 @@ PRESETS = {
     "nuclei": Recipe(Network(16, 4, activation="elu", dropout=(0.1, 0.1, 0.2, 0.2, 0.3), dropout_between=True),
                      epochs=20, batch=16, lr=1e-3, warmup=0.0, average=0.0),
 }
+
+
+def with_encoder(recipe: Recipe, encoder: str, weights: str = "none") -> Recipe:
+    """The recipe with a network of keras.applications as the contracting path, and 16 to 256 filters back up.
+
+    Adam, more gently where the encoder learnt before; neither rate is tuned. The last weights predict, not the mean of
+    the schedule's end: to those, batch normalisation's moving averages would not belong (Izmailov et al. 2018,
+    section 3.2), and by then the rate is near zero.
+    """
+    network = Network(16, HALVINGS, dropout=(0.0,) * (HALVINGS + 1), encoder=encoder)
+    return replace(recipe, network=network, optimizer="adam", lr=1e-3 if weights == "none" else 3e-4, average=0.0,
+                   weights=weights)
 
 
 def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float = 255.0,

@@ -74,6 +74,24 @@ def save_nuclei(path: Path, rows: list[tuple]) -> None:
     _save(figure, path)
 
 
+def save_classes(path: Path, images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, classes: int,
+                 slices: list[int], most: int = 5) -> None:
+    """Draw a row for each held-out slice, at most `most`: image, true classes, predicted ones. All arrays (N, H, W)."""
+    shown = list(zip(slices, images, labels, predicted, strict=True))[:most]
+    figure = Figure(figsize=(12.5, 4 * len(shown) + 0.6), layout="constrained")
+    axes = figure.subplots(len(shown), 3, squeeze=False)
+    for row, (number, image, label, given) in zip(axes, shown, strict=True):
+        row[0].imshow(image, cmap="gray", vmin=0, vmax=255)
+        for axis, numbers in ((row[1], label), (row[2], given)):
+            drawn = axis.imshow(numbers, cmap="viridis", vmin=0, vmax=classes - 1, interpolation="nearest")
+        figure.colorbar(drawn, ax=row[2], shrink=0.8, ticks=range(classes) if classes <= 20 else None)
+        for axis, title in zip(row, (f"held-out slice {number}, pixels", "true classes", "the most probable class"),
+                               strict=True):
+            axis.set_title(title)
+    figure.suptitle("The held-out slices judged the network and never trained it.")
+    _save(figure, path)
+
+
 def save_curve(path: Path, history: list[dict]) -> None:
     """Draw loss and learning rate over the steps of a run; `history` is a list of rows as in history.csv."""
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -83,7 +101,7 @@ def save_curve(path: Path, history: list[dict]) -> None:
     if "val_loss" in history[0]:
         axis.plot(steps, [row["val_loss"] for row in history], color="#d55e00", marker=".",
                   label="loss on the validation block, unweighted")
-    axis.set(xlabel="step", ylabel="binary cross-entropy", yscale="log",
+    axis.set(xlabel="step", ylabel="cross-entropy", yscale="log",
              title="Learning curve: the loss falls and levels off as the learning rate goes to zero")
     rate = axis.twinx()
     rate.plot(steps, [row["learning_rate"] for row in history], color="#999999", linestyle=":", label="learning rate")

@@ -22,12 +22,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from classes import class_scores
 from datasets import read_images
 from metrics import best_threshold, isbi_scores, segments
 from model import Network, build_unet
 from nuclei import find_images
 from nuclei_prediction import Predictor, check_folder, write_folder
-from pictures import save_holdout
+from pictures import save_classes, save_holdout
 from preprocessing import normalise
 from stacks import open_stack, read_stack, stack_writer, write_stack
 from utils import NotLearning, OverlapTile, UserError, check_output, read_json, run, write_json
@@ -85,7 +86,7 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
 
 def predict_slice(model: keras.Model, image: np.ndarray, network: Network, normalisation: dict,
                   core: int = CORE, margin: int | None = None, flips: int = 1) -> np.ndarray:
-    """Probability of cell, float32 (H, W), of one uint8 slice (H, W) of any size.
+    """Probability of cell, float32 (H, W), or of each of several classes (H, W, K), of one uint8 slice of any size.
 
     Mirrored overlap tiles are predicted one by one and their cores stitched; the default margin covers the network's
     receptive field, so no seam is left. With `flips` up to 8 the slice is predicted in as many of the square's
@@ -98,11 +99,11 @@ def predict_normalised(model: keras.Model, image: np.ndarray, network: Network, 
                        margin: int | None = None, flips: int = 1) -> np.ndarray:
     """`predict_slice` of a normalised image, uint8 (H, W) or (H, W, C)."""
     margin = network.margin if margin is None else margin
-    total = np.zeros(image.shape[:2], np.float32)
+    total = 0.0
     for number in range(flips):
         turned = np.rot90(image[:, ::-1] if number >= 4 else image, number)
         back = np.rot90(_stitched(model, turned, network.stride, core, margin), -number)
-        total += back[:, ::-1] if number >= 4 else back
+        total = total + (back[:, ::-1] if number >= 4 else back)
     return total / flips
 
 
@@ -110,16 +111,17 @@ def _stitched(model: keras.Model, normalised: np.ndarray, stride: int, core: int
     shape = normalised.shape[:2]
     count = math.ceil(max(shape) / core)  # tiles along the longer side, all of one size, no larger than it needs
     tiles = OverlapTile(shape, math.ceil(max(shape) / count / stride) * stride, margin)
-    probability = np.empty(shape, np.float32)
+    classes = model.output_shape[-1]
+    probability = np.empty((*shape, classes), np.float32)
     for number, corner in enumerate(tiles.corners()):
         tile = tiles.cut(normalised, [number])
         tile = tile if normalised.ndim == 3 else tile[..., np.newaxis]
-        tiles.place(probability, model.predict_on_batch(tile)[0, ..., 0], corner)
-    return probability
+        tiles.place(probability, model.predict_on_batch(tile)[0], corner)
+    return probability if classes > 1 else probability[..., 0]
 
 
 def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dict) -> Iterator[np.ndarray]:
-    """Yield the probability float32 (H, W) of each uint8 slice (H, W)."""
+    """Yield the probability float32 (H, W), or of several classes (H, W, K), of each uint8 slice (H, W)."""
     network = Network(**config["network"])
     for image in images:
         yield predict_slice(model, image, network, config["normalisation"], flips=config["recipe"]["flips"])
@@ -131,12 +133,21 @@ def predictor_of(model: keras.Model, config: dict) -> Predictor:
 
 
 def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: Path) -> None:
-    """Predict uint8 (N, H, W) and write float32 probabilities of cell slice by slice; one ImageJ stack."""
-    check_output(out, 4 * images.size)
+    """Predict uint8 (N, H, W) and write float32 probabilities of cell slice by slice; one ImageJ stack.
+
+    Of several classes a hyperstack (N, K, H, W), a channel a class.
+    """
+    check_output(out, 4 * images.size * model.output_shape[-1])
     slices = predict_slices(model, tqdm(images, desc="predicting", unit="slice", disable=None), config)
-    with stack_writer(out, images.shape, np.float32) as write:
+    _write_probabilities(out, images.shape, slices, model.output_shape[-1])
+
+
+def _write_probabilities(out: Path, shape: tuple[int, int, int], slices: Iterable[np.ndarray], classes: int) -> None:
+    count, *size = shape
+    several = classes > 1
+    with stack_writer(out, (count, classes, *size) if several else shape, np.float32, channels=several) as write:
         for probability in slices:
-            write(probability)
+            write(np.moveaxis(probability, -1, 0) if several else probability)
 
 
 def write_instances(prediction: Path, out: Path, threshold: float) -> None:
@@ -157,8 +168,9 @@ def write_instances(prediction: Path, out: Path, threshold: float) -> None:
 def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     """Predict the held-out slices, score them as ISBI 2012 did, write metrics.json, holdout.tif and .png.
 
-    The threshold that is not the best afterwards but chosen beforehand is the best one on the last training slices.
-    Returns the scores, or None where nothing was held out. Raises NotLearning for a constant prediction.
+    Several classes are scored one by one. The threshold that is not the best afterwards but chosen beforehand is the
+    best one on the last training slices. Returns the scores, or None where nothing was held out. Raises NotLearning for
+    a constant prediction.
     """
     split = config["split"]
     shape = read_json(work / "augmented" / "manifest.json", "run 'python augmentation.py'")["shape"]
@@ -169,20 +181,34 @@ def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     def predicted(slices: list[int]) -> np.ndarray:
         return np.stack(list(predict_slices(model, (images[number] for number in slices), config)))
 
+    several = Network(**config["network"]).classes > 1
     before = predicted(seen)
-    if before.std() < 0.02:
+    if np.max(before.std(axis=(0, 1, 2))) < 0.02:
         raise NotLearning("the network puts out the same value everywhere: it did not learn. Train longer (--epochs), "
                           "with a smaller --lr, or look for inverted labels with 'python datasets.py check'")
-    config["threshold"] = best_threshold(before, labels[seen])
+    if not several:
+        config["threshold"] = best_threshold(before, labels[seen])
     write_json(work / "config.json", config)
     if not held_out:
         return None
     probabilities = predicted(held_out)
+    if several:
+        return _judge_classes(work, images[held_out], labels[held_out], probabilities, held_out)
     write_stack(work / "holdout.tif", probabilities)
     scores = isbi_scores(probabilities, labels[held_out], threshold=config["threshold"], slices=held_out)
     scores["chosen"]["how"] = f"the t best on the training slices {seen[0]}-{seen[-1]}"
     write_json(work / "metrics.json", scores)
     save_holdout(work / "holdout.png", images[held_out], labels[held_out], probabilities, config["threshold"], held_out)
+    return scores
+
+
+def _judge_classes(work: Path, images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray,
+                   slices: list[int]) -> dict:
+    """Score and write what was held out, of several classes: images, labels (N, H, W), probabilities (N, H, W, K)."""
+    _write_probabilities(work / "holdout.tif", labels.shape, probabilities, probabilities.shape[-1])
+    scores = class_scores(np.moveaxis(probabilities, -1, 1), labels, slices)
+    write_json(work / "metrics.json", scores)
+    save_classes(work / "holdout.png", images, labels, probabilities.argmax(axis=-1), probabilities.shape[-1], slices)
     return scores
 
 
@@ -215,8 +241,12 @@ def segment_stack(args: argparse.Namespace) -> None:
         print(f"note: {note}")
     print(prepare_device(args.precision))
     model, config = load_model(args.model)
+    classes = model.output_shape[-1]
+    if classes > 1 and args.instances:
+        raise UserError(f"--instances is for models of cells, and {args.model} knows {classes} classes; leave it out")
     write_prediction(model, images, config, out)
-    print(f"{out}: probability of cell, {images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
+    print(f"{out}: probability of {'cell' if classes == 1 else f'{classes} classes, a channel each'}, "
+          f"{images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
     if args.instances:
         threshold = config.get("threshold", 0.5)  # a run that was stopped has chosen none
         write_instances(out, args.instances, threshold)

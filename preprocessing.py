@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from scipy.ndimage import distance_transform_edt, find_objects, maximum_filter, 
 from scipy.ndimage import label as components
 from tqdm import tqdm
 
+from classes import check_asked, class_shares, class_weights
 from nuclei import PERCENTILES, RAW, stretch
 from stacks import open_stack
 from utils import (
@@ -131,16 +133,21 @@ def separated(labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Content:
-    """How a page of step 1 becomes image, target and weights; `share` is the targets' of all pixels."""
+    """How a page of step 1 becomes image, target and weights; `share` of all pixels is the target's (or classes')."""
 
     manifest: dict
     weights: str
-    share: float = 0.5
+    share: float | list[float] = 0.5
 
     @property
     def is_nuclei(self) -> bool:
         """Whether labels are nuclei's instances, not the cells of a stack."""
         return self.manifest.get("kind") == "nuclei"
+
+    @property
+    def classes(self) -> int:
+        """1, or how many the labels number from 0."""
+        return self.manifest.get("classes", 1)
 
     def image(self, image: np.ndarray, source: int) -> np.ndarray:
         """The normalised page, uint8 (H, W[, 3]); nuclei windows by the levels of the whole image."""
@@ -149,18 +156,42 @@ class Content:
         return stretch(image, RAW if self.manifest["resize"] else self.manifest["images"][source]["levels"])
 
     def target(self, label: np.ndarray) -> np.ndarray:
-        """What the network is to put out, bool (H, W); nuclei apart from each other, unless they were squeezed."""
+        """What the network is to put out, bool (H, W); nuclei apart from each other, unless they were squeezed.
+
+        Of several classes their numbers, uint8.
+        """
+        if self.classes > 1:
+            return label
         return separated(label) if self.is_nuclei and not self.manifest["resize"] else label > 0
 
     def weight_map(self, label: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Weights of the loss, float16 (H, W)."""
+        if self.classes > 1:
+            return class_weights(label, self.share).astype(np.float16)
         label = np.where(target, label, 0) if self.is_nuclei else label
         return weight_map(label, self.weights, self.share).astype(np.float16)
+
+    def measured(self, labels: Iterable[np.ndarray]) -> Content:
+        """The same with `share` from label pages (H, W) to train on; raises UserError where they teach nothing."""
+        if self.classes > 1:
+            share = class_shares(labels, self.classes)
+            if max(share) == 1:
+                raise UserError("the slices to train on are all of one class; label the others, or hold out other "
+                                "slices with --holdout in augmentation.py")
+            return replace(self, share=share)
+        share = float(np.mean([np.mean(self.target(label)) for label in labels]))
+        if not 0 < share < 1:
+            what = "slices to train on have no membrane"
+            if self.is_nuclei:
+                what = f"images to train on have no {'background' if share else 'nuclei'}"
+            raise UserError(f"the {what} at all; label it, or hold out others with --holdout in augmentation.py")
+        return replace(self, share=share)
 
     def described(self) -> dict:
         """What a later step must know of it, for geometry.json."""
         if not self.is_nuclei:
-            return {"channels": 1, "normalisation": NORMALISATION}
+            return {"channels": 1, "normalisation": NORMALISATION,
+                    **({"classes": self.classes} if self.classes > 1 else {})}
         resize = self.manifest["resize"]
         levels = "none" if resize else (f"each channel's {PERCENTILES[0]:g} and {PERCENTILES[1]:g} percentile in the "
                                         "whole image become 0 and 255; bright images inverted first")
@@ -177,14 +208,16 @@ def default_tiling(manifest: dict, tile: int | None = None, margin: int | None =
 def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = None, seed: int = 0) -> dict:
     """Write `work`/patches/: train and holdout images, labels, sources (and weights) as .npy, and geometry.json.
 
-    images uint8 (n, tile, tile[, 3]), labels uint8 (n, label, label) of 0 and 1, weights float16, sources int32 (n):
-    the slice or image that each tile comes from. Without `weights`, 'border' for nuclei at native resolution, else
-    'none'. Returns the geometry. Raises UserError where step 1 has to run first.
+    images uint8 (n, tile, tile[, 3]), labels uint8 (n, label, label) of 0 and 1, or of 0 .. classes - 1, weights
+    float16, sources int32 (n): the slice or image that each tile comes from. Without `weights`, 'border' for nuclei at
+    native resolution, else 'none'. Returns the geometry. Raises UserError where step 1 has to run first.
     """
     manifest = fresh_manifest(work)
     content = Content(manifest, weights or "none")
     if weights is None and content.is_nuclei and not manifest["resize"]:
         content = replace(content, weights="border")
+    if content.classes > 1 and content.weights == "border":
+        raise UserError("--weights border is for one class, cells or nuclei; choose balance or none for several")
     tiling = tiling or default_tiling(manifest)
     if tiling.core < 1 or tiling.margin < 0:
         raise UserError(f"a tile of {tiling.tile} pixels has no room for two margins of {tiling.margin}; choose a "
@@ -200,13 +233,7 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     described = content.described()
     per_tile = tiling.tile**2 * described["channels"] + tiling.label**2 * (1 if content.weights == "none" else 3)
     require_space(work, sum(counts.values()) * per_tile)
-    share = float(np.mean([np.mean(content.target(labels[s["page"]])) for s in pages["train"] if not s["operations"]]))
-    if not 0 < share < 1:
-        what = "slices to train on have no membrane"
-        if content.is_nuclei:
-            what = f"images to train on have no {'background' if share else 'nuclei'}"
-        raise UserError(f"the {what} at all; label it, or hold out others with --holdout in augmentation.py")
-    content = replace(content, share=share)
+    content = content.measured(labels[s["page"]] for s in pages["train"] if not s["operations"])
 
     with atomic_folder(work / "patches") as target:
         for part, samples in pages.items():
@@ -215,8 +242,9 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
         geometry = {
             "tile": tiling.tile, "margin": tiling.margin, "core": tiling.core, "label": tiling.label,
             "valid": tiling.valid, **described, "weights": content.weights,
-            "cell_share": share, "split": manifest["split"], "data": manifest["data"],
-            "counts": counts, "manifest": file_hash(folder / "manifest.json")}
+            "class_shares" if content.classes > 1 else "cell_share": content.share,
+            "split": manifest["split"], "data": manifest["data"], "counts": counts,
+            "manifest": file_hash(folder / "manifest.json")}
         write_json(target / "geometry.json", geometry)
     return geometry
 
@@ -302,9 +330,12 @@ def main() -> None:
                                                                   "388 out, for valid convolutions")
     parser.add_argument("--weights", choices=WEIGHTS, help="per-pixel weights of the loss (without it none, of nuclei "
                                                            "border unless they were squeezed)")
+    parser.add_argument("--classes", type=at_least(1), help="check that the labels have so many; augmentation.py takes "
+                                                            "them")
     parser.add_argument("--seed", type=at_least(0), default=0, help="order of the tiles")
     args = parser.parse_args()
     manifest = fresh_manifest(args.work)
+    check_asked(args.classes, manifest)
     tiling = PRESETS[args.preset] if args.preset else default_tiling(manifest, args.tile, args.margin)
     geometry = preprocess(args.work, tiling, args.weights, args.seed)
     counts = geometry["counts"]

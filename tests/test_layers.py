@@ -21,11 +21,12 @@ ORDER = {  # what each module may import of the project
     "feed": {"model"}, "keeper": {"utils", "model", "pictures"},
     "predict": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "nuclei", "nuclei_prediction",
                 "pictures", "classes"},
-    "train": {"utils", "stacks", "datasets", "matching", "metrics", "preprocessing", "model", "feed", "keeper", "nuclei",
-              "nuclei_prediction", "pictures", "predict", "classes", "encoders"},
+    "train": {"utils", "stacks", "datasets", "matching", "metrics", "preprocessing", "model", "feed", "keeper",
+              "nuclei", "nuclei_prediction", "pictures", "predict", "classes", "encoders"},
 }
 HEAVY = {"tensorflow", "keras"}
-MAY_BE_HEAVY = {"encoders": {"keras"}, "model": {"keras"}, "feed": HEAVY, "keeper": HEAVY, "predict": HEAVY, "train": HEAVY}
+MAY_BE_HEAVY = {"encoders": {"keras"}, "model": {"keras"}, "keeper": {"keras"}, "feed": HEAVY, "predict": HEAVY,
+                "train": HEAVY}
 
 
 def imports(tree):

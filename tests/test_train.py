@@ -247,3 +247,31 @@ def test_options_change_the_preset():
     assert len(recipe.network.dropout) == 4
     with pytest.raises(SystemExit):
         train.options().parse_args(["--epochs", "0"])
+
+
+def test_an_encoder_trains_for_a_step_and_predicts_from_disk(work, tmp_path):
+    args = train.options().parse_args(["--encoder", "mobilenetv2", "--filters", "4", "--epochs", "1", "--steps", "1"])
+    _, recipe = recipe_of(args)
+    assert (recipe.network.encoder, recipe.network.depth, recipe.optimizer) == ("mobilenetv2", 5, "adam")
+    preprocess(work, Tiling(64, 16))
+    train.train(work, recipe)
+    model, config = load_model(work / "model.keras")
+    image = np.load(work / "patches" / "holdout-images.npy")[0]
+    probability = next(predict_slices(model, [image], config))
+    assert probability.shape == (64, 64)
+    assert 0 <= probability.min() <= probability.max() <= 1
+
+
+def test_encoder_options_that_do_not_fit_are_one_clear_line(work, monkeypatch):
+    for options, said in ((["--weights", "imagenet"], "name one with --encoder"),
+                          (["--encoder", "vgg16", "--depth", "3"], "--depth is not for encoders")):
+        with pytest.raises(UserError, match=said):
+            recipe_of(train.options().parse_args(options))
+
+    def offline(**_):
+        raise Exception("URL fetch failure on https://host/vgg16_notop.h5: None")
+
+    monkeypatch.setattr(keras.applications, "VGG16", offline)
+    _, recipe = recipe_of(train.options().parse_args(["--encoder", "vgg16", "--weights", "imagenet"]))
+    with pytest.raises(UserError, match="--weights none"):
+        train.train(work, recipe)
