@@ -135,7 +135,7 @@ def judge_nuclei(work: Path, data: Path, manifest: dict, predictor: Predictor, o
         pairs.append((prediction.labels, one.labels))
         pixels.append(pixel_scores(prediction.probability, one.labels))
         if number in in_picture:
-            shown.append((one.name[:16], one.image, prediction.probability, prediction.labels, one.labels))
+            shown.append((one.name, one.image, prediction.probability, prediction.labels, one.labels))
     scores = nuclei_scores(pairs, [source.name for source in held_out], kinds)
     for row, values in zip(scores["per_image"], pixels, strict=True):
         row.update(values)

@@ -57,6 +57,7 @@ def save_nuclei(path: Path, rows: list[tuple]) -> None:
     axes = figure.subplots(len(rows), 3, squeeze=False)
     known = any(truth is not None for *_, truth in rows)
     for row, (name, image, probability, labels, truth) in zip(axes, rows, strict=True):
+        name = name if len(name) <= 20 else f"{name[:16]}..."  # a hash for a name would run into the next title
         low, high = np.percentile(image, (0.5, 99.8))
         image = np.clip((image - low) / max(high - low, 1), 0, 1)
         row[0].imshow(image)
