@@ -25,6 +25,7 @@ from urllib3.util import Retry
 import doctor
 from classes import MOST, check_labels
 from demo import make_demo
+from nuclei import describe, is_nuclei_folder
 from stacks import LABELS, TEST, VOLUME, parse_slices, read_stack
 from utils import UserError, at_least, file_hash, run
 
@@ -225,6 +226,8 @@ def main() -> None:
     elif args.command == "isbi":
         files = download_isbi(args.data, args.url)
         print(f"{args.data}: {', '.join(path.name for path in files)}. Please cite what data/README.md names")
+    elif is_nuclei_folder(args.data):
+        print(describe(args.data))
     else:
         findings = doctor.examine(args.data)
         print(doctor.report(args.data, findings))

@@ -164,6 +164,20 @@ def _notes(found: dict[str, list[str]]) -> Iterator[str]:
                    "images were reduced to 8 bit: .1 % of their pixels became 0, .1 % 255")
 
 
+def describe(folder: Path) -> str:
+    """What a nuclei folder holds, in plain words; raises UserError for what would stop step 1."""
+    images, _, notes = read_nuclei(folder)
+    lines = [f"{folder}: {len(images)} images with masks, which are read without fault"]
+    for kind in KINDS:
+        members = [one for one in images if one.kind == kind]
+        if members:
+            sizes = sorted({one.labels.shape for one in members})
+            counts = [int(one.labels.max()) for one in members]
+            lines.append(f"- {kind}: {len(members)} images of {sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x"
+                         f"{sizes[-1][1]} pixels (y, x), {sum(counts)} nuclei, {min(counts)} to {max(counts)} in one")
+    return "\n".join(lines + [f"- {note}" for note in notes])
+
+
 # -------------------------------------------------------------------------------------------------- the files
 
 

@@ -124,16 +124,18 @@ def judge_nuclei(work: Path, data: Path, manifest: dict, predictor: Predictor, o
                           "with a smaller --lr, or look whether the masks belong to their images")
     if not held_out:
         return None
+    kinds = [images[number]["kind"] for number in manifest["split"]["holdout"]]
+    # a picture of each kind before a second one of any
+    in_picture = sorted(range(len(kinds)), key=lambda number: kinds[:number].count(kinds[number]))[:IMAGES_SHOWN]
     pairs, pixels, shown = [], [], []
-    for source in tqdm(held_out, desc="judging", unit="image", disable=None):
+    for number, source in enumerate(tqdm(held_out, desc="judging", unit="image", disable=None)):
         one = read_source(source)
         prediction = predict_source(one.name, one.image, predictor, side)
         write_prediction_files(out, prediction)
         pairs.append((prediction.labels, one.labels))
         pixels.append(pixel_scores(prediction.probability, one.labels))
-        if len(shown) < IMAGES_SHOWN:
+        if number in in_picture:
             shown.append((one.name[:16], one.image, prediction.probability, prediction.labels, one.labels))
-    kinds = [images[number]["kind"] for number in manifest["split"]["holdout"]]
     scores = nuclei_scores(pairs, [source.name for source in held_out], kinds)
     for row, values in zip(scores["per_image"], pixels, strict=True):
         row.update(values)

@@ -50,16 +50,19 @@ def save_holdout(path: Path, images: np.ndarray, labels: np.ndarray, probabiliti
 def save_nuclei(path: Path, rows: list[tuple]) -> None:
     """Draw a row for each image: pixels, probability, outlines of its nuclei.
 
-    A row is (name, image uint8 (H, W, 3), probability (H, W), nuclei (H, W), true nuclei (H, W) or None).
+    A row is (name, image uint8 (H, W, 3), probability (H, W), nuclei (H, W), true nuclei (H, W) or None). Faint images
+    are shown brighter than they are.
     """
     figure = Figure(figsize=(13, 4.2 * len(rows) + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), 3, squeeze=False)
     known = any(truth is not None for *_, truth in rows)
     for row, (name, image, probability, labels, truth) in zip(axes, rows, strict=True):
+        low, high = np.percentile(image, (0.5, 99.8))
+        image = np.clip((image - low) / max(high - low, 1), 0, 1)
         row[0].imshow(image)
         drawn = row[1].imshow(probability, cmap="gray", vmin=0, vmax=1)
         figure.colorbar(drawn, ax=row[1], shrink=0.8)
-        outlined = image / 255.0 * 0.75
+        outlined = image * 0.75
         if truth is not None:
             outlined[find_boundaries(truth, mode="inner")] = to_rgb(INVENTED)
         outlined[find_boundaries(labels, mode="inner")] = to_rgb(MISSED)

@@ -181,8 +181,10 @@ class Content:
             return replace(self, share=share)
         share = float(np.mean([np.mean(self.target(label)) for label in labels]))
         if not 0 < share < 1:
-            what = "images to train on have no nuclei" if self.is_nuclei else "slices to train on have no membrane"
-            raise UserError(f"the {what} at all; label it, or hold out other slices with --holdout in augmentation.py")
+            what = "slices to train on have no membrane"
+            if self.is_nuclei:
+                what = f"images to train on have no {'background' if share else 'nuclei'}"
+            raise UserError(f"the {what} at all; label it, or hold out others with --holdout in augmentation.py")
         return replace(self, share=share)
 
     def described(self) -> dict:
