@@ -299,8 +299,8 @@ def main() -> None:
     parser.add_argument("--holdout", help="slices that judge and never train: 25-29, or 3,7,11, or none (without it "
                                           "the last 5; of fewer than 30 slices the last sixth); of nuclei images their "
                                           "names' beginnings, with commas (without it a tenth of each kind)")
-    parser.add_argument("--window", type=at_least(16), default=WindowOptions.side,
-                        help="side of the windows cut from nuclei images, pixels")
+    parser.add_argument("--window", type=at_least(16), help="side of the windows cut from nuclei images, pixels "
+                                                            f"(without it {WindowOptions.side})")
     parser.add_argument("--resize", type=at_least(16), help="squeeze whole nuclei images to this side, pixels, in "
                                                             "place of cutting windows; 128 goes with --preset nuclei")
     parser.add_argument("--classes", type=at_least(1), default=1, help="kinds of pixels that the labels number "
@@ -308,7 +308,9 @@ def main() -> None:
     parser.add_argument("--seed", type=at_least(0), default=0, help="same seed, same bytes")
     parser.add_argument("--workers", type=at_least(1), help="processes that augment (without it one a core)")
     args = parser.parse_args()
-    options = WindowOptions(side=args.window) if is_nuclei_folder(args.data) else None
+    if args.window and not is_nuclei_folder(args.data):
+        raise UserError(f"--window is for the images of a nuclei folder, and {args.data} is none; leave it out")
+    options = WindowOptions(side=args.window) if args.window else None
     manifest = augment(args.data, args.work, args.copies, args.holdout, args.seed, args.workers, options, args.resize,
                        args.classes)
     split, images = manifest["split"], manifest.get("images")

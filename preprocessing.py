@@ -222,6 +222,9 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     if tiling.core < 1 or tiling.margin < 0:
         raise UserError(f"a tile of {tiling.tile} pixels has no room for two margins of {tiling.margin}; choose a "
                         "larger --tile or a smaller --margin")
+    if content.is_nuclei and tiling.tile > manifest["shape"][1]:
+        raise UserError(f"tiles of {tiling.tile} pixels do not fit the windows of {manifest['shape'][1]} that step 1 "
+                        f"cut; run 'python augmentation.py --window {tiling.tile}' first, or choose a smaller --tile")
     folder = work / "augmented"
     images = open_stack(folder / "images.tif", manifest["shape"])
     labels = open_stack(folder / "labels.tif", manifest["shape"][:3])

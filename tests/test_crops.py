@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from conftest import draw_nuclei, write_nuclei
 
+import augmentation
 from augmentation import augment
 from crops import (
     WindowOptions,
@@ -21,7 +22,7 @@ from crops import (
     windows,
 )
 from nuclei import RAW, Nuclei, find_sources, levels_of, read_source, stretch
-from preprocessing import NUCLEI_NORMALISATION, Tiling, fresh_geometry, preprocess, separated, weight_map
+from preprocessing import NUCLEI_NORMALISATION, PRESETS, Tiling, fresh_geometry, preprocess, separated, weight_map
 from transforms import elastic_field, turn_field, warp
 from utils import UserError
 
@@ -216,12 +217,17 @@ def test_a_published_networks_tiles_fit_larger_windows(nuclei_folder, tmp_path):
     assert np.load(tmp_path / "patches" / "train-labels.npy").shape == (geometry["counts"]["train"], 40, 40)
 
 
-def test_wrong_input_is_refused(nuclei_folder, tiny_folder, tmp_path):
+def test_wrong_input_is_refused(nuclei_folder, tiny_folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--resize squeezes"):
         augment(tiny_folder, tmp_path, resize=32)
     with pytest.raises(UserError, match="0 labelled images' names"):
         augment(nuclei_folder, tmp_path, holdout="25-29")
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="--window is for"):
+        patch.setattr("sys.argv", ["augmentation.py", "--data", str(tiny_folder), "--window", "64"])
+        augmentation.main()
     augment(nuclei_folder, tmp_path, copies=0, workers=1, options=WindowOptions(side=64))
+    with pytest.raises(UserError, match=r"do not fit the windows of 64.*augmentation\.py --window 572"):
+        preprocess(tmp_path, PRESETS["paper"])
     next((nuclei_folder / "fluo1" / "masks").iterdir()).unlink()
     with pytest.raises(UserError, match=r"fluo1 is gone or changed"):
         preprocess(tmp_path)
