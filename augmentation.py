@@ -10,11 +10,12 @@ import argparse
 import json
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
@@ -137,7 +138,8 @@ def augmented_pairs(images: Sequence, labels: Sequence, tasks: list[tuple[int, i
         waiting: deque = deque()
         try:
             for task in tasks:
-                waiting.append(pool.submit(_augment_task, task))
+                with _interrupts_ignored():  # submitting may start a worker, and it starts as deaf as this process is
+                    waiting.append(pool.submit(_augment_task, task))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -148,6 +150,19 @@ def augmented_pairs(images: Sequence, labels: Sequence, tasks: list[tuple[int, i
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment; processes started in it ignore it from their first instruction on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def default_workers() -> int:
