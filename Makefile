@@ -1,7 +1,8 @@
 # make               install, then the whole pipeline: data -> prediction.tif
 # make test          install, then all tests
 # make bench         augmentation against the original's way, timed in one run
-# DATA=folder of the three TIFF stacks, WORK=folder for all that a run makes, OUT=the predicted stack
+# DATA=folder of the three TIFF stacks, WORK=folder for all that a run makes, OUT=the predicted stack; or
+# DATA=folder of nuclei images (<id>/images/<id>.png, <id>/masks/*.png), OUT=folder of the predicted images
 # PRESET=network and schedule, AUGMENT=, TILE=, TRAIN= further options of the three scripts, for instance
 #   make PRESET=paper TILE="--preset paper --weights border"
 
@@ -11,15 +12,16 @@ PY      := $(VENV)/bin/python
 STACKS  := data/train-volume.tif data/train-labels.tif data/test-volume.tif
 DATA    ?= $(if $(filter 3,$(words $(wildcard $(STACKS)))),data,data/demo)
 WORK    ?= results
-OUT     ?= prediction.tif
+OUT     ?= prediction$(if $(NUCLEI),,.tif)
 AUGMENT ?=
 TILE    ?=
 TRAIN   ?=
 # the demo is for a first look: five minutes
 PRESET  ?= $(if $(DEMO),fast,auto)
 
+NUCLEI := $(wildcard $(subst $() ,\ ,$(DATA))/*/masks)
 DEMO := $(filter data/demo,$(subst $() ,-,$(DATA)))
-WHAT := $(DATA), $(if $(DEMO),the demo stack (synthetic; put your three TIFFs into data/ for your own),your stacks)
+WHAT := $(DATA), $(if $(DEMO),the demo stack (synthetic; put your three TIFFs into data/ for your own),your $(if $(NUCLEI),nuclei images,stacks))
 
 .PHONY: all test bench clean
 

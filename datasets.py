@@ -23,7 +23,9 @@ from tqdm import tqdm
 from urllib3.util import Retry
 
 import doctor
+from classes import MOST, check_labels
 from demo import make_demo
+from nuclei import describe, is_nuclei_folder
 from stacks import LABELS, TEST, VOLUME, parse_slices, read_stack
 from utils import UserError, at_least, file_hash, run
 
@@ -41,7 +43,7 @@ class Dataset:
     """Labelled images and the images to segment.
 
     images : uint8 (N, H, W)
-    labels : uint8 (N, H, W), 0 = membrane, 255 = cell
+    labels : uint8 (N, H, W), 0 = membrane, 255 = cell; of several classes 0, 1, 2, ...
     files : what the images and labels were read from
     notes : what the user should know of the data, a sentence each
     """
@@ -56,17 +58,18 @@ class Dataset:
         return {str(path.resolve()): file_hash(path) for path in self.files}
 
 
-def read_dataset(folder: str | Path) -> Dataset:
+def read_dataset(folder: str | Path, classes: int = 1) -> Dataset:
     """Read and check `train-volume.tif` and `train-labels.tif` of a folder; the test stack only has to be there.
 
-    Raises UserError, with the way out, where a file is missing, unreadable or does not fit the others.
+    With more than one of `classes`, labels are of 0 .. classes - 1. Raises UserError, with the way out, where a file is
+    missing, unreadable or does not fit the others.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; {GET_DATA}")
     notes: list[str] = []
     images = read_images(folder / VOLUME, notes)
-    labels = read_labels(folder / LABELS, notes)
+    labels = read_labels(folder / LABELS, notes, classes)
     if len(images) != len(labels):
         raise UserError(f"{folder / VOLUME} has {len(images)} slices but {LABELS} has {len(labels)}; every image needs "
                         "its label, in the same order")
@@ -76,7 +79,8 @@ def read_dataset(folder: str | Path) -> Dataset:
     if not (folder / TEST).is_file():
         raise UserError(f"{folder / TEST} not found: it is the stack that is segmented into prediction.tif; put yours "
                         f"there, or a copy of {VOLUME}")
-    notes += doctor.polarity_notes(images, labels)
+    if classes == 1:
+        notes += doctor.polarity_notes(images, labels)
     return Dataset(images, labels, [folder / VOLUME, folder / LABELS], notes)
 
 
@@ -102,22 +106,27 @@ def read_images(path: str | Path, notes: list[str] | None = None, way_out: str =
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def read_labels(path: str | Path, notes: list[str] | None = None) -> np.ndarray:
+def read_labels(path: str | Path, notes: list[str] | None = None, classes: int = 1) -> np.ndarray:
     """Read a label stack as uint8 (N, H, W) of 0 = membrane and 255 = cell; {0, 1} is accepted, `notes` says so.
 
-    Raises UserError where the labels are not two-valued, or all of one value.
+    With more than one of `classes`, of 0 .. classes - 1 as they are. Raises UserError where the labels are not
+    two-valued, or not of these classes, or all of one value.
     """
     stack = read_stack(path, GET_DATA)
     if stack.ndim == 4:
         raise UserError(f"{path} has {stack.shape[3]} channels, expected labels of one; {EIGHT_BIT}")
+    if classes > 1:
+        return check_labels(stack, classes, path, notes)
     values = [value.item() for value in np.unique(stack)]
     shown = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
     if len(values) == 1:
         raise UserError(f"{path}: every pixel is {shown}, expected membrane (0) and cell (255); draw the membranes, "
                         "or copy the right file")
     if len(values) > 2 or values[0] != 0 or values[1] not in (1, 255):
+        several = (f"; if they are {len(values)} classes say so with 'python augmentation.py --classes {len(values)}'"
+                   if values == list(range(len(values))) and len(values) <= MOST else "")
         raise UserError(f"{path}: labels have {len(values)} values ({shown}), expected the two 0 = membrane and 255 = "
-                        "cell; in Fiji: Image > Adjust > Threshold..., Apply, then File > Save As > Tiff")
+                        f"cell; in Fiji: Image > Adjust > Threshold..., Apply, then File > Save As > Tiff{several}")
     empty = [number for number, label in enumerate(stack) if not label.any()]
     if empty:
         raise UserError(f"{path}: slice {', '.join(map(str, empty[:8]))} is membrane everywhere, as an unlabelled "
@@ -217,6 +226,8 @@ def main() -> None:
     elif args.command == "isbi":
         files = download_isbi(args.data, args.url)
         print(f"{args.data}: {', '.join(path.name for path in files)}. Please cite what data/README.md names")
+    elif is_nuclei_folder(args.data):
+        print(describe(args.data))
     else:
         findings = doctor.examine(args.data)
         print(doctor.report(args.data, findings))

@@ -142,7 +142,8 @@ def check_labels(labels: np.ndarray) -> list[Finding]:
         if reason and _soft(values, counts):
             reason = "; edges were softened, as JPEG or scaling does"
         found = [Finding("problem", f"{LABELS}: {len(values)} values ({shown}){reason}", "Training wants two values, "
-                         "0 = membrane and 255 = cell.", f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
+                         "0 = membrane and 255 = cell, or 0, 1, 2, ... with augmentation.py --classes.",
+                         f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
     membrane = 1 - as_cells(labels).mean((1, 2))
     covers = f"membrane is {membrane.mean():.1%} of all pixels, by slice {membrane.min():.1%} to {membrane.max():.1%}"
     if membrane.mean() < THIN_MEMBRANE:

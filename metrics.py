@@ -1,6 +1,7 @@
 """How good a prediction is: the scores of the ISBI 2012 challenge, of pixels, and of instance label maps.
 
     python metrics.py prediction.tif data/train-labels.tif --slices 25-29 --json scores.json
+    python metrics.py predicted/ stage1_train/         two folders: nuclei one by one, see matching.py
 
 A prediction is the probability of cell (1 = cell, 0 = membrane); in labels every value but 0 is cell.
 [A] Arganda-Carreras et al., Frontiers in Neuroanatomy 9:142, 2015, doi 10.3389/fnana.2015.00142.
@@ -10,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage, sparse
 from skimage.segmentation import watershed
 
+from matching import average_precision as average_precision  # all scores can be had from here
+from matching import format_nuclei, score_nuclei
 from stacks import parse_slices, read_stack
 from utils import UserError, run, write_json
 from warping import warping_error
@@ -317,15 +321,25 @@ def score_files(prediction_path: str, labels_path: str, text: str | None = None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Score a prediction as the ISBI 2012 challenge did.")
-    parser.add_argument("prediction", help="TIFF stack, probability of cell (0 to 1, or grey values)")
-    parser.add_argument("labels", help="TIFF stack, 0 = membrane, all else = cell")
+    parser = argparse.ArgumentParser(description="Score a prediction as the ISBI 2012 challenge did, or nuclei as the "
+                                                 "Data Science Bowl of 2018.")
+    parser.add_argument("prediction", help="TIFF stack, probability of cell (0 to 1, or grey values), or a folder of "
+                                           "<name>-labels.tif, nuclei with a number each")
+    parser.add_argument("labels", help="TIFF stack, 0 = membrane, all else = cell, or a folder: <name>/masks/*.png, or "
+                                       "again <name>-labels.tif")
     parser.add_argument("--slices", help="slices of the labels to score, e.g. 25-29 (default: all)")
     parser.add_argument("--instances", action="store_true", help="the prediction has a number for each cell")
+    parser.add_argument("--nuclei", action="store_true", help="two TIFFs have a number for each nucleus: score them as "
+                                                              "two folders are")
     parser.add_argument("--json", metavar="FILE", help="write all scores to this file, too")
     options = parser.parse_args()
-    score, show = (score_instance_files, format_instances) if options.instances else (score_files, format_scores)
-    scores = score(options.prediction, options.labels, options.slices)
+    if options.nuclei or Path(options.prediction).is_dir() or Path(options.labels).is_dir():
+        if options.slices or options.instances:
+            raise UserError("--slices and --instances are for TIFF stacks of cells, not for nuclei; leave them out")
+        scores, show = score_nuclei(options.prediction, options.labels), format_nuclei
+    else:
+        score, show = (score_instance_files, format_instances) if options.instances else (score_files, format_scores)
+        scores = score(options.prediction, options.labels, options.slices)
     if options.json:
         write_json(options.json, scores)
     print(show(scores))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import keras
 from keras import layers, ops
+
+from encoders import HALVINGS, encode
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Network:
     dropout_between: bool = False  # between a level's two convolutions, and on the way up too; else behind them
     up: str = "transpose"  # 2x2 transposed convolution, or 'upsample': repeated pixels and a 2x2 convolution
     half: bool = False  # first level at half the image's resolution: a strided convolution in, a light block out
+    encoder: str = ""  # a network of keras.applications as the contracting path, see encoders.py
+    classes: int = 1  # 1: a sigmoid, the probability of cell; more: a softmax over as many
 
     @property
     def stride(self) -> int:
@@ -37,8 +41,11 @@ class Network:
         """How far an output block of `stride` pixels on the pooling grid looks beyond itself, pixels.
 
         Followed from the output back: each level's convolutions reach 2 pixels of that level further, one more behind
-        an up-sampling, and what is reached of a pooled pixel is reached whole. 94 for four halvings.
+        an up-sampling, and what is reached of a pooled pixel is reached whole. 94 for four halvings. Of encoders, which
+        reach several hundred pixels and hardly see the far ones, ENCODER_RADIUS, which was measured.
         """
+        if self.encoder:
+            return ENCODER_RADIUS
         reach = 1 if self.half else 0  # the light block's convolution: one pixel, so one of half resolution
         for _level in range(self.depth):
             reach = -(-(reach + 2 + (self.up == "upsample")) // 2)
@@ -57,6 +64,7 @@ class Network:
         return self.shrinkage + 2 if self.padding == "valid" else -(-self.radius // self.stride) * self.stride
 
 
+ENCODER_RADIUS = 128  # pixels; across it ResNet50 with random weights: .0003 of the logits' standard deviation
 HEAD = 8  # filters of the light block at full resolution behind a network at half resolution
 
 
@@ -73,6 +81,7 @@ class Recipe:
     average: float = 0.2  # share of the schedule, at its end, over whose epochs the weights are averaged
     optimizer: str = "adam"  # 'adam', 'muon' or 'sgd' with momentum 0.99
     intensity: float = 0.0  # strength of random gamma, contrast, brightness and noise while training; 1 is a lot
+    weights: str = "none"  # of an encoder at the start: 'imagenet', or 'none'
     flips: int = 1  # test-time flips and turns whose predictions are averaged: 1 (none) to 8
     zoom: float = 1.0  # test-time magnification of the image; a half-resolution network sees thin membranes better
 
@@ -96,8 +105,23 @@ PRESETS = {
 }
 
 
-def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float = 255.0) -> keras.Model:
-    """Build a U-Net: grey levels (batch, H, W, channels) -> float32 (batch, H', W', 1), the probability of cell.
+def with_encoder(recipe: Recipe, encoder: str, weights: str = "none") -> Recipe:
+    """The recipe with a network of keras.applications as the contracting path, and 16 to 256 filters back up.
+
+    Adam, more gently where the encoder learnt before; neither rate is tuned. The last weights predict, not the mean of
+    the schedule's end: to those, batch normalisation's moving averages would not belong (Izmailov et al. 2018,
+    section 3.2), and by then the rate is near zero.
+    """
+    network = Network(16, HALVINGS, dropout=(0.0,) * (HALVINGS + 1), encoder=encoder)
+    return replace(recipe, network=network, optimizer="adam", lr=1e-3 if weights == "none" else 3e-4, average=0.0,
+                   weights=weights)
+
+
+def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float = 255.0,
+               weights: str = "none") -> keras.Model:
+    """Build a U-Net: grey levels (batch, H, W, channels) -> float32 (batch, H', W', classes), probabilities.
+
+    Of one class it is that of cell, of more each one's, with a sum of 1.
 
     Ronneberger et al. 2015. With same padding H' = H and both sides must be multiples of `network.stride`; with valid
     padding H' = H - 2 * `network.shrinkage`. Any size goes in: the network is convolutional throughout.
@@ -106,22 +130,27 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
     ----------
     network : its shape
     channels : of the input images
-    mean, sd : grey levels that become 0 and 1 in the first layer, so that the scaling travels with the model
+    mean, sd : grey levels that become 0 and 1 in the first layer, so that the scaling travels with the model; an
+        encoder has a preprocessing of its own instead, that of the grey levels it was published for
+    weights : 'imagenet' for an encoder that saw ImageNet, else 'none'; raises OSError where they cannot be downloaded
+    Raises ValueError for a shape that cannot be.
     """
     if len(network.dropout) != network.depth + 1:
         raise ValueError(f"{network.depth + 1} levels need as many dropout rates, got {network.dropout}")
     if network.half and network.padding == "valid":
         raise ValueError("a network at half resolution pads its images")
+    if network.encoder and (network.padding == "valid" or network.half or network.depth != HALVINGS):
+        raise ValueError(f"an encoder halves its padded images {HALVINGS} times, at full resolution first")
     image = keras.Input((None, None, channels), name="image")
     x = layers.Rescaling(1 / sd, -mean / sd, name="scaling")(image)
     if network.half:
         top, x = x, _convolution(x, network.filters, 4, network, "stem", strides=2)
-    skips = []
-    for level in range(network.depth):
-        x = _two_convolutions(x, network, level, "down")
-        skips.append(x)
-        x = layers.MaxPooling2D(2, name=f"down{level}_pool")(x)
-    x = _two_convolutions(x, network, network.depth, "bottom")
+    if network.encoder:
+        *skips, deepest = encode(image, network.encoder, weights)
+        skips[0] = _convolution(x, network.filters, 3, network, "edge") if skips[0] is None else skips[0]
+        x = deepest
+    else:
+        skips, x = _contract(x, network)
     for level in reversed(range(network.depth)):
         x = _up(x, network, level)
         skip = skips[level]
@@ -134,8 +163,19 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
         x = layers.Concatenate(name="head_join")([_convolution(top, HEAD, 3, network, "head_edge"), x])
         x = _convolution(x, HEAD, 3, network, "head_conv")
     # float32 even in mixed precision: small probabilities decide where a membrane has a gap
-    probability = layers.Conv2D(1, 1, activation="sigmoid", dtype="float32", name="probability")(x)
+    probability = layers.Conv2D(network.classes, 1, activation="softmax" if network.classes > 1 else "sigmoid",
+                                dtype="float32", name="probability")(x)
     return keras.Model(image, probability, name="unet")
+
+
+def _contract(x, network: Network) -> tuple[list, object]:
+    """The contracting path: the skips, from the top down, and the bottom level."""
+    skips = []
+    for level in range(network.depth):
+        x = _two_convolutions(x, network, level, "down")
+        skips.append(x)
+        x = layers.MaxPooling2D(2, name=f"down{level}_pool")(x)
+    return skips, _two_convolutions(x, network, network.depth, "bottom")
 
 
 def _convolution(x, filters: int, size: int, network: Network, name: str, strides: int = 1):
@@ -214,11 +254,15 @@ def orthogonal(matrix):
 
 
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
-    """Binary cross-entropy and the recipe's optimizer: warm-up, cosine to zero, gradients of norm 1 at most."""
+    """Cross-entropy and the recipe's optimizer: warm-up, cosine to zero, gradients of norm 1 at most.
+
+    Of one class binary cross-entropy; of more that of the softmax against labels 0 .. classes - 1.
+    """
     total = recipe.epochs * recipe.steps
     warmup = max(1, round(total * recipe.warmup))
     rate = keras.optimizers.schedules.CosineDecay(recipe.lr / 100, max(1, total - warmup), warmup_target=recipe.lr,
                                                   warmup_steps=warmup)
     optimizer = {"adam": keras.optimizers.Adam, "muon": Muon,
                  "sgd": partial(keras.optimizers.SGD, momentum=0.99)}[recipe.optimizer]
-    model.compile(optimizer(rate, global_clipnorm=1.0), loss="binary_crossentropy")
+    loss = "binary_crossentropy" if model.output_shape[-1] == 1 else "sparse_categorical_crossentropy"
+    model.compile(optimizer(rate, global_clipnorm=1.0), loss=loss)

@@ -1,13 +1,16 @@
 """The final step: a trained model and any stack of slices -> prediction.tif, the probability of cell.
 
     python predict.py STACK.tif --model results/model.keras --out prediction.tif
+    python predict.py FOLDER    nuclei images, each for itself -> prediction/<name>.tif and <name>-labels.tif
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -20,10 +23,13 @@ import tensorflow as tf
 from skimage.transform import resize
 from tqdm import tqdm
 
+from classes import class_scores
 from datasets import read_images
 from metrics import best_threshold, isbi_scores, segments
 from model import Network, build_unet
-from pictures import save_holdout
+from nuclei import find_images
+from nuclei_prediction import Predictor, check_folder, write_folder
+from pictures import save_classes, save_holdout
 from preprocessing import normalise
 from stacks import open_stack, read_stack, stack_writer, write_stack
 from utils import NotLearning, OverlapTile, UserError, check_output, read_json, run, write_json
@@ -81,52 +87,74 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
 
 def predict_slice(model: keras.Model, image: np.ndarray, network: Network, normalisation: dict,
                   core: int = CORE, margin: int | None = None, flips: int = 1, zoom: float = 1.0) -> np.ndarray:
-    """Probability of cell, float32 (H, W), of one uint8 slice (H, W) of any size.
+    """Probability of cell, float32 (H, W), or of each of several classes (H, W, K), of one uint8 slice of any size.
 
     Mirrored overlap tiles are predicted one by one and their cores stitched; the default margin covers the network's
     receptive field, so no seam is left. With `flips` up to 8 the slice is predicted in as many of the square's
     symmetries, and the mean is given; with `zoom` it is magnified before and the probability reduced after.
     """
-    margin = network.margin if margin is None else margin
-    shape = image.shape[:2]
+    shape = image.shape
     if zoom != 1:
         size = [max(1, round(side * zoom)) for side in shape]
-        image = np.rint(resize(image, (*size, *image.shape[2:]), order=1, preserve_range=True)).astype(image.dtype)
-    total = np.zeros(image.shape[:2], np.float32)
+        image = np.rint(resize(image, size, order=1, preserve_range=True)).astype(image.dtype)
+    probability = predict_normalised(model, normalise(image, **normalisation), network, core, margin, flips)
+    return resize(probability, shape, order=1) if zoom != 1 else probability
+
+
+def predict_normalised(model: keras.Model, image: np.ndarray, network: Network, core: int = CORE,
+                       margin: int | None = None, flips: int = 1) -> np.ndarray:
+    """`predict_slice` of a normalised image, uint8 (H, W) or (H, W, C)."""
+    margin = network.margin if margin is None else margin
+    total = 0.0
     for number in range(flips):
         turned = np.rot90(image[:, ::-1] if number >= 4 else image, number)
-        back = np.rot90(_stitched(model, normalise(turned, **normalisation), network.stride, core, margin), -number)
-        total += back[:, ::-1] if number >= 4 else back
-    mean = total / flips
-    return resize(mean, shape, order=1) if zoom != 1 else mean
+        back = np.rot90(_stitched(model, turned, network.stride, core, margin), -number)
+        total = total + (back[:, ::-1] if number >= 4 else back)
+    return total / flips
 
 
 def _stitched(model: keras.Model, normalised: np.ndarray, stride: int, core: int, margin: int) -> np.ndarray:
     shape = normalised.shape[:2]
-    count = -(-max(shape) // core)
-    tiles = OverlapTile(shape, -(-max(shape) // (count * stride)) * stride, margin)  # no larger than the slice needs
-    probability = np.empty(shape, np.float32)
+    count = math.ceil(max(shape) / core)  # tiles along the longer side, all of one size, no larger than it needs
+    tiles = OverlapTile(shape, math.ceil(max(shape) / count / stride) * stride, margin)
+    classes = model.output_shape[-1]
+    probability = np.empty((*shape, classes), np.float32)
     for number, corner in enumerate(tiles.corners()):
-        tile = model.predict_on_batch(tiles.cut(normalised, [number])[..., np.newaxis])[0, ..., 0]
-        tiles.place(probability, tile, corner)
-    return probability
+        tile = tiles.cut(normalised, [number])
+        tile = tile if normalised.ndim == 3 else tile[..., np.newaxis]
+        tiles.place(probability, model.predict_on_batch(tile)[0], corner)
+    return probability if classes > 1 else probability[..., 0]
 
 
 def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dict) -> Iterator[np.ndarray]:
-    """Yield the probability float32 (H, W) of each uint8 slice (H, W)."""
+    """Yield the probability float32 (H, W), or of several classes (H, W, K), of each uint8 slice (H, W)."""
     network, recipe = Network(**config["network"]), config["recipe"]
     for image in images:
         yield predict_slice(model, image, network, config["normalisation"], flips=recipe["flips"],
                             zoom=recipe.get("zoom", 1.0))
 
 
+def predictor_of(model: keras.Model, config: dict) -> Predictor:
+    """The trained network as a function of a normalised image: uint8 (H, W, 3) -> probability float32 (H, W)."""
+    return partial(predict_normalised, model, network=Network(**config["network"]), flips=config["recipe"]["flips"])
+
+
 def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: Path) -> None:
-    """Predict uint8 (N, H, W) and write float32 probabilities of cell slice by slice; one ImageJ stack."""
-    check_output(out, 4 * images.size)
+    """Predict uint8 (N, H, W) and write float32 probabilities of cell slice by slice; one ImageJ stack.
+
+    Of several classes a hyperstack (N, K, H, W), a channel a class.
+    """
+    check_output(out, 4 * images.size * model.output_shape[-1])
     slices = predict_slices(model, tqdm(images, desc="predicting", unit="slice", disable=None), config)
-    with stack_writer(out, images.shape, np.float32) as write:
+    _write_probabilities(out, images.shape, slices, model.output_shape[-1])
+
+
+def _write_probabilities(out: Path, shape: tuple[int, int, int], slices: Iterable[np.ndarray], classes: int) -> None:
+    count, *size = shape
+    several = classes > 1
+    with stack_writer(out, (count, classes, *size) if several else shape, np.float32, channels=several) as write:
         for probability in slices:
-            write(probability)
+            write(np.moveaxis(probability, -1, 0) if several else probability)
 
 
 def write_instances(prediction: Path, out: Path, threshold: float) -> None:
@@ -147,8 +175,9 @@ def write_instances(prediction: Path, out: Path, threshold: float) -> None:
 def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     """Predict the held-out slices, score them as ISBI 2012 did, write metrics.json, holdout.tif and .png.
 
-    The threshold that is not the best afterwards but chosen beforehand is the best one on the last training slices.
-    Returns the scores, or None where nothing was held out. Raises NotLearning for a constant prediction.
+    Several classes are scored one by one. The threshold that is not the best afterwards but chosen beforehand is the
+    best one on the last training slices. Returns the scores, or None where nothing was held out. Raises NotLearning for
+    a constant prediction.
     """
     split = config["split"]
     shape = read_json(work / "augmented" / "manifest.json", "run 'python augmentation.py'")["shape"]
@@ -159,15 +188,19 @@ def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     def predicted(slices: list[int]) -> np.ndarray:
         return np.stack(list(predict_slices(model, (images[number] for number in slices), config)))
 
+    several = Network(**config["network"]).classes > 1
     before = predicted(seen)
-    if before.std() < 0.02:
+    if np.max(before.std(axis=(0, 1, 2))) < 0.02:
         raise NotLearning("the network puts out the same value everywhere: it did not learn. Train longer (--epochs), "
                           "with a smaller --lr, or look for inverted labels with 'python datasets.py check'")
-    config["threshold"] = best_threshold(before, labels[seen])
+    if not several:
+        config["threshold"] = best_threshold(before, labels[seen])
     write_json(work / "config.json", config)
     if not held_out:
         return None
     probabilities = predicted(held_out)
+    if several:
+        return _judge_classes(work, images[held_out], labels[held_out], probabilities, held_out)
     write_stack(work / "holdout.tif", probabilities)
     scores = isbi_scores(probabilities, labels[held_out], threshold=config["threshold"], slices=held_out)
     scores["chosen"]["how"] = f"the t best on the training slices {seen[0]}-{seen[-1]}"
@@ -176,29 +209,84 @@ def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     return scores
 
 
-def main() -> None:
+def _judge_classes(work: Path, images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray,
+                   slices: list[int]) -> dict:
+    """Score and write what was held out, of several classes: images, labels (N, H, W), probabilities (N, H, W, K)."""
+    _write_probabilities(work / "holdout.tif", labels.shape, probabilities, probabilities.shape[-1])
+    scores = class_scores(np.moveaxis(probabilities, -1, 1), labels, slices)
+    write_json(work / "metrics.json", scores)
+    save_classes(work / "holdout.png", images, labels, probabilities.argmax(axis=-1), probabilities.shape[-1], slices)
+    return scores
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line of `python predict.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("stack", type=Path, help="TIFF stack to segment, gray, any size")
+    parser.add_argument("stack", type=Path, metavar="INPUT", help="TIFF stack to segment, gray, any size; for a model "
+                        "of nuclei an image, a folder of PNG or TIFF images, or one with <id>/images/<id>.png")
     parser.add_argument("--model", type=Path, default=Path("results/model.keras"), help="the trained model")
-    parser.add_argument("--out", type=Path, default=Path("prediction.tif"), help="float32 stack, probability of cell")
+    parser.add_argument("--out", type=Path, help="float32 stack, probability of cell (without it prediction.tif), of "
+                                                 "nuclei the folder for all images' (without it prediction)")
     parser.add_argument("--instances", type=Path, metavar="FILE", help="write a number for each cell and slice, too")
+    parser.add_argument("--panels", action="store_true", help="nuclei: write a picture of each image, too")
+    parser.add_argument("--submission", type=Path, metavar="FILE", help="nuclei: write Kaggle's run-length CSV, too")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
-    args = parser.parse_args()
+    return parser
+
+
+def segment_stack(args: argparse.Namespace) -> None:
+    """Segment the TIFF stack that the command line names."""
+    out = args.out or Path("prediction.tif")
+    if args.panels or args.submission:
+        raise UserError(f"--panels and --submission are for models of nuclei, and {args.model} is none; leave them out")
     notes: list[str] = []
-    for path in filter(None, (args.out, args.instances)):
+    for path in filter(None, (out, args.instances)):
         check_output(path, 0)
     images = read_images(args.stack, notes, "name the TIFF stack to segment")
     for note in notes:
         print(f"note: {note}")
     print(prepare_device(args.precision))
     model, config = load_model(args.model)
-    write_prediction(model, images, config, args.out)
-    print(f"{args.out}: probability of cell, {images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
+    classes = model.output_shape[-1]
+    if classes > 1 and args.instances:
+        raise UserError(f"--instances is for models of cells, and {args.model} knows {classes} classes; leave it out")
+    write_prediction(model, images, config, out)
+    print(f"{out}: probability of {'cell' if classes == 1 else f'{classes} classes, a channel each'}, "
+          f"{images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
     if args.instances:
         threshold = config.get("threshold", 0.5)  # a run that was stopped has chosen none
-        write_instances(args.out, args.instances, threshold)
+        write_instances(out, args.instances, threshold)
         print(f"{args.instances}: a number for each cell and slice, 0 = border, at threshold {threshold:g}")
+
+
+def segment_nuclei(args: argparse.Namespace) -> None:
+    """Segment the image, or the images of the folder, that the command line names."""
+    out = args.out or Path("prediction")
+    if args.instances:
+        raise UserError("--instances is for stacks of cells; of nuclei <name>-labels.tif is written anyway, leave it "
+                        "out")
+    sources = find_images(args.stack)
+    check_folder(out)
+    if args.submission:
+        check_output(args.submission, 0)
+    print(prepare_device(args.precision))
+    model, config = load_model(args.model)
+    if config.get("kind") != "nuclei":
+        raise UserError(f"{args.stack} is a folder, but {args.model} was trained on stacks of slices; name a TIFF "
+                        "stack, or a model of nuclei with --model")
+    count, notes = write_folder(sources, out, predictor_of(model, config), config["resize"], args.panels,
+                                args.submission)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{out}: probability <name>.tif and instances <name>-labels.tif of {len(sources)} images, {count} nuclei")
+
+
+def main() -> None:
+    args = options().parse_args()
+    config = args.model.with_name("config.json")
+    of_nuclei = config.is_file() and read_json(config, TRAIN_FIRST).get("kind") == "nuclei"
+    (segment_nuclei if of_nuclei or args.stack.is_dir() else segment_stack)(args)
 
 
 if __name__ == "__main__":

@@ -92,18 +92,20 @@ def _hear(name: str) -> Iterator[list[str]]:
 
 
 @contextmanager
-def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], None]]:
+def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, channels: bool = False
+                 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield `write(page)`, which appends a page to one ImageJ stack of `shape` (N, H, W[, 3]); all or nothing.
 
-    dtype uint8, uint16 or float32. Only the page at hand is in memory. Above 4 GiB the stack is still one that ImageJ
-    reads: a header, then all pixels. Leaving without having written all N pages raises ValueError.
+    With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page (C, H, W). dtype uint8, uint16 or float32. Only
+    the page at hand is in memory. Above 4 GiB the stack is still one that ImageJ reads: a header, then all pixels.
+    Leaving without having written all N pages raises ValueError.
     """
-    axes = "TYXS" if len(shape) == 4 else "ZYX"
+    axes = "ZCYX" if channels else "TYXS" if len(shape) == 4 else "ZYX"
     with atomic_path(path) as temporary:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout described above
             tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=True, metadata={"axes": axes},
-                             photometric="rgb" if len(shape) == 4 else "minisblack")
+                             photometric="rgb" if axes == "TYXS" else "minisblack")
         with tifffile.TiffFile(temporary) as tiff:
             start = tiff.pages[0].dataoffsets[0]
         end = start + math.prod(shape) * np.dtype(dtype).itemsize

@@ -1,16 +1,16 @@
-"""Step 3: train a U-Net on the tiles, judge it on the held-out slices, predict the test stack.
+"""Step 3: train a U-Net on the tiles, judge it on what was held out, predict the test stack or images without masks.
 
-results/patches/ -> results/model.keras, then prediction.tif
+results/patches/ -> results/model.keras, then prediction.tif, of nuclei prediction/
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,139 +20,21 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from classes import check_asked, format_classes
 from datasets import read_images
+from encoders import ENCODERS, WEIGHTS
 from feed import training_feed, validation_tiles
+from keeper import Keeper, load_checkpoint
+from matching import format_nuclei
 from metrics import format_scores
-from model import PRESETS, Recipe, build_unet, compile_model
-from pictures import save_curve
-from predict import PRECISIONS, judge, prepare_device, write_prediction
-from preprocessing import fresh_geometry
+from model import PRESETS, Recipe, build_unet, compile_model, with_encoder
+from nuclei import find_sources, read_image
+from nuclei_prediction import check_folder, judge_nuclei, write_folder
+from predict import PRECISIONS, judge, predictor_of, prepare_device, write_prediction
+from preprocessing import fresh_geometry, fresh_manifest
 from stacks import TEST
-from utils import (
-    NotLearning,
-    UserError,
-    at_least,
-    atomic_folder,
-    atomic_path,
-    check_output,
-    file_hash,
-    read_json,
-    require_space,
-    run,
-    write_json,
-)
-
-# -------------------------------------------------------------------------------------------------- the schedule
-
-
-class Keeper(keras.callbacks.Callback):
-    """After each epoch writes what a stopped run needs: the weights that predict, the curve, a checkpoint.
-
-    The weights that predict are the mean over the schedule's end (Izmailov et al. 2018, algorithm 1), chosen by the
-    schedule and by nothing that was measured; before its end, those of now. With a validation block they are those of
-    its least loss.
-    """
-
-    def __init__(self, work: Path, recipe: Recipe, config: dict, state: dict | None, tiles_hash: str):
-        super().__init__()
-        self.work, self.recipe, self.config, self.tiles_hash = work, recipe, config, tiles_hash
-        state = state or {"rows": [], "count": 0, "mean": None}
-        self.rows: list[dict] = state["rows"]
-        self.count: int = state["count"]
-        self.mean: list[np.ndarray] | None = state["mean"]
-        self.bar = tqdm(disable=True)
-        self.first = recipe.epochs - max(1, round(recipe.epochs * recipe.average))
-
-    def on_train_begin(self, logs=None) -> None:
-        # a network of its own, as the one that trains saves its optimizer too, twice the weights and a custom object
-        self.predictor = build_unet(self.recipe.network, self.config["channels"], **self.config["normalisation"])
-        steps = self.recipe.steps
-        self.bar = tqdm(total=self.recipe.epochs * steps, initial=len(self.rows) * steps, desc="training", unit="step",
-                        disable=None)
-
-    def on_train_batch_end(self, batch, logs=None) -> None:
-        self.bar.update()
-        if batch % 10 == 0:
-            self.bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
-
-    def on_epoch_begin(self, epoch, logs=None) -> None:
-        self.began = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None) -> None:
-        if not np.isfinite(logs["loss"]):
-            raise NotLearning("the loss is not a number any more; try again with a smaller --lr")
-        if epoch >= self.first and "val_loss" not in logs:
-            self.count += 1
-            weights = self.model.get_weights()
-            self.mean = weights if self.mean is None else [
-                mean + (new - mean) / self.count for mean, new in zip(self.mean, weights, strict=True)]
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        self.rows.append({"epoch": epoch + 1, "step": (epoch + 1) * self.recipe.steps, "learning_rate": rate,
-                          **{name: float(value) for name, value in logs.items()},
-                          "seconds": round(time.perf_counter() - self.began, 2)})
-        if self.bar.disable:  # no terminal: a line an epoch instead of the bar
-            print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  "
-                  f"{self.rows[-1]['seconds']:.0f} s", flush=True)
-        self.save()
-
-    def on_train_end(self, logs=None) -> None:
-        self.bar.close()
-
-    def save(self) -> None:
-        """Write checkpoint/, history.csv and, where this epoch's weights are to predict, model.keras."""
-        with atomic_folder(self.work / "checkpoint") as folder:
-            self.model.save(folder / "last.keras")
-            if self.mean is not None:
-                np.savez(folder / "mean.npz", *self.mean)
-            self.write_state(folder)
-        with atomic_path(self.work / "history.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
-            writer.writeheader()
-            writer.writerows(self.rows)
-        losses = [row["val_loss"] for row in self.rows if "val_loss" in row]
-        if not losses or losses[-1] == min(losses):
-            self.save_model()
-
-    def write_state(self, folder: Path, finished: bool = False) -> None:
-        """Write what else than weights a run goes on from, and whether there is anything left to do."""
-        write_json(folder / "state.json", {"rows": self.rows, "count": self.count, "tiles": self.tiles_hash,
-                                           "settings": self.config["recipe"], "finished": finished})
-
-    def finish(self) -> None:
-        """Give `predictor` the weights on disk, the mean or the validation block's best, and draw curve.png."""
-        self.predictor.load_weights(self.work / "model.keras")
-        self.write_state(self.work / "checkpoint", finished=True)
-        save_curve(self.work / "curve.png", self.rows)
-
-    def save_model(self) -> None:
-        """Write model.keras and the config.json that belongs to it; what judged an older model goes."""
-        self.predictor.set_weights(self.mean or self.model.get_weights())
-        with atomic_path(self.work / "model.keras") as temporary:
-            self.predictor.save(temporary)
-        self.config["seconds"] = round(sum(row["seconds"] for row in self.rows), 1)
-        write_json(self.work / "config.json", self.config)
-        for name in ("metrics.json", "holdout.tif", "holdout.png", "curve.png"):
-            (self.work / name).unlink(missing_ok=True)
-
-
-def load_checkpoint(work: Path, settings: dict, tiles_hash: str) -> dict:
-    """What `Keeper` wrote; raises UserError where there is none, or it is of a run with other settings or tiles."""
-    folder = work / "checkpoint"
-    state = read_json(folder / "state.json", "there is no stopped run to continue; leave out --resume")
-    if state["settings"] != settings or state["tiles"] != tiles_hash:
-        other = "settings" if state["settings"] != settings else "tiles"
-        raise UserError(f"{folder} is of a run with other {other}; use the options it was started with, or leave out "
-                        "--resume to start anew")
-    if state["finished"]:
-        raise UserError(f"{folder} is of a run that is finished; leave out --resume to train anew")
-    state["mean"] = None
-    if (folder / "mean.npz").is_file():
-        with np.load(folder / "mean.npz") as arrays:
-            state["mean"] = [arrays[name] for name in arrays.files]
-    return state
-
+from utils import UserError, at_least, check_output, file_hash, require_space, run
 
 # ------------------------------------------------------------------------------------------------------- the run
 
@@ -167,6 +49,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     KeyboardInterrupt, all saved, on Ctrl-C.
     """
     geometry = fresh_geometry(work)
+    recipe = replace(recipe, network=replace(recipe.network, classes=geometry.get("classes", 1)))
     _check_fit(recipe, geometry)
     keras.utils.set_random_seed(seed)
     tiles_hash = file_hash(work / "patches" / "geometry.json")
@@ -177,11 +60,15 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     if state:
         model = keras.models.load_model(work / "checkpoint" / "last.keras")
     else:
-        model = build_unet(recipe.network, geometry["channels"], **scale)
+        try:
+            model = build_unet(recipe.network, geometry["channels"], **scale, weights=recipe.weights)
+        except OSError as error:
+            raise UserError(str(error)) from None
         compile_model(model, recipe)
     require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
     config = {"network": settings["network"], "channels": geometry["channels"], "normalisation": scale,
               "recipe": settings, "parameters": model.count_params(), "split": geometry["split"],
+              **{key: geometry[key] for key in ("kind", "levels", "resize") if key in geometry},
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
                            "keras": keras.__version__, "numpy": np.__version__}, **(told or {})}
     keeper = Keeper(work, recipe, config, state, tiles_hash)
@@ -242,6 +129,12 @@ def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
     if name == "auto":
         name = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     recipe = PRESETS[name]
+    if args.encoder:
+        if args.depth:
+            raise UserError("--depth is not for encoders, which halve the image five times; leave it out")
+        recipe = with_encoder(recipe, args.encoder, args.weights)
+    elif args.weights != "none":
+        raise UserError(f"--weights {args.weights} are those of an encoder; name one with --encoder, or leave it out")
     network = recipe.network
     if args.depth and args.depth != network.depth:
         spare = network.dropout[-1:] * args.depth  # deeper levels drop out as much as the bottom did
@@ -255,8 +148,8 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
-    parser.add_argument("--out", type=Path, default=Path("prediction.tif"), help="the predicted test stack "
-                                                                                "(prediction.tif)")
+    parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
+                                                 "predicted nuclei images (prediction)")
     parser.add_argument("--preset", choices=["auto", *PRESETS], default="auto", help="network and schedule; auto fits "
                                                                                      "the machine: gpu or cpu")
     whole = at_least(1)
@@ -264,6 +157,11 @@ def options() -> argparse.ArgumentParser:
                                   ("batch", whole, "tiles a step"), ("lr", at_least(1e-12, float), "peak of the rate"),
                                   ("filters", whole, "of the first level"), ("depth", whole, "halvings of the image")):
         parser.add_argument(f"--{name}", type=number, help=f"{meaning} (without it the preset's)")
+    parser.add_argument("--encoder", choices=list(ENCODERS), help="a network of keras.applications as the contracting "
+                        "path, on 16 to 256 filters back up, trained with Adam")
+    parser.add_argument("--weights", choices=WEIGHTS, default="none", help="an encoder's weights to start from; "
+                        "imagenet is downloaded once (none)")
+    parser.add_argument("--classes", type=whole, help="check that the labels have so many; augmentation.py takes them")
     parser.add_argument("--seed", type=at_least(0), default=0, help="of weights and the order of tiles (0)")
     parser.add_argument("--early-stopping", type=at_least(1), metavar="PATIENCE", help="stop when the loss on a "
                         "block of training slices has not fallen for so many epochs; its best weights predict")
@@ -273,33 +171,85 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    args = options().parse_args()
-    geometry = fresh_geometry(args.work)
-    # a missing test stack, or no room for its prediction, must not show after the training
+def stack_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model, dict], None]:
+    """What is to be done with the trained network, for stacks; what it needs is looked at now.
+
+    A missing test stack, or no room for its prediction, must not show after the training.
+    """
+    out = args.out or Path("prediction.tif")
     notes: list[str] = []
     test_images = read_images(Path(geometry["data"]) / TEST, notes)
     for note in notes:
         print(f"note: {note}")
-    check_output(args.out, 4 * test_images.size)
+    classes = geometry.get("classes", 1)
+    check_output(out, 4 * test_images.size * classes)
+
+    def finish(model: keras.Model, config: dict) -> None:
+        scores = judge(args.work, model, config)
+        write_prediction(model, test_images, config, out)
+        if scores:
+            print("\nheld-out slices, which judged and never trained:\n"
+                  + (format_classes if classes > 1 else format_scores)(scores))
+        if scores and classes == 1:
+            at = scores["chosen"]
+            print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
+                  f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
+                  f"Dice {at['membrane_dice']:.3f}")
+        print_pictures(args.work)
+        print(f"{out}: probability of {'cell' if classes == 1 else f'{classes} classes, a channel each'}, "
+              f"{len(test_images)} slices")
+
+    return finish
+
+
+def nuclei_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model, dict], None]:
+    """What is to be done with the trained network, for nuclei images; what it needs is looked at now."""
+    out, data = args.out or Path("prediction"), Path(geometry["data"])
+    check_folder(out)
+    manifest = fresh_manifest(args.work)
+    others = [source for source in find_sources(data) if not source.masks]
+    for source in others:
+        read_image(source.image)  # raises what is wrong with it
+
+    def finish(model: keras.Model, config: dict) -> None:
+        predictor = predictor_of(model, config)
+        scores = judge_nuclei(args.work, data, manifest, predictor, out)
+        _, notes = write_folder(others, out, predictor, config["resize"]) if others else (0, [])
+        for note in notes:
+            print(f"note: {note}")
+        if scores:
+            print("\nheld-out images, which judged and never trained:\n" + format_nuclei(scores))
+            at = scores["all"]
+            print(f"pixels at probability .5: accuracy {at['accuracy']:.3f}, IoU {at['iou']:.3f}, means over images")
+        print_pictures(args.work)
+        count = len(others) + len(manifest["split"]["holdout"])
+        print(f"{out}: probability and instances of {count} images, held out or without masks")
+
+    return finish
+
+
+def print_pictures(work: Path) -> None:
+    """Say which pictures there are."""
+    pictures = [work / name for name in ("curve.png", "holdout.png") if (work / name).is_file()]
+    print(f"pictures: {', '.join(map(str, pictures))}")
+
+
+def main() -> None:
+    args = options().parse_args()
+    geometry = fresh_geometry(args.work)
+    check_asked(args.classes, geometry)
+    finish = (nuclei_job if geometry.get("kind") == "nuclei" else stack_job)(args, geometry)
     device = prepare_device(args.precision)
     name, recipe = recipe_of(args)
-    print(f"{device}; preset {name}: {recipe.network.filters} to {recipe.network.filters * 2**recipe.network.depth} "
-          f"filters, {recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step")
+    network = recipe.network
+    levels = network.depth - bool(network.encoder)  # the bottom is the encoder's
+    kind = f"{network.encoder} with {recipe.weights} weights, " if network.encoder else ""
+    print(f"{device}; preset {name}: {kind}{network.filters} to {network.filters * 2**levels} filters, "
+          f"{recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step")
     told = {"preset": name, "device": device, "data": geometry["data"]}
     model, config = train(args.work, recipe, args.seed, args.early_stopping, args.resume, args.tensorboard, told)
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
-    scores = judge(args.work, model, config)
-    write_prediction(model, test_images, config, args.out)
-    pictures = [args.work / name for name in ("curve.png", "holdout.png") if (args.work / name).is_file()]
-    if scores:
-        print("\nheld-out slices, which judged and never trained:\n" + format_scores(scores))
-        at = scores["chosen"]
-        print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
-              f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
-              f"Dice {at['membrane_dice']:.3f}")
-    print(f"pictures: {', '.join(map(str, pictures))}\n"
-          f"{args.out}: probability of cell, {len(test_images)} slices")
+    finish(model, config)
 
 
 if __name__ == "__main__":

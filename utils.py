@@ -231,6 +231,18 @@ def file_hash(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def input_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, or of a folder's files, their names and bytes; hidden files left out."""
+    path = Path(path)
+    if not path.is_dir():
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not file.name.startswith("."):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def require_space(folder: str | Path, needed: int) -> None:
     """Raise UserError where `folder` cannot be written or has less than `needed` bytes free, ahead of the work."""
     folder = Path(folder).resolve()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -20,6 +21,58 @@ def isbi_folder():
     folder = Path(os.environ.get("ISBI_DATA", ROOT.parent / "shared/data/isbi"))
     if not all((folder / name).is_file() for name in (VOLUME, LABELS, TEST)):
         pytest.skip(f"no ISBI stacks in {folder}; ISBI_DATA names the folder, 'python datasets.py isbi' gets them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bowl_folder():
+    """Folder of 120 real nuclei images of the Data Science Bowl; without them the test is skipped."""
+    folder = Path(os.environ.get("NUCLEI_DATA", ROOT.parent / "shared/data/nuclei"))
+    if not folder.is_dir():
+        pytest.skip(f"no nuclei images in {folder}; NUCLEI_DATA names the folder")
+    return folder
+
+
+def write_png(path, pixels):
+    """Write an array (H, W[, C]) as PNG, uint8 or uint16."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+
+
+def write_nuclei(folder, name, image, labels=None):
+    """Write an image, and a mask for each number in `labels` (H, W), as the Data Science Bowl lays them out."""
+    write_png(folder / name / "images" / f"{name}.png", image)
+    for number in np.unique(labels[labels > 0]) if labels is not None else ():
+        write_png(folder / name / "masks" / f"nucleus{number}.png", (labels == number).astype(np.uint8) * 255)
+
+
+def draw_nuclei(shape, kind="fluorescence", seed=0):
+    """An image uint8 (H, W, 3) of a kind and its nuclei uint16 (H, W): discs on a grid, the first two touch."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices(shape)
+    labels = np.zeros(shape, np.uint16)
+    grid = [(cy, cx) for cy in range(10, shape[0], 20) for cx in range(9, shape[1], 22)]
+    middles = [(10, 9), (10, 20), *grid[2:]]
+    for number, (cy, cx) in enumerate(middles, 1):
+        labels[(y - cy) ** 2 + (x - cx) ** 2 <= 5.5**2] = number
+    ground, nucleus = {"fluorescence": ((8, 8, 8), (90, 90, 90)), "bright-field": ((210, 210, 210), (90, 90, 90)),
+                       "histology": ((220, 170, 210), (100, 50, 150))}[kind]
+    image = np.where(labels[..., None] > 0, nucleus, ground) + rng.normal(0, 3, (*shape, 1))
+    return np.clip(image, 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture
+def nuclei_folder(tmp_path):
+    """A folder like the Data Science Bowl's: 4 fluorescence, 2 histology, 2 bright-field images, one without masks."""
+    folder = tmp_path / "bowl"
+    sizes = {"fluorescence": [(64, 64), (80, 70), (50, 96), (64, 64)], "histology": [(64, 80)] * 2,
+             "bright-field": [(130, 140), (128, 128)]}
+    for kind, shapes in sizes.items():
+        for number, shape in enumerate(shapes):
+            write_nuclei(folder, f"{kind[:4]}{number}", *draw_nuclei(shape, kind, number))
+    write_nuclei(folder, "test0", draw_nuclei((45, 77), seed=9)[0])
+    (folder / ".DS_Store").write_bytes(b"\0")
+    (folder / "stage1_train_labels.csv").write_text("ImageId,EncodedPixels\n")
     return folder
 
 

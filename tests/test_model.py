@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from model import PRESETS, Muon, Network, build_unet, orthogonal
+from model import PRESETS, Muon, Network, Recipe, build_unet, compile_model, orthogonal
 
 
 @pytest.mark.parametrize(("name", "channels", "parameters"), [
@@ -56,6 +56,50 @@ def test_every_network_ends_in_a_sigmoid_without_a_relu_before_it():
         last = build_unet(recipe.network).layers[-1]
         assert (last.filters, last.kernel_size, last.activation.__name__) == (1, (1, 1), "sigmoid")
         assert last.compute_dtype == "float32"
+
+
+def test_nuclei_preset_is_the_published_recipe_layer_by_layer():
+    """The Data Science Bowl notebook's network, for 3 channels scaled from 0..255 inside the model."""
+    def pair(filters, rate):
+        convolution = ("Conv2D", filters, 3, 1, "same", "elu", "HeNormal")
+        return [convolution, ("Dropout", rate), convolution]
+
+    expected = [("InputLayer",), ("Rescaling", 1 / 255)]
+    for filters, rate in ((16, 0.1), (32, 0.1), (64, 0.2), (128, 0.2)):
+        expected += [*pair(filters, rate), ("MaxPooling2D", 2, 2)]
+    expected += pair(256, 0.3)
+    for filters, rate in ((128, 0.2), (64, 0.2), (32, 0.1), (16, 0.1)):
+        expected += [("Conv2DTranspose", filters, 2, 2, "same", "linear", "GlorotUniform"), ("Concatenate", -1),
+                     *pair(filters, rate)]
+    expected.append(("Conv2D", 1, 1, 1, "same", "sigmoid", "GlorotUniform"))  # of 1x1, padding says nothing
+
+    def described(layer):
+        kind = type(layer).__name__
+        if kind.startswith("Conv2D"):
+            padding = "same" if layer.kernel_size == (1, 1) else layer.padding
+            return (kind, layer.filters, layer.kernel_size[0], layer.strides[0], padding, layer.activation.__name__,
+                    type(layer.kernel_initializer).__name__)
+        values = {"Dropout": ["rate"], "Rescaling": ["scale"], "Concatenate": ["axis"]}.get(kind, [])
+        pooled = (layer.pool_size[0], layer.strides[0]) if kind == "MaxPooling2D" else ()
+        return (kind, *(getattr(layer, name) for name in values), *pooled)
+
+    model = build_unet(PRESETS["nuclei"].network, 3)
+    assert [described(layer) for layer in model.layers] == expected
+    assert model.count_params() == 1_941_105
+    assert all(layer.dtype_policy.compute_dtype == "float32" for layer in model.layers)
+    recipe = PRESETS["nuclei"]
+    assert (recipe.epochs, recipe.batch, recipe.optimizer, recipe.lr, recipe.warmup) == (20, 16, "adam", 1e-3, 0.0)
+
+
+def test_several_classes_end_in_a_softmax(rng):
+    model = build_unet(Network(2, 1, dropout=(0, 0), classes=3))
+    assert (model.layers[-1].filters, model.layers[-1].activation.__name__) == (3, "softmax")
+    compile_model(model, Recipe(Network(), epochs=1, steps=1))
+    images = rng.integers(0, 256, (2, 8, 8, 1)).astype(np.float32)
+    labels = rng.integers(0, 3, (2, 8, 8, 1)).astype(np.float32)
+    expected = -np.log(np.take_along_axis(model.predict_on_batch(images), labels.astype(int), axis=-1)).mean()
+    assert model.test_on_batch(images, labels) == pytest.approx(expected, rel=1e-4)
+    assert model.test_on_batch(images, labels, np.full((2, 8, 8), 2.0)) > 0
 
 
 def test_dropout_rates_must_fit_the_depth():

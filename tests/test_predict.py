@@ -55,6 +55,8 @@ def test_a_magnified_prediction_has_the_slices_size_and_place(shape):
         return 1 / (1 + np.exp(128.0 - x))
 
     class Model:
+        output_shape = (None, None, None, 1)
+
         def predict_on_batch(self, tiles):
             return bright(tiles.astype(np.float32))
 

@@ -1,6 +1,7 @@
 """Training: the feed, the schedule, stopping and going on, and what a run that cannot work says."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import train
 from augmentation import augment
 from feed import tiles, training_feed, varied
-from model import PRESETS, Network, Recipe
+from model import PRESETS, Network, Recipe, build_unet, compile_model
 from predict import judge, load_model, predict_slices, prepare_device
 from preprocessing import Tiling, preprocess
 from train import Keeper, recipe_of
@@ -247,3 +248,41 @@ def test_options_change_the_preset():
     assert len(recipe.network.dropout) == 4
     with pytest.raises(SystemExit):
         train.options().parse_args(["--epochs", "0"])
+
+
+def test_an_encoder_trains_for_a_step_and_predicts_from_disk(work, monkeypatch):
+    args = train.options().parse_args(["--encoder", "mobilenetv2", "--filters", "4", "--epochs", "1", "--steps", "1"])
+    _, recipe = recipe_of(args)
+    assert (recipe.network.encoder, recipe.network.depth, recipe.optimizer) == ("mobilenetv2", 5, "adam")
+    preprocess(work, Tiling(64, 16))
+    def compile_eagerly(model, recipe):
+        compile_model(model, recipe)
+        model.run_eagerly = True  # to trace so many layers takes half a minute, the step a second
+
+    monkeypatch.setattr(train, "compile_model", compile_eagerly)
+    trained, _ = train.train(work, replace(recipe, flips=1))
+    keras.utils.set_random_seed(0)  # as the run began
+    start = build_unet(recipe.network, 1).trainable_weights
+    assert len(start) == len(trained.trainable_weights)
+    moved = [not np.array_equal(a, b) for a, b in zip(start, trained.trainable_weights, strict=True)]
+    assert moved[0] and moved[-1]  # the encoder's first convolution, and the last one
+    model, config = load_model(work / "model.keras")
+    image = np.load(work / "patches" / "holdout-images.npy")[0]
+    probability = next(predict_slices(model, [image], config))
+    assert probability.shape == (64, 64)
+    assert 0 <= probability.min() <= probability.max() <= 1
+
+
+def test_encoder_options_that_do_not_fit_are_one_clear_line(work, monkeypatch):
+    for options, said in ((["--weights", "imagenet"], "name one with --encoder"),
+                          (["--encoder", "vgg16", "--depth", "3"], "--depth is not for encoders")):
+        with pytest.raises(UserError, match=said):
+            recipe_of(train.options().parse_args(options))
+
+    def offline(**_):
+        raise Exception("URL fetch failure on https://host/vgg16_notop.h5: None")
+
+    monkeypatch.setattr(keras.applications, "VGG16", offline)
+    _, recipe = recipe_of(train.options().parse_args(["--encoder", "vgg16", "--weights", "imagenet"]))
+    with pytest.raises(UserError, match="--weights none"):
+        train.train(work, recipe)

@@ -1,0 +1,89 @@
+"""Networks of `keras.applications` as the contracting path of a U-Net. Keras alone."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import keras
+from keras import layers, ops
+
+# those that halve the image evenly down to a 32nd; not Xception and Inception, whose unpadded convolutions take odd
+# pixels off, nor EfficientNet and MobileNetV3, which average over the whole tile: no stitching could be seamless
+ENCODERS = {"vgg16": "VGG16", "vgg19": "VGG19", "resnet50": "ResNet50", "resnet101": "ResNet101",
+            "resnet50v2": "ResNet50V2", "resnet101v2": "ResNet101V2", "densenet121": "DenseNet121",
+            "densenet169": "DenseNet169", "mobilenet": "MobileNet", "mobilenetv2": "MobileNetV2"}
+MODULES = {"resnet101": "resnet", "resnet50": "resnet", "resnet50v2": "resnet_v2", "resnet101v2": "resnet_v2",
+           "densenet121": "densenet", "densenet169": "densenet", "mobilenetv2": "mobilenet_v2"}  # else the same name
+WEIGHTS = ("none", "imagenet")
+HALVINGS = 5
+PROBE = 256  # side of the image by which a layer's stride is told, pixels
+
+
+def encode(image, name: str, weights: str = "none") -> list:
+    """Features of grey levels (batch, H, W, C) at strides 2^k: list of (batch, H / 2^k, W / 2^k, any), k = 0 .. 5.
+
+    C is 1, repeated to three channels, or 3. The application's own preprocessing is the first layer, so that grey
+    levels from 0 to 255 go in. Of each stride the last layer counts; at full resolution None where the encoder has no
+    convolution there. Raises ValueError for an unknown encoder or other channels, OSError where the weights cannot be
+    downloaded.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"encoder {name!r}, expected one of {', '.join(ENCODERS)}")
+    channels = image.shape[-1]
+    if channels not in (1, 3):
+        raise ValueError(f"an encoder takes images of 1 or 3 channels, not {channels}")
+    network = _application(name, weights)
+    features = keras.Model(network.input, list(last_of_each_stride(network).values()), name=f"encoder_{name}")
+    found = features(_preprocessing(image, name))
+    return [None if found[0].shape[-1] == 3 else found[0], *found[1:]]
+
+
+def last_of_each_stride(network: keras.Model) -> dict:
+    """Output tensor of the last layer at each stride 1, 2, 4 .. 32, told by what comes out of a square image.
+
+    Between an odd padding and the convolution that takes it off, sides are no divisors of the image's: not features.
+    Raises ValueError where a stride is missing.
+    """
+    outputs = [layer.output for layer in network.layers]
+    shapes = keras.Model(network.input, outputs).compute_output_shape((1, PROBE, PROBE, 3))
+    last = {}
+    for output, shape in zip(outputs, shapes, strict=True):
+        if len(shape) == 4 and shape[1] and PROBE % shape[1] == 0:
+            last[PROBE // shape[1]] = output
+    missing = [2**k for k in range(HALVINGS + 1) if 2**k not in last]
+    if missing:
+        raise ValueError(f"{network.name} has no features at stride {', '.join(map(str, missing))}")
+    return {2**k: last[2**k] for k in range(HALVINGS + 1)}
+
+
+def _application(name: str, weights: str) -> keras.Model:
+    build = getattr(keras.applications, ENCODERS[name])
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*input_shape. is undefined")  # weights are for any size
+            return build(include_top=False, weights=None if weights == "none" else weights, input_shape=(None, None, 3))
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        if weights == "none":
+            raise
+        file = re.search(r"[\w.-]+\.h5", str(error))
+        raise OSError(f"the {weights} weights of {name} cannot be downloaded; train with --weights none, or put "
+                      f"{file[0] if file else 'their file'} into ~/.keras/models") from error
+
+
+def _preprocessing(image, name: str):
+    """(batch, H, W, C) -> (batch, H, W, 3): the application's own arithmetic as a fixed 1x1 convolution.
+
+    It is one matrix and one offset for each pixel (channels in another order, scale, mean), found by what it makes of
+    black, red, green and blue; gray goes into all three.
+    """
+    module = getattr(keras.applications, MODULES.get(name, name))
+    colours = ops.concatenate([ops.zeros((1, 3)), 255 * ops.eye(3)])
+    found = ops.convert_to_numpy(module.preprocess_input(ops.reshape(colours, (1, 1, 4, 3))))[0, 0]
+    kernel = (found[1:] - found[0]) / 255
+    if image.shape[-1] == 1:
+        kernel = kernel.sum(axis=0, keepdims=True)
+    layer = layers.Conv2D(3, 1, dtype="float32", trainable=False, name="preprocessing")
+    output = layer(image)
+    layer.set_weights([kernel[None, None], found[0]])
+    return output

@@ -1,0 +1,108 @@
+"""From the probability of nucleus to nuclei with a number each: touching ones come apart; Kaggle's run-length lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from scipy import ndimage
+from skimage.morphology import h_maxima
+from skimage.segmentation import watershed
+
+SMALLEST = 16  # pixels of the smallest object kept; the smallest nuclei drawn in the Data Science Bowl have about 20
+DENT = 1.0  # pixels; true masks, blurred, with gaps in their borders: AP@.5 .98 with it, .95 without (12 images)
+
+
+def split_nuclei(probability: np.ndarray, threshold: float = 0.5, seed: float = 0.7, smallest: int = SMALLEST,
+                 dent: float | None = DENT) -> np.ndarray:
+    """Number the nuclei of a probability float32 (H, W): int32 (H, W), 1, 2, ...; 0 = background.
+
+    Nuclei are where the probability is > `threshold`. Each 4-connected piece where it is > `seed` grows into one of
+    them, by a watershed on the falling probability, so that nuclei come apart along the valley between them. A nucleus
+    that nowhere exceeds `seed` is one by itself. Holes are filled, and objects under `smallest` pixels dropped.
+
+    Parameters
+    ----------
+    dent : split by shape, too, where no valley shows: seeds are the tops of the distance to the background that stand
+        `dent` pixels above the saddle between them; None leaves shapes as they are
+    Raises ValueError where the probability has other than two axes.
+    """
+    if probability.ndim != 2:
+        raise ValueError(f"the probability is {probability.shape}, expected one (height, width)")
+    nuclei = probability > threshold
+    regions, _ = ndimage.label(nuclei)
+    # a pixel or two above the threshold by noise is no seed, yet the top of a small and faint nucleus may be as small
+    seeds, count = ndimage.label(nuclei & (probability > max(seed, threshold)))
+    sizes = np.bincount(seeds.ravel(), minlength=count + 1)
+    seeds[(sizes < max(1, smallest // 4))[seeds]] = 0
+    if dent is not None:
+        holes, _ = ndimage.label(seeds == 0)  # a dark spot inside a nucleus must not look like its outline
+        seeds = _tops((seeds > 0) | (np.bincount(holes.ravel()) < 2 * smallest)[holes], dent)
+    seeds[~nuclei] = 0
+    unseeded = ~np.isin(regions, np.unique(regions[seeds > 0])) & nuclei
+    seeds[unseeded] = regions[unseeded] + seeds.max()
+    labels = watershed(-probability, seeds, mask=nuclei, connectivity=1)
+    return _whole(labels, smallest)
+
+
+def _tops(binary: np.ndarray, dent: float) -> np.ndarray:
+    """Seeds int32 (H, W): of each piece of bool (H, W) the places farthest inside, `dent` pixels above saddles."""
+    distance = ndimage.distance_transform_edt(np.pad(binary, 1))[1:-1, 1:-1]  # beyond the image is background, too
+    smooth = np.where(binary, ndimage.gaussian_filter(distance, 1.0), 0)  # a wavy outline has many small tops
+    tops = h_maxima(smooth, dent) > 0
+    pieces, count = ndimage.label(binary)
+    low = ~np.isin(np.arange(count + 1), pieces[tops])  # less than `dent` high: a piece of one nucleus
+    return ndimage.label(tops | (binary & low[pieces]), np.ones((3, 3)))[0]
+
+
+def _whole(labels: np.ndarray, smallest: int) -> np.ndarray:
+    """Fill each object's holes, drop those under `smallest` pixels, number the others 1, 2, ...; int32 (H, W)."""
+    out = np.zeros(labels.shape, np.int32)
+    number = 0
+    for value, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is None:
+            continue
+        filled = ndimage.binary_fill_holes(labels[box] == value)
+        filled &= (labels[box] == value) | (labels[box] == 0)  # another nucleus inside a ring stays itself
+        if np.count_nonzero(filled) >= smallest:
+            number += 1
+            out[box][filled & (out[box] == 0)] = number
+    return out
+
+
+# ------------------------------------------------------------------------------------------ run-length lines
+
+
+def run_lengths(labels: np.ndarray) -> Iterator[str]:
+    """Yield Kaggle's run-length line of each nucleus of integer (H, W), by rising number; 0 = background.
+
+    'start length start length ...': pixels are numbered from 1, down each column first, then from left to right.
+    """
+    columns = np.asarray(labels).ravel(order="F").astype(np.int64)
+    edges = np.flatnonzero(np.diff(columns, prepend=0, append=0) != 0)  # starts of runs, and the last one's end
+    starts, ends = edges[:-1], edges[1:]
+    values = columns[starts] if starts.size else starts
+    for value in np.unique(values[values != 0]):
+        mine = values == value
+        yield " ".join(f"{start + 1} {end - start}" for start, end in zip(starts[mine], ends[mine], strict=True))
+
+
+def from_run_lengths(lines: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
+    """Instance map int32 of `shape` (H, W) from Kaggle's run-length lines, numbered 1, 2, ... in their order.
+
+    Raises ValueError for a line that is no pairs of whole numbers, for runs beyond the image, and for a pixel that two
+    lines claim.
+    """
+    flat = np.zeros(shape[0] * shape[1], np.int32)
+    for number, line in enumerate(lines, 1):
+        numbers = line.split()
+        if len(numbers) % 2 or not all(part.isdecimal() for part in numbers):
+            raise ValueError(f"line {number} is no list of starts and lengths: {line[:60]!r}")
+        for start, length in zip(map(int, numbers[::2]), map(int, numbers[1::2]), strict=True):
+            if start < 1 or start - 1 + length > flat.size:
+                raise ValueError(f"line {number}: {length} pixels from {start} leave an image of {shape}")
+            run = flat[start - 1:start - 1 + length]
+            if run.any():
+                raise ValueError(f"line {number}: pixels from {start} belong to nucleus {run.max()} already")
+            run[:] = number
+    return flat.reshape(shape, order="F")
