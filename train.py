@@ -298,7 +298,8 @@ def main() -> None:
         print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
               f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
               f"Dice {at['membrane_dice']:.3f}")
-    print(f"pictures: {', '.join(map(str, pictures))}\n"
+    print(f"pictures: {', '.join(map(str, pictures))}; 'python report.py --work {args.work} --out {args.out}' puts "
+          f"everything about this run into {args.work / 'report.html'}\n"
           f"{args.out}: probability of cell, {len(test_images)} slices")
 
 
