@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -55,11 +56,22 @@ def execute(work: Path, data: Path | None, out: Path, notebook: Path = NOTEBOOK)
         raise UserError(f"{notebook.name} stopped at a cell: {error.ename}: {error.evalue}") from None
     except DeadKernelError:
         raise UserError(f"{notebook.name}: its process was ended from outside, mostly for want of memory") from None
+    _tidy(node)
+    return node
+
+
+def _tidy(node: nbformat.NotebookNode) -> None:
+    """Leave out what is no result, and give each picture the text above it for readers who do not see it."""
+    told = ""
     for cell in node.cells:
         cell.metadata.pop("execution", None)  # times of day: they differ from run to run
-        if cell.cell_type == "code":  # TensorFlow's greetings are no result
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    return node
+        if cell.cell_type == "markdown":
+            told = re.sub("[#*`]", "", cell.source).strip().splitlines()[0].split(". ")[0]
+            continue
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]  # TensorFlow's greetings
+        for output in cell.outputs:
+            if "image/jpeg" in output.get("data", {}):
+                output.metadata["image/jpeg"] = {"alt": told}
 
 
 def page(node: nbformat.NotebookNode, title: str) -> str:

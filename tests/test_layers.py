@@ -17,9 +17,17 @@ ORDER = {  # what each module may import of the project
     "feed": {"model"},
     "predict": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "pictures"},
     "train": {"utils", "stacks", "datasets", "metrics", "preprocessing", "model", "feed", "pictures", "predict"},
+    "lastrun": {"utils", "stacks", "datasets"},
+    "mistakes": {"metrics", "pictures"},
+    "methods": {"lastrun", "metrics"},
+    "show_data": {"utils", "pictures", "augmentation", "preprocessing"},
+    "show_network": {"model", "pictures"},
+    "show_results": {"utils", "pictures", "metrics", "mistakes", "lastrun"},
+    "figures": {"utils", "pictures", "lastrun", "model", "show_data", "show_network", "show_results"},
+    "report": {"utils", "lastrun"},
 }
 HEAVY = {"tensorflow", "keras"}
-MAY_BE_HEAVY = {"model": {"keras"}, "feed": HEAVY, "predict": HEAVY, "train": HEAVY}
+MAY_BE_HEAVY = {"model": {"keras"}, "feed": HEAVY, "predict": HEAVY, "train": HEAVY, "show_network": {"keras"}}
 
 
 def imports(tree):
