@@ -70,6 +70,9 @@ def last_run(work: Path | None = None, data: Path | None = None, out: Path | Non
     manifest = read_json(work / "augmented" / "manifest.json", STEPS)
     geometry = read_json(work / "patches" / "geometry.json", STEPS)
     config = read_json(work / "config.json", STEPS)
+    if manifest["split"] != config["split"]:
+        raise UserError(f"{work / 'model.keras'} was trained on another split than {work / 'augmented'} has now; "
+                        f"{STEPS}")
     data = Path(data or os.environ.get("DATA") or manifest["data"])
     labelled = sum(not sample["operations"] for sample in manifest["samples"])  # they come first
     images = open_stack(work / "augmented" / "images.tif", manifest["shape"])[:labelled]

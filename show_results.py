@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
+from scipy import ndimage
 
 from lastrun import LastRun
 from metrics import components, segments, v_rand
@@ -44,7 +45,7 @@ NOT_PREDICTED = ("The test stack or its prediction is not there, or they are not
 LEGEND = [Patch(color=MISSED, label="missed membrane, two cells merge"),
           Patch(color=INVENTED, label="invented membrane, a cell is split"),
           Patch(color=YELLOW, label="drawn beside the true border, harmless")]
-SIDE = 128  # of the worst tiles, pixels
+SIDE = 128  # of the worst tiles at most, pixels; of small slices half the side
 
 
 def show_curves(run: LastRun) -> Figure:
@@ -107,7 +108,7 @@ def worst_tiles(run: LastRun, count: int = 4) -> list[tuple[float, int, tuple[in
     """The held-out tiles with the lowest V_rand, worst first: (V_rand, which held-out slice, corner (y, x), side)."""
     found = []
     shape = run.images.shape[1:3]
-    side = min(SIDE, *shape)
+    side = max(1, min(SIDE, *(full // 2 for full in shape)))
     tiles = OverlapTile(shape, side)
     for place, (number, probability) in enumerate(zip(run.holdout, run.judged, strict=True)):
         truth, cells = components(run.labels[number] > 0), segments(probability > run.threshold)
@@ -142,13 +143,32 @@ def show_worst_tiles(run: LastRun) -> Figure:
     return figure
 
 
-def random_colours(count: int, seed: int = 0) -> np.ndarray:
-    """Float (count + 1, 3): black for 0 and for each cell a random shade of Okabe and Ito's colours."""
+def random_colours(cells: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Float (count + 1, 3): black for 0 and for each cell of a label map (H, W) a random colour unlike its neighbours'.
+
+    Okabe and Ito's colours in random lightness; a hue stands twice side by side only where all seven are around it.
+    """
     rng = np.random.default_rng(seed)
     hues = np.array([to_rgb(hue) for hue in (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE)])
-    shades = hues[rng.integers(len(hues), size=count)]
-    light = rng.uniform(0, 0.6, (count, 1))  # lightness differs too: neighbours of one hue stay apart
-    return np.vstack([np.zeros(3), shades + (1 - shades) * light])
+    chosen = np.full(cells.max() + 1, -1)
+    for number, others in enumerate(_neighbours(cells)):
+        free = np.setdiff1d(np.arange(len(hues)), chosen[others])
+        chosen[number] = rng.choice(free if free.size else len(hues))
+    light = rng.uniform(0, 0.5, (len(chosen), 1))
+    colours = hues[chosen] + (1 - hues[chosen]) * light
+    colours[0] = 0
+    return colours
+
+
+def _neighbours(cells: np.ndarray) -> list[list[int]]:
+    """For each number of a label map (H, W) the cells next to it, across a border of any width; none for 0."""
+    around: list[set[int]] = [set() for _ in range(cells.max() + 1)]
+    nearest = cells[tuple(ndimage.distance_transform_edt(cells == 0, return_distances=False, return_indices=True))]
+    for one, other in ((nearest[1:], nearest[:-1]), (nearest[:, 1:], nearest[:, :-1])):
+        for pair in np.unique(np.stack([one, other])[:, one != other], axis=1).T.tolist():
+            around[pair[0]].add(pair[1])
+            around[pair[1]].add(pair[0])
+    return [sorted(others) for others in around]
 
 
 def matched_colours(cells: np.ndarray, truth: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -167,7 +187,7 @@ def show_instances(run: LastRun) -> Figure:
         return message(NOT_JUDGED)
     number, image, label, probability, _ = max(_judged(run), key=lambda one: one[4].merges + one[4].splits)
     truth, cells = components(label > 0), segments(probability > run.threshold)
-    colours = random_colours(truth.max())
+    colours = random_colours(truth)
     figure, axes = panels(1, 3, "Instances in random colours: each predicted cell has the colour of the true cell that "
                           "it covers most of. Where one colour fills two true cells, they merged; where a black line "
                           "runs through one colour, a cell was split.", size=3.6)
@@ -200,10 +220,10 @@ def animate_prediction(run: LastRun, path: Path, most: int = 10, side: int = 256
         window = (slice(0, side), slice(0, side))
         cells = segments(probability > run.threshold)
         figure, axes = panels(1, 3, "Prediction slice by slice: the image, the network's probability of cell, and the "
-                              "cells that follow from it.", size=2.6)
+                              "cells that follow from it, in colours drawn anew for each slice.", size=2.6)
         grey = show(axes[0, 0], image[window], f"test slice {number}")
         drawn = show(axes[0, 1], probability[window], "probability of cell")
-        show(axes[0, 2], random_colours(cells.max())[cells][window], "cells")
+        show(axes[0, 2], random_colours(cells)[cells][window], "cells")
         colour_bar(figure, grey, axes[0, :1], "grey level")
         colour_bar(figure, drawn, axes[0, 1:2], "probability of cell")
         buffer = BytesIO()

@@ -1,5 +1,6 @@
 """The notebook runs top to bottom on what a run left; its report is one file that a browser opens without an error."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -109,6 +110,17 @@ def test_the_environment_names_the_run(tiny_run, monkeypatch):
     monkeypatch.setenv("WORK", str(tiny_run / "demo"))
     with pytest.raises(UserError, match="run 'make'"):
         last_run()
+
+
+def test_another_augmentation_than_the_model_was_trained_on_is_refused(tiny_run, tmp_path):
+    for name in ("augmented/manifest.json", "patches/geometry.json", "config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(tiny_run / "results" / name, tmp_path / name)
+    manifest = json.loads((tmp_path / "augmented/manifest.json").read_text())
+    manifest["split"]["holdout"] = [0]
+    (tmp_path / "augmented/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="another split"):
+        last_run(tmp_path)
 
 
 def test_a_paper_gets_the_right_citations(tiny_run):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.colors import rgb_to_hsv
 from matplotlib.text import Text
 
 import show_data
@@ -117,7 +118,15 @@ def test_what_is_not_there_is_said(judged_run):
 
 def test_cells_take_the_colour_of_the_true_cell_they_cover():
     truth = np.array([[1, 1, 1, 0, 2, 2]])
-    colours = show_results.random_colours(2)
+    colours = show_results.random_colours(truth)
     np.testing.assert_array_equal(colours[0], 0)
     found = show_results.matched_colours(np.array([[1, 1, 0, 2, 2, 2]]), truth, colours)
     np.testing.assert_array_equal(found[0], colours[[1, 1, 0, 2, 2, 2]])
+
+
+def test_neighbours_have_other_hues():
+    cells = np.kron(np.arange(1, 26).reshape(5, 5), np.ones((4, 4), int))
+    cells[3::4], cells[:, 3::4] = 0, 0
+    hues = rgb_to_hsv(show_results.random_colours(cells)[1:])[:, 0].reshape(5, 5)
+    assert (abs(np.diff(hues, axis=0)) > 0.02).all()
+    assert (abs(np.diff(hues, axis=1)) > 0.02).all()
