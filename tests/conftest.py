@@ -65,7 +65,7 @@ def script(tmp_path):
     """Run one of the project's scripts as a user does; gives its exit status and what it printed."""
     def call(name, *arguments):
         return subprocess.run([sys.executable, str(ROOT / name), *map(str, arguments)], cwd=tmp_path,
-                              capture_output=True, text=True, timeout=120)
+                              capture_output=True, text=True, timeout=300)
     return call
 
 

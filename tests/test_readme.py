@@ -116,7 +116,7 @@ def test_the_trial_run_runs(script, tiny_folder, tmp_path):
         assert python == "python"
         done = script(name, *arguments)
         assert done.returncode == 0, f"{name} {arguments}: {done.stderr[-2000:]}"
-    for name in ("prediction.tif", "again.tif", "cells.tif", "scores.json", "report.html", "holdout.png"):
+    for name in ("prediction.tif", "again.tif", "cells.tif", "scores.json", "holdout.png"):
         assert (tmp_path / "trial" / name).is_file(), name
 
 
