@@ -1,5 +1,7 @@
 # make               install, then the whole pipeline: data -> prediction.tif
 # make test          install, then all tests
+# make report        the last run on one page, results/report.html: settings, scores, pictures, a methods paragraph
+# make images        the README's pictures, drawn anew from a run on the demo stack in results/demo
 # make bench         augmentation against the original's way, timed in one run
 # DATA=folder of the three TIFF stacks, WORK=folder for all that a run makes, OUT=the predicted stack; or
 # DATA=folder of nuclei images (<id>/images/<id>.png, <id>/masks/*.png), OUT=folder of the predicted images
@@ -23,7 +25,7 @@ NUCLEI := $(wildcard $(subst $() ,\ ,$(DATA))/*/masks)
 DEMO := $(filter data/demo,$(subst $() ,-,$(DATA)))
 WHAT := $(DATA), $(if $(DEMO),the demo stack (synthetic; put your three TIFFs into data/ for your own),your $(if $(NUCLEI),nuclei images,stacks))
 
-.PHONY: all test bench clean
+.PHONY: all test report images bench clean
 
 all: $(VENV)/installed
 	$(if $(DEMO),@test -f data/demo/made || { $(PY) datasets.py demo --data data/demo && touch data/demo/made; })
@@ -52,6 +54,14 @@ $(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt
 test: $(VENV)/installed-tests
 	$(VENV)/bin/ruff check .
 	$(PY) -m pytest -q --durations=10
+
+report: $(VENV)/installed
+	$(PY) report.py --work "$(WORK)" --out "$(OUT)"
+
+images: $(VENV)/installed
+	test -f results/demo/metrics.json || \
+	  $(MAKE) all DATA=data/demo WORK=results/demo OUT=results/demo/prediction.tif PRESET=fast
+	$(PY) figures.py --work results/demo --out results/demo/prediction.tif --images images
 
 bench: $(VENV)/installed
 	$(PY) tests/bench.py $(if $(DEMO),,--data "$(DATA)")

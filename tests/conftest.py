@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from demo import make_demo
 from stacks import LABELS, TEST, VOLUME
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,5 +118,19 @@ def script(tmp_path):
     """Run one of the project's scripts as a user does; gives its exit status and what it printed."""
     def call(name, *arguments):
         return subprocess.run([sys.executable, str(ROOT / name), *map(str, arguments)], cwd=tmp_path,
-                              capture_output=True, text=True, timeout=120)
+                              capture_output=True, text=True, timeout=300)
     return call
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """Folder of a finished run on a small demo stack: demo/, results/, prediction.tif."""
+    folder = tmp_path_factory.mktemp("run")
+    make_demo(folder / "demo", slices=6, test_slices=2, size=128)
+    for command in (("augmentation.py", "--data", "demo", "--copies", "2", "--workers", "2"),
+                    ("preprocessing.py", "--tile", "64", "--margin", "8", "--weights", "border"),
+                    ("train.py", "--epochs", "3", "--steps", "12", "--batch", "2", "--filters", "8", "--depth", "2",
+                     "--lr", "3e-3")):
+        subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], cwd=folder, check=True,
+                       capture_output=True, timeout=120)
+    return folder

@@ -23,10 +23,18 @@ ORDER = {  # what each module may import of the project
                 "pictures", "classes"},
     "train": {"utils", "stacks", "datasets", "matching", "metrics", "preprocessing", "model", "feed", "keeper",
               "nuclei", "nuclei_prediction", "pictures", "predict", "classes", "encoders"},
+    "lastrun": {"utils", "stacks", "datasets"},
+    "mistakes": {"metrics", "pictures"},
+    "methods": {"lastrun", "metrics"},
+    "show_data": {"utils", "pictures", "augmentation", "preprocessing"},
+    "show_network": {"model", "pictures"},
+    "show_results": {"utils", "pictures", "metrics", "mistakes", "lastrun"},
+    "figures": {"utils", "pictures", "lastrun", "model", "show_data", "show_network", "show_results"},
+    "report": {"utils", "lastrun"},
 }
 HEAVY = {"tensorflow", "keras"}
 MAY_BE_HEAVY = {"encoders": {"keras"}, "model": {"keras"}, "keeper": {"keras"}, "feed": HEAVY, "predict": HEAVY,
-                "train": HEAVY}
+                "train": HEAVY, "show_network": {"keras"}}
 
 
 def imports(tree):

@@ -1,0 +1,145 @@
+"""A run in words: its settings, its scores slice by slice, and the paragraph for a paper's methods; all Markdown."""
+
+from __future__ import annotations
+
+from lastrun import LastRun
+from metrics import NAMES
+
+ISBI_VOLUME = "bcc7ffcecedefe29ba5343c6eddbc8b7b55e5613cb5315dc99e8dff40d7da8c2"  # SHA-256 of its train-volume.tif
+OPTIMIZERS = {"adam": "Adam", "sgd": "stochastic gradient descent with momentum 0.99",
+              "muon": "Muon (Jordan et al. 2024) for convolution kernels and Adam for all other weights"}
+TITLES = {"V_rand": "V_rand", "V_rand_split": "split", "V_rand_merge": "merge", "V_info": "V_info",
+          "V_info_split": "split", "V_info_merge": "merge", "warping_error": "warping error",
+          "pixel_error": "pixel error", "membrane_iou": "IoU", "membrane_dice": "Dice", "accuracy": "accuracy"}
+REFERENCES = {
+    "U-Net": "O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation. "
+             "MICCAI 2015. doi 10.1007/978-3-319-24574-4_28",
+    "scores": "I. Arganda-Carreras, S. C. Turaga, D. R. Berger, et al.: Crowdsourcing the creation of image "
+              "segmentation algorithms for connectomics. Frontiers in Neuroanatomy 9, 142, 2015. doi "
+              "10.3389/fnana.2015.00142",
+    "stack": "A. Cardona, S. Saalfeld, S. Preibisch, et al.: An Integrated Micro- and Macroarchitectural Analysis of "
+             "the Drosophila Brain by Computer-Assisted Serial Section Electron Microscopy. PLoS Biology 8(10), "
+             "e1000502, 2010. doi 10.1371/journal.pbio.1000502",
+}
+
+
+def data_in_words(run: LastRun) -> str:
+    """What the run was trained on, with what has to be said or cited."""
+    slices, height, width = run.images.shape[:3]
+    size = f"{slices} labelled slices of {height} x {width} pixels"
+    if run.data_hash == ISBI_VOLUME:
+        return (f"the ISBI 2012 stack, {size}: serial section transmission electron microscopy of the Drosophila first "
+                "instar larva ventral nerve cord (Cardona et al. 2010; Arganda-Carreras et al. 2015)")
+    if run.is_demo:
+        return f"a synthetic demo stack, {size}; it is made by a program and shows no real tissue"
+    return f"our own stack, {size} (SHA-256 of the images: {run.data_hash[:16]})"
+
+
+def network_in_words(run: LastRun) -> str:
+    """The network's shape: filters, levels, resolution, parameters."""
+    network = run.config["network"]
+    filters, depth = network["filters"], network["depth"]
+    half = " at half the image's resolution, with a light block at full resolution" if network.get("half") else ""
+    return (f"a U-Net with {filters} to {filters * 2**depth} filters and {depth} poolings{half}, "
+            f"{run.config['parameters']:,} parameters")
+
+
+def ranges(numbers: list[int]) -> str:
+    """Slice numbers as 0-24, 27."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts) or "none"
+
+
+def _table(rows: list[tuple]) -> str:
+    head, *body = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
+def settings(run: LastRun) -> str:
+    """All that the run was made with: data, split, options, seeds, machine, versions; a Markdown table."""
+    recipe, config, tiles = run.config["recipe"], run.config, run.geometry
+    optimizer = OPTIMIZERS.get(recipe["optimizer"], recipe["optimizer"])
+    drawn = run.manifest["options"]
+    return _table([
+        ("setting", "value"),
+        ("data", data_in_words(run)),
+        ("slices that trained", ranges(config["split"]["train"])),
+        ("slices that judged, and never trained", ranges(run.holdout)),
+        ("augmented copies of each slice", f"{run.manifest['copies']}, seed {run.manifest['seed']}"),
+        ("drawn for each copy", "; ".join(f"{name.replace('_', ' ')} {_plain(value)}"
+                                          for name, value in drawn.items())),
+        ("tiles", f"{tiles['tile']} pixels with margins of {tiles['margin']}; {tiles['counts']['train']} to train on"),
+        ("weights of the loss", tiles["weights"]),
+        ("network", f"{network_in_words(run)} (preset {config.get('preset', 'of its own')})"),
+        ("schedule", f"{recipe['epochs']} epochs of {recipe['steps']} steps, {recipe['batch']} tiles a step; "
+                     f"{optimizer}, learning rate at most {recipe['lr']:g}"),
+        ("seed of the training", recipe["seed"]),
+        ("machine", f"{config.get('device', 'unknown')} ({recipe['precision']})"),
+        ("time to train", f"{config['seconds']:.0f} s" if "seconds" in config else "unknown"),
+        ("threshold", f"{run.threshold:g}" + (", chosen on training slices" if "threshold" in config else "")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in config["versions"].items())),
+    ])
+
+
+def _plain(value: object) -> str:
+    return " to ".join(f"{end:g}" for end in value) if isinstance(value, list | tuple) else f"{value:g}"
+
+
+def scores(run: LastRun) -> str:
+    """The hold-out's scores, of the stack and of each slice; Markdown tables."""
+    if run.scores is None:
+        return "No slice was held out of this run, or it was stopped before it was judged: there are no scores."
+    head = ("", "threshold", *(TITLES[name] for name in NAMES))
+
+    def row(title: str, at: dict) -> tuple:
+        threshold = "varies" if at["threshold"] is None else f"{at['threshold']:g}"
+        return (title, threshold, *(f"{at[name]:.4f}" for name in NAMES))
+
+    chosen = run.scores["chosen"] or run.scores["best"]["V_rand"]
+    stack = [row(f"best {name}", at) for name, at in run.scores["best"].items()]
+    stack += [row("chosen threshold", run.scores["chosen"])] if run.scores["chosen"] else []
+    slices = [row(f"slice {at['slice']}", at) for at in chosen["per_slice"]]
+    return (f"**All held-out slices.** *best*: one threshold for the stack, picked on these very slices, as the ISBI "
+            f"challenge reported it; *chosen*: {chosen.get('how', 'as best')}.\n\n{_table([head, *stack])}\n\n"
+            f"**Slice by slice**, at the {'chosen' if run.scores['chosen'] else 'best'} threshold.\n\n"
+            f"{_table([head, *slices])}")
+
+
+def paragraph(run: LastRun) -> str:
+    """The methods of a paper: what was done to get the prediction, how good it is, and whom to cite; Markdown."""
+    recipe, split = run.config["recipe"], run.config["split"]
+    weighted = {"none": "binary cross-entropy", "balance": "binary cross-entropy with balanced classes",
+                "border": "binary cross-entropy weighted for narrow borders (Ronneberger et al. 2015)"}
+    judged = f"slices {ranges(run.holdout)} (numbered from 0) were held out beforehand and never trained" \
+        if run.holdout else "no slice was held out"
+    stop = f", stopped early with a patience of {recipe['patience']} epochs" if recipe.get("patience") else ""
+    flips = recipe.get("flips", 1)
+    optimizer = OPTIMIZERS.get(recipe["optimizer"], recipe["optimizer"])
+    turned = f", as the mean over {flips} of the square's symmetries," if flips > 1 else ""
+    versions = run.config["versions"]
+    text = (
+        f"Membranes were segmented with {network_in_words(run)} (Ronneberger et al. 2015), trained on "
+        f"{data_in_words(run)}. Of these, {judged}. Each of the {len(split['train'])} training slices was augmented "
+        f"{run.manifest['copies']} times by flips, rotation, magnification, elastic deformation, cropping with "
+        f"symmetric padding, noise and brightness, brought to one mean and standard deviation, and cut into tiles of "
+        f"{run.geometry['tile']} pixels. The network was trained for {int(run.history[-1]['step'])} steps of "
+        f"{recipe['batch']} tiles{stop} on {weighted.get(run.geometry['weights'], 'a weighted cross-entropy')} with "
+        f"{optimizer} (learning rate {recipe['lr']:g}, linear warm-up, then cosine decay to zero; seed "
+        f"{recipe['seed']}). Slices were predicted{turned} in overlapping tiles and stitched. The software was Keras "
+        f"{versions['keras']} on TensorFlow {versions['tensorflow']}, Python {versions['python']}; the machine: "
+        f"{run.config.get('device', 'unknown')}.")
+    if run.scores:
+        best = run.scores["best"]
+        text += (f" On the held-out slices it reached V_rand {best['V_rand']['V_rand']:.4f}, V_info "
+                 f"{best['V_info']['V_info']:.4f} and pixel error {best['pixel_error']['pixel_error']:.4f}, each at "
+                 "its best threshold and after border thinning (Arganda-Carreras et al. 2015)")
+        at = run.scores["chosen"]
+        text += (f", and V_rand {at['V_rand']:.4f}, V_info {at['V_info']:.4f} at the threshold {run.threshold:g}, "
+                 "chosen without these slices." if at else ".")
+    cited = ["U-Net", "scores", *(["stack"] if run.data_hash == ISBI_VOLUME else [])]
+    return text + "\n\n" + "\n".join(f"- {REFERENCES[name]}" for name in cited)

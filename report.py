@@ -1,0 +1,103 @@
+"""The report of a run: the notebook executed on it, code hidden, as one HTML file that needs nothing else.
+
+    python report.py                    results/ -> results/report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert import HTMLExporter
+
+from lastrun import last_run
+from utils import UserError, atomic_path, run
+
+NOTEBOOK = Path(__file__).resolve().with_name("jupyter.ipynb")
+SECONDS = 600  # that a cell may take
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title><style>
+body {{ font: 16px/1.5 sans-serif; color: #222; max-width: 1240px; margin: 2em auto; padding: 0 1.5em; }}
+p, li {{ max-width: 50em; }}
+img {{ max-width: 100%; }}
+table {{ border-collapse: collapse; font-size: 14px; margin: 1em 0; }}
+th, td {{ border-bottom: 1px solid #ccc; padding: .25em .7em; text-align: left; vertical-align: top; }}
+a.anchor-link, .prompt {{ display: none; }}
+pre {{ white-space: pre-wrap; }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def execute(work: Path, data: Path | None, out: Path, notebook: Path = NOTEBOOK) -> nbformat.NotebookNode:
+    """Execute the notebook on the run in `work` and return it with its outputs, without what went to stderr.
+
+    Raises UserError where a cell fails.
+    """
+    node = nbformat.read(notebook, as_version=4)
+    chosen = {"WORK": str(work.resolve()), "OUT": str(out.resolve()), **({"DATA": str(data.resolve())} if data else {})}
+    environment = {name: value for name, value in os.environ.items() if name not in ("WORK", "OUT", "DATA")} | chosen
+    # this very Python, whatever kernels the user has installed under the same name
+    kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    client = NotebookClient(node, kernel, timeout=SECONDS, resources={"metadata": {"path": str(notebook.parent)}})
+    try:
+        client.execute(env=environment, stderr=subprocess.DEVNULL)  # where TensorFlow greets
+    except CellExecutionError as error:
+        raise UserError(f"{notebook.name} stopped at a cell: {error.ename}: {error.evalue}") from None
+    except DeadKernelError:
+        raise UserError(f"{notebook.name}: its process was ended from outside, mostly for want of memory") from None
+    _tidy(node)
+    return node
+
+
+def _tidy(node: nbformat.NotebookNode) -> None:
+    """Leave out what is no result, and give each picture the text above it for readers who do not see it."""
+    told = ""
+    for cell in node.cells:
+        cell.metadata.pop("execution", None)  # times of day: they differ from run to run
+        if cell.cell_type == "markdown":
+            told = re.sub("[#*`]", "", cell.source).strip().splitlines()[0].split(". ")[0]
+            continue
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]  # TensorFlow's greetings
+        for output in cell.outputs:
+            if "image/jpeg" in output.get("data", {}):
+                output.metadata["image/jpeg"] = {"alt": told}
+
+
+def page(node: nbformat.NotebookNode, title: str) -> str:
+    """An executed notebook as one HTML page: text, tables and pictures without the code, no scripts, no links out."""
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(node)
+    return PAGE.format(title=title, body=body)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("results"), help="folder of the run")
+    parser.add_argument("--data", type=Path, help="folder of the test stack (without it the run's)")
+    parser.add_argument("--out", type=Path, default=Path("prediction.tif"), help="the predicted test stack")
+    parser.add_argument("--notebook", type=Path, metavar="FILE", help="write the executed notebook, too")
+    args = parser.parse_args()
+    last_run(args.work, args.data, args.out)  # a run that is not there is one line, not a notebook's traceback
+    node = execute(args.work, args.data, args.out)
+    with atomic_path(args.work / "report.html") as temporary:
+        temporary.write_text(page(node, f"Report of {args.work.resolve().name}"), encoding="utf-8")
+    if args.notebook:
+        with atomic_path(args.notebook) as temporary:
+            nbformat.write(node, temporary)
+    print(f"{args.work / 'report.html'}: settings, scores, pictures and a methods paragraph of this run, in one file")
+
+
+if __name__ == "__main__":
+    run(main)
