@@ -83,16 +83,19 @@ class Recipe:
     intensity: float = 0.0  # strength of random gamma, contrast, brightness and noise while training; 1 is a lot
     weights: str = "none"  # of an encoder at the start: 'imagenet', or 'none'
     flips: int = 1  # test-time flips and turns whose predictions are averaged: 1 (none) to 8
+    crests: bool = False  # predicted membranes become walls along their crests, see crests.py
     zoom: float = 1.0  # test-time magnification of the image; a half-resolution network sees thin membranes better
 
 
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
     # found by cross-validation inside slices 0-24 of ISBI on two CPU cores; 2000 steps did a little better than 500
-    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, flips=8, zoom=1.15),
-    "cpu": Recipe(HALF_RESOLUTION, epochs=25, lr=0.02, optimizer="muon", intensity=0.4, flips=8, zoom=1.15),
+    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, flips=8,
+                   zoom=1.15, crests=True),
+    "cpu": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=25, lr=0.02, optimizer="muon",
+                  intensity=0.4, flips=8, zoom=1.15, crests=True),
     # full resolution and full size, for a GPU; untested on one
-    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8),
+    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8, crests=True),
     # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);
     # one tile a batch and momentum 0.99 (section 3); the paper names no rate: rate, its schedule and the limit on the
     # gradient's norm are ours

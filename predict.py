@@ -24,6 +24,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from classes import class_scores
+from crests import along_crests
 from datasets import read_images
 from metrics import best_threshold, isbi_scores, segments
 from model import Network, build_unet
@@ -130,8 +131,10 @@ def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dic
     """Yield the probability float32 (H, W), or of several classes (H, W, K), of each uint8 slice (H, W)."""
     network, recipe = Network(**config["network"]), config["recipe"]
     for image in images:
-        yield predict_slice(model, image, network, config["normalisation"], flips=recipe["flips"],
-                            zoom=recipe.get("zoom", 1.0))
+        probability = predict_slice(model, image, network, config["normalisation"], flips=recipe["flips"],
+                                    zoom=recipe.get("zoom", 1.0))
+        width = config.get("membrane", 0.0)
+        yield along_crests(probability, width) if width else probability
 
 
 def predictor_of(model: keras.Model, config: dict) -> Predictor:

@@ -18,6 +18,7 @@ from scipy.ndimage import label as components
 from tqdm import tqdm
 
 from classes import check_asked, class_shares, class_weights
+from crests import membrane_width
 from nuclei import PERCENTILES, RAW, stretch
 from stacks import open_stack
 from utils import (
@@ -236,7 +237,9 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     described = content.described()
     per_tile = tiling.tile**2 * described["channels"] + tiling.label**2 * (1 if content.weights == "none" else 3)
     require_space(work, sum(counts.values()) * per_tile)
-    content = content.measured(labels[s["page"]] for s in pages["train"] if not s["operations"])
+    originals = [s["page"] for s in pages["train"] if not s["operations"]]
+    content = content.measured(labels[page] for page in originals)
+    is_cells = not content.is_nuclei and content.classes == 1
 
     with atomic_folder(work / "patches") as target:
         for part, samples in pages.items():
@@ -246,6 +249,7 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
             "tile": tiling.tile, "margin": tiling.margin, "core": tiling.core, "label": tiling.label,
             "valid": tiling.valid, **described, "weights": content.weights,
             "class_shares" if content.classes > 1 else "cell_share": content.share,
+            "membrane": membrane_width(labels[page] for page in originals) if is_cells else 0.0,
             "split": manifest["split"], "data": manifest["data"], "counts": counts,
             "manifest": file_hash(folder / "manifest.json")}
         write_json(target / "geometry.json", geometry)

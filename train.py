@@ -68,6 +68,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
     config = {"network": settings["network"], "channels": geometry["channels"], "normalisation": scale,
               "recipe": settings, "parameters": model.count_params(), "split": geometry["split"],
+              "membrane": geometry.get("membrane", 0.0) if recipe.crests else 0.0,
               **{key: geometry[key] for key in ("kind", "levels", "resize") if key in geometry},
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
                            "keras": keras.__version__, "numpy": np.__version__}, **(told or {})}
