@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -138,7 +137,7 @@ def augmented_pairs(images: Sequence, labels: Sequence, tasks: list[tuple[int, i
         waiting: deque = deque()
         try:
             for task in tasks:
-                with _interrupts_ignored():  # submitting may start a worker, and it starts as deaf as this process is
+                with _interrupts_wait():  # submitting may start a worker, whose imports Ctrl-C must not interrupt
                     waiting.append(pool.submit(_augment_task, task))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
@@ -153,16 +152,16 @@ def augmented_pairs(images: Sequence, labels: Sequence, tasks: list[tuple[int, i
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C for a moment; processes started in it ignore it from their first instruction on."""
-    if threading.current_thread() is not threading.main_thread():
+def _interrupts_wait() -> Iterator[None]:
+    """Keep Ctrl-C waiting for a moment; processes started in it never hear of it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def default_workers() -> int:
