@@ -70,6 +70,9 @@ def last_run(work: Path | None = None, data: Path | None = None, out: Path | Non
     manifest = read_json(work / "augmented" / "manifest.json", STEPS)
     geometry = read_json(work / "patches" / "geometry.json", STEPS)
     config = read_json(work / "config.json", STEPS)
+    if geometry.get("kind") == "nuclei" or geometry.get("classes", 1) > 1:
+        raise UserError(f"{work} is a run on nuclei or on several classes, and notebook and report show stacks of "
+                        f"cells; look at {work / 'holdout.png'} and {work / 'metrics.json'}")
     if manifest["split"] != config["split"]:
         raise UserError(f"{work / 'model.keras'} was trained on another split than {work / 'augmented'} has now; "
                         f"{STEPS}")

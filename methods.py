@@ -79,6 +79,9 @@ def settings(run: LastRun) -> str:
         ("schedule", f"{recipe['epochs']} epochs of {recipe['steps']} steps, {recipe['batch']} tiles a step; "
                      f"{optimizer}, learning rate at most {recipe['lr']:g}"),
         ("seed of the training", recipe["seed"]),
+        ("prediction", f"mean of {recipe.get('flips', 1)} flips and turns, magnified {recipe.get('zoom', 1):g} times"
+                       + (f"; membranes drawn as walls {config['membrane']:.1f} pixels wide"
+                          if config.get("membrane") else "")),
         ("machine", f"{config.get('device', 'unknown')} ({recipe['precision']})"),
         ("time to train", f"{config['seconds']:.0f} s" if "seconds" in config else "unknown"),
         ("threshold", f"{run.threshold:g}" + (", chosen on training slices" if "threshold" in config else "")),
@@ -121,6 +124,11 @@ def paragraph(run: LastRun) -> str:
     flips = recipe.get("flips", 1)
     optimizer = OPTIMIZERS.get(recipe["optimizer"], recipe["optimizer"])
     turned = f", as the mean over {flips} of the square's symmetries," if flips > 1 else ""
+    turned = (f", magnified {recipe['zoom']:g} times" if recipe.get("zoom", 1) != 1 else "") + turned
+    width = run.config.get("membrane")
+    walls = (f" A seeded watershed on the probability then drew each membrane between two cells as a wall {width:.1f} "
+             "pixels wide, the mean width of the labelled ones, with the mean probability along its crest."
+             if width else "")
     versions = run.config["versions"]
     text = (
         f"Membranes were segmented with {network_in_words(run)} (Ronneberger et al. 2015), trained on "
@@ -130,8 +138,8 @@ def paragraph(run: LastRun) -> str:
         f"{run.geometry['tile']} pixels. The network was trained for {int(run.history[-1]['step'])} steps of "
         f"{recipe['batch']} tiles{stop} on {weighted.get(run.geometry['weights'], 'a weighted cross-entropy')} with "
         f"{optimizer} (learning rate {recipe['lr']:g}, linear warm-up, then cosine decay to zero; seed "
-        f"{recipe['seed']}). Slices were predicted{turned} in overlapping tiles and stitched. The software was Keras "
-        f"{versions['keras']} on TensorFlow {versions['tensorflow']}, Python {versions['python']}; the machine: "
+        f"{recipe['seed']}). Slices were predicted{turned} in overlapping tiles and stitched.{walls} The software was "
+        f"Keras {versions['keras']} on TensorFlow {versions['tensorflow']}, Python {versions['python']}; the machine: "
         f"{run.config.get('device', 'unknown')}.")
     if run.scores:
         best = run.scores["best"]

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 import predict
+from crests import along_crests
 from model import Network, build_unet
 from predict import load_model, predict_slice, write_prediction
 from preprocessing import NORMALISATION
@@ -111,6 +112,18 @@ def test_prediction_is_an_imagej_stack_of_probabilities(saved, rng, tmp_path):
     assert stack.min() >= 0
     assert stack.max() <= 1
     np.testing.assert_allclose(stack[1], predict_slice(random_model(SAME), images[1], SAME, NORMALISATION), atol=1e-6)
+
+
+def test_membranes_become_walls_where_the_run_says_so(saved, rng, monkeypatch):
+    model, config = load_model(saved)
+    probability = np.ones((40, 60), np.float32)
+    probability[:, 30] = 0.2
+    monkeypatch.setattr(predict, "predict_slice", lambda *_, **__: probability)
+    image = rng.integers(0, 256, (1, 40, 60), np.uint8)
+    np.testing.assert_array_equal(next(predict.predict_slices(model, image, config)), probability)
+    walls = next(predict.predict_slices(model, image, {**config, "membrane": 5.0}))
+    np.testing.assert_array_equal(walls, along_crests(probability, 5.0))
+    assert np.count_nonzero(walls < 0.5) == 40 * 5
 
 
 def test_a_prediction_that_breaks_off_leaves_the_old_file(saved, rng, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.ndimage import label as components
 
 from augmentation import augment
+from crests import membrane_width
 from preprocessing import (
     NORMALISATION,
     Tiling,
@@ -90,6 +91,7 @@ def test_tiles_are_the_slices(augmented, tiny_stacks):
     assert got == {(image.tobytes(), label.astype(np.uint8).tobytes())
                    for image, label in zip(expected_images, expected_labels, strict=True)}
     assert "train-weights" not in arrays
+    assert geometry["membrane"] == membrane_width(labels[:4]) > 0  # of training slices, as they came
     # a training tile is a piece of its slice, label beside image, nowhere mirrored
     pieces = {normalise(image)[y:y + 48, x:x + 48].tobytes(): (label[y:y + 48, x:x + 48] > 0).astype(np.uint8).tobytes()
               for image, label in zip(images[:4], labels[:4], strict=True) for y in (0, 16) for x in (0, 16)}
