@@ -197,6 +197,9 @@ def stack_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model
                   f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
                   f"Dice {at['membrane_dice']:.3f}")
         print_pictures(args.work)
+        if classes == 1:
+            print(f"all about this run on one page, {args.work / 'report.html'}: python report.py --work {args.work} "
+                  f"--out {out}")
         print(f"{out}: probability of {'cell' if classes == 1 else f'{classes} classes, a channel each'}, "
               f"{len(test_images)} slices")
 
