@@ -80,7 +80,10 @@ def training_feed(work: Path, geometry: dict, recipe: Recipe, seed: int, keep: l
 
     data = tiles(work, geometry, "train", names, keep).repeat().shuffle(512, seed=seed)
     data = tf.data.Dataset.zip(data, tf.data.Dataset.random(seed=seed).batch(2))
-    return data.map(prepare, num_parallel_calls=1).batch(recipe.batch).prefetch(4)
+    # nothing is left to tune, and the tuner's thread, asleep for up to a minute, may keep the end of training waiting
+    fixed = tf.data.Options()
+    fixed.autotune.enabled = False
+    return data.map(prepare, num_parallel_calls=1).batch(recipe.batch).prefetch(4).with_options(fixed)
 
 
 def validation_tiles(work: Path, block: list[int], most: int = 64) -> tuple[np.ndarray, np.ndarray]:
