@@ -12,7 +12,7 @@ from metrics import components, thin
 
 SURE = 0.9  # probability of cell from which on a pixel seeds the watershed
 SMOOTH = 1.5  # standard deviation of the Gaussian that steadies the line, pixels
-THIN = 0.25  # a membrane's width is at most this share of the cells' diameter, else it is no line
+THIN = 0.3  # a membrane's width is at most this share of the cells' diameter, else it is no line
 
 
 def membrane_width(labels: Iterable[np.ndarray]) -> float:
