@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
@@ -137,8 +137,7 @@ def augmented_pairs(images: Sequence, labels: Sequence, tasks: list[tuple[int, i
         waiting: deque = deque()
         try:
             for task in tasks:
-                with _interrupts_wait():  # submitting may start a worker, whose imports Ctrl-C must not interrupt
-                    waiting.append(pool.submit(_augment_task, task))
+                waiting.append(pool.submit(_augment_task, task))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -149,19 +148,6 @@ def augmented_pairs(images: Sequence, labels: Sequence, tasks: list[tuple[int, i
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Keep Ctrl-C waiting for a moment; processes started in it never hear of it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def default_workers() -> int:

@@ -90,9 +90,11 @@ def test_ctrl_c_while_workers_augment_is_one_line(tiny_folder, tmp_path):
                                 "20000", "--workers", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
                                start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("results/.augmented*/.images*")) and time.monotonic() < deadline:
+    originals = 6 * 64 * 64  # bytes; what follows them in the file comes from workers
+    while time.monotonic() < deadline and not any(path.stat().st_size > 3 * originals for path in
+                                                  tmp_path.glob("results/.augmented*/.images*")):
         time.sleep(0.1)
-    time.sleep(2)
+    time.sleep(2)  # for the other worker to have started, too
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to the workers as well
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
