@@ -5,6 +5,9 @@ additively weighted Voronoi diagram seen through a smooth warp): no gaps, and ev
 A section is thick: walls that run obliquely through it come out wide and grey, as they do in a microscope.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,6 +18,11 @@ from scipy import ndimage as ndi
 from scipy.special import expit
 
 from stacks import write_stack
+
+Array = np.ndarray
+Rng = np.random.Generator
+Discs = tuple[Array, Array, Array]  # positions (.., n, 2), radii (.., n), the cell of each (n,)
+Mitochondria = list[SimpleNamespace]  # as `draw_mitochondria` makes them
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Look:
     blur: tuple = (0.45, 0.8)  # the microscope's, least and most, px
 
 
-def smooth_noise(shape, scale, rng):
+def smooth_noise(shape: tuple[int, ...], scale: float | tuple[float, ...], rng: Rng) -> Array:
     """Gaussian random field, float32 of `shape`, mean 0, sd about 1; `scale` in px, one or one an axis."""
     scale = np.broadcast_to(np.asarray(scale, float), len(shape))
     # long waves are drawn on a coarser grid and interpolated: the same field at a fraction of the cost
@@ -61,7 +69,7 @@ def smooth_noise(shape, scale, rng):
     return field
 
 
-def draw_cells(extent, look, rng):
+def draw_cells(extent: int, look: Look, rng: Rng) -> Discs:
     """Discs that fill `extent`² px, overlapping: positions (n, 2), radii, cells (n,), chain by chain."""
     positions, radii = [], []
     for median, share, (fewest, most) in zip(look.radii, look.shares, look.links, strict=True):
@@ -78,7 +86,7 @@ def draw_cells(extent, look, rng):
     return np.concatenate(positions), np.concatenate(radii), cells
 
 
-def settle(positions, radii, cells, extent, rounds):
+def settle(positions: Array, radii: Array, cells: Array, extent: int, rounds: int) -> Array:
     """Push overlapping discs apart and hold chains together; returns new positions (n, 2) in px."""
     p = positions.copy()
     bonds = [(i, i + 1, 0.60) for i in np.flatnonzero(cells[1:] == cells[:-1])]
@@ -101,7 +109,7 @@ def settle(positions, radii, cells, extent, rounds):
     return p
 
 
-def move_cells(levels, extent, look, rng):
+def move_cells(levels: int, extent: int, look: Look, rng: Rng) -> Discs:
     """The discs at each level, smooth in z: positions (levels, n, 2), radii (levels, n) in px, cells (n,)."""
     p, radius, cells = draw_cells(extent, look, rng)
     p = settle(p, radius, cells, extent, 250)
@@ -116,7 +124,7 @@ def move_cells(levels, extent, look, rng):
     return np.float32(positions), np.float32(radii), cells
 
 
-def partition(positions, radii, cells, warp):
+def partition(positions: Array, radii: Array, cells: Array, warp: Array) -> tuple[Array, Array]:
     """The cell of each pixel, int32 (H, W), and its distance to the nearest wall, float32 (H, W), px.
 
     `positions` (n, 2), `radii` (n,) in px; `warp` (2, H, W): pixel (y, x) is looked up at (y, x) + warp."""
@@ -144,7 +152,7 @@ def partition(positions, radii, cells, warp):
     return owner, lead / np.clip(np.hypot(*np.gradient(lead)), 1.0, 2.5)
 
 
-def label_section(owner, distance, density, look):
+def label_section(owner: Array, distance: Array, density: Array, look: Look) -> Array:
     """Labels uint8 (H, W), 0 = membrane, 255 = cell, closed: cells never 4-touch."""
     membrane = (density > look.label_density) | (distance < look.label_half_width)
     wall = ndi.morphological_gradient(owner, footprint=ndi.generate_binary_structure(2, 1)) > 0
@@ -156,7 +164,7 @@ def label_section(owner, distance, density, look):
     return np.where(membrane, 0, 255).astype(np.uint8)
 
 
-def draw_mitochondria(radii, cells, slices, rng):
+def draw_mitochondria(radii: Array, cells: Array, slices: int, rng: Rng) -> Mitochondria:
     """Ellipsoids that travel with large discs; lengths in px, z in sections, brightness in grey."""
     found = []
     for disc, radius in enumerate(radii.mean(0)):
@@ -170,14 +178,15 @@ def draw_mitochondria(radii, cells, slices, rng):
     return found
 
 
-def elliptic(window, centre, axes, angle):
+def elliptic(window: tuple[slice, slice], centre: Array, axes: Sequence[float], angle: float) -> tuple[Array, Array]:
     """Elliptic radius (1 on the outline) and px across the long axis, (h, w), in a window (slice, slice)."""
     y, x = (grid - c for grid, c in zip(np.ogrid[window], centre, strict=True))
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     return np.hypot(along / axes[0], across / axes[1]), across
 
 
-def add_mitochondrion(darkness, one, z, centre, owner, distance, waves):
+def add_mitochondrion(darkness: Array, one: SimpleNamespace, z: int, centre: Array, owner: Array,
+                      distance: Array, waves: Array) -> None:
     """Darken `darkness` (H, W), grey levels, in place: a double border, a dark matrix, lighter cristae.
 
     `waves` (3, H, W), unit noise, bends outline and cristae and breaks these. It gives way to the membrane of
@@ -201,7 +210,7 @@ def add_mitochondrion(darkness, one, z, centre, owner, distance, waves):
     darkness[window] = np.maximum(darkness[window], matrix + np.clip(depth + 1.5, 0, 1) * border)
 
 
-def small_things(room, rng):
+def small_things(room: Array, rng: Rng) -> Array:
     """Grey levels that vesicles, flat sacs and microtubules take away; `room`: px to a wall, both (H, W)."""
     edge = 24  # a frame: rings are cut by the picture's edge, not kept from it
     room = np.pad(room, edge, mode="reflect")
@@ -223,7 +232,7 @@ def small_things(room, rng):
     return (darkness + ndi.gaussian_filter(microtubules, 1.2))[edge:-edge, edge:-edge]
 
 
-def expose(tissue, look, rng):
+def expose(tissue: Array, look: Look, rng: Rng) -> Array:
     """The section as the camera sees it, uint8 (H, W), of its grey levels (H, W): drift, blur, shot noise."""
     gain = np.exp(rng.normal(0, look.slice_gain) + 0.04 * smooth_noise(tissue.shape, 110, rng))
     middle = look.cytoplasm - 35  # contrast turns about a grey between membrane and cytoplasm
@@ -233,7 +242,7 @@ def expose(tissue, look, rng):
     return np.clip(np.round(grey + ndi.gaussian_filter(shot, 0.58)), 0, 255).astype(np.uint8)
 
 
-def cut_section(discs, bends, look, rng):
+def cut_section(discs: Discs, bends: Array, look: Look, rng: Rng) -> tuple[Array, Array, Array]:
     """A section's owner and distance at its middle level, and its share of membrane, each (H, W).
 
     `discs`: positions (levels, n, 2), radii (levels, n), cells (n,); `bends` (levels, 2, H, W): the warp."""
@@ -248,7 +257,8 @@ def cut_section(discs, bends, look, rng):
     return *levels[len(levels) // 2], density
 
 
-def fill_section(z, owner, distance, density, mitochondria, centres, shades, look, rng):
+def fill_section(z: int, owner: Array, distance: Array, density: Array, mitochondria: Mitochondria,
+                 centres: Array, shades: Array, look: Look, rng: Rng) -> Array:
     """Section `z` in grey levels, float (H, W), from `cut_section`'s arrays and the discs' centres (n, 2)."""
     shape, inside = owner.shape, np.zeros(owner.shape)
     waves = np.stack([smooth_noise(shape, scale, rng) for scale in (6, 10, 3.5)])
@@ -261,7 +271,7 @@ def fill_section(z, owner, distance, density, mitochondria, centres, shades, loo
     return tissue - look.membrane * strength * density
 
 
-def demo_sections(slices, size, rng, look):
+def demo_sections(slices: int, size: int, rng: Rng, look: Look) -> Iterator[tuple[Array, Array, Array]]:
     """Yield each section: its instance map int32, labels uint8, tissue in grey levels, all (size, size)."""
     levels = slices * look.thickness
     positions, radii, cells = move_cells(levels, size + 2 * look.margin, look, rng)
@@ -280,7 +290,7 @@ def demo_sections(slices, size, rng, look):
         yield section[0], label_section(*section, look), tissue
 
 
-def demo_stack(slices=30, size=384, seed=0, look=None):
+def demo_stack(slices: int = 30, size: int = 384, seed: int = 0, look: Look | None = None) -> tuple[Array, Array]:
     """A synthetic stack: images and labels, both uint8 (slices, size, size); 0 = membrane, 255 = cell."""
     rng, look = np.random.default_rng(seed), look or Look()
     images, labels = (np.empty((slices, size, size), np.uint8) for _ in range(2))
@@ -289,7 +299,7 @@ def demo_stack(slices=30, size=384, seed=0, look=None):
     return images, labels
 
 
-def make_demo(folder, slices=30, test_slices=10, size=384, seed=0):
+def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int = 384, seed: int = 0) -> None:
     """Write {train,test}-{volume,labels}.tif, uint8 (N, size, size), to `folder`; test follows train in z."""
     images, labels = demo_stack(slices + test_slices, size, seed)
     for part, cut in (("train", slice(slices)), ("test", slice(slices, None))):

@@ -40,8 +40,10 @@ def network_in_words(run: LastRun) -> str:
     network = run.config["network"]
     filters, depth = network["filters"], network["depth"]
     half = " at half the image's resolution, with a light block at full resolution" if network.get("half") else ""
-    return (f"a U-Net with {filters} to {filters * 2**depth} filters and {depth} poolings{half}, "
-            f"{run.config['parameters']:,} parameters")
+    members = network.get("members", 1)
+    which = "a U-Net" if members == 1 else f"the mean of {members} U-Nets that learnt side by side, each"
+    return (f"{which} with {filters} to {filters * 2**depth} filters and {depth} poolings{half}, "
+            f"{run.config['parameters']:,} parameters{' in all' if members > 1 else ''}")
 
 
 def ranges(numbers: list[int]) -> str:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from crops import squeeze
 from instances import run_lengths, split_nuclei
-from matching import nuclei_scores
+from matching import SUFFIX, nuclei_scores
 from nuclei import Source, find_sources, kind_of, levels_of, read_image, read_source, stretch
 from pictures import save_nuclei
 from stacks import write_stack
@@ -72,13 +72,25 @@ def check_folder(out: Path) -> None:
     require_space(out, 10_000_000)
 
 
+def remove_predictions(out: Path, names: Iterable[str]) -> int:
+    """Remove the files of images that an earlier run predicted into `out`; returns of how many images.
+
+    Those that train now would be scored as if they had been held out.
+    """
+    ours = [name for name in names if (out / f"{name}{SUFFIX}").is_file()]  # else who knows whose files they are
+    for name in ours:
+        for end in (".tif", SUFFIX, ".png"):
+            (out / f"{name}{end}").unlink(missing_ok=True)
+    return len(ours)
+
+
 def write_prediction_files(out: Path, prediction: Prediction) -> None:
     """Write <name>.tif, float32, and <name>-labels.tif, uint16; ImageJ, at the image's own size."""
     if prediction.labels.max() > np.iinfo(np.uint16).max:
         raise UserError(f"{prediction.name} has {prediction.labels.max()} nuclei, expected 65535 at most; cut it into "
                         "pieces")
     write_stack(out / f"{prediction.name}.tif", prediction.probability[np.newaxis])
-    write_stack(out / f"{prediction.name}-labels.tif", prediction.labels.astype(np.uint16)[np.newaxis])
+    write_stack(out / f"{prediction.name}{SUFFIX}", prediction.labels.astype(np.uint16)[np.newaxis])
 
 
 def write_folder(sources: list[Source], out: Path, predictor: Predictor, side: int | None = None, panels: bool = False,

@@ -30,7 +30,7 @@ from matching import format_nuclei
 from metrics import format_scores
 from model import PRESETS, Recipe, build_unet, compile_model, with_encoder
 from nuclei import find_sources, read_image
-from nuclei_prediction import check_folder, judge_nuclei, write_folder
+from nuclei_prediction import check_folder, judge_nuclei, remove_predictions, write_folder
 from predict import PRECISIONS, judge, predictor_of, prepare_device, write_prediction
 from preprocessing import fresh_geometry, fresh_manifest
 from stacks import TEST
@@ -61,7 +61,8 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
         model = keras.models.load_model(work / "checkpoint" / "last.keras")
     else:
         try:
-            model = build_unet(recipe.network, geometry["channels"], **scale, weights=recipe.weights)
+            model = build_unet(recipe.network, geometry["channels"], **scale, weights=recipe.weights,
+                               separately=True)
         except OSError as error:
             raise UserError(str(error)) from None
         compile_model(model, recipe)
@@ -217,6 +218,9 @@ def nuclei_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Mode
 
     def finish(model: keras.Model, config: dict) -> None:
         predictor = predictor_of(model, config)
+        gone = remove_predictions(out, [manifest["images"][number]["name"] for number in manifest["split"]["train"]])
+        if gone:
+            print(f"note: {out}: predictions of {gone} images that train now were removed")
         scores = judge_nuclei(args.work, data, manifest, predictor, out)
         _, notes = write_folder(others, out, predictor, config["resize"]) if others else (0, [])
         for note in notes:

@@ -17,7 +17,7 @@ from feed import tiles, training_feed, varied
 from instances import from_run_lengths
 from model import PRESETS, Network, Recipe, build_unet
 from nuclei import find_images, kind_of, levels_of, stretch
-from nuclei_prediction import check_folder, judge_nuclei, pixel_scores, predict_image, write_folder
+from nuclei_prediction import check_folder, judge_nuclei, pixel_scores, predict_image, remove_predictions, write_folder
 from predict import predict_normalised, predictor_of
 from preprocessing import preprocess
 from train import train
@@ -61,6 +61,13 @@ def test_each_image_gets_its_files_at_its_own_size(nuclei_folder, tmp_path):
     assert len(rows) == count
     back = from_run_lengths([row["EncodedPixels"] for row in rows if row["ImageId"] == "test0"], labels.shape)
     assert np.array_equal(back, labels)
+
+
+def test_predictions_of_an_earlier_run_are_removed_and_nothing_else(tmp_path):
+    for name in ("old.tif", "old-labels.tif", "old.png", "mine.tif", "mine.png", "held.tif", "held-labels.tif"):
+        (tmp_path / name).write_bytes(b"")
+    assert remove_predictions(tmp_path, ["old", "mine", "never"]) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.tif", "mine.png", "held.tif", "held-labels.tif"}
 
 
 def test_run_length_lines_by_hand(tmp_path):
