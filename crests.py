@@ -1,8 +1,9 @@
-"""Membranes as walls of even width along the crests of their probability, each as sure as it is on average."""
+"""Membranes as walls of even width along the crests of their probability, each with one value."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filter, minimum_filter
@@ -32,28 +33,56 @@ def membrane_width(labels: Iterable[np.ndarray]) -> float:
     return width if cells and width <= THIN * (squares / cells) ** 0.5 else 0.0
 
 
-def along_crests(probability: np.ndarray, width: float) -> np.ndarray:
-    """Probability of cell, float32 (H, W), redrawn: walls `width` pixels wide along the crests of predicted membrane.
+@dataclass(frozen=True)
+class Walls:
+    """The predicted membranes of a slice, each between two cells of its finest segmentation; see `find_walls`."""
+
+    cells: np.ndarray  # int32 (H, W): a number for each cell, 0 = crest
+    of: np.ndarray  # int64 (P,): the wall of each of the crest's pixels, in the order of np.nonzero(cells == 0)
+    sides: np.ndarray  # int64 (n, 2): the cells on both sides of each wall
+    probability: np.ndarray  # float32 (P,): of cell, at each of the crest's pixels, SURE at most
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean probability of cell along each wall, float64 (n,)."""
+        return np.bincount(self.of, self.probability) / np.bincount(self.of)
+
+
+def find_walls(probability: np.ndarray) -> Walls | None:
+    """Cut a slice, probability of cell float32 (H, W), along the crests of its membranes; None where there is none.
 
     A watershed (Beucher and Lantuejoul 1979) floods the probability of membrane from every component of sure cell;
-    where two meet is the crest, and the crest between two cells is a wall. All of a wall, to half of `width` from its
-    crest, gets the mean probability along it: a short gap in a sure membrane closes, a membrane that is doubtful all
-    along merges its cells at a threshold below its mean. All else is cell, 1.
-
-    The even width matters, too: the challenge's scores shrink a wide border from both sides alike, so that a cell on
-    the side where its membrane fades slowly lost pixels.
+    where two meet is the crest, and the crest between two cells is a wall.
     """
     seeds = components(probability > SURE)
     heights = -np.minimum(gaussian_filter(probability, SMOOTH), SURE)
     cells = watershed(heights, seeds, connectivity=1, watershed_line=True)
     crest = cells == 0
-    if not seeds.any() or not crest.any():  # nothing is sure, or there is one cell: no crest to be found
-        return probability
+    if not seeds.any() or not crest.any():
+        return None
     number = cells.max() + 1
     least, greatest = minimum_filter(np.where(crest, number, cells), 3)[crest], maximum_filter(cells, 3)[crest]
-    _, wall_of = np.unique(least.astype(np.int64) * (number + 1) + greatest, return_inverse=True)
-    sureness = np.minimum(probability[crest], SURE)
+    pairs, of = np.unique(least.astype(np.int64) * (number + 1) + greatest, return_inverse=True)
+    sides = np.stack([pairs // (number + 1), pairs % (number + 1)], axis=1)
+    return Walls(cells, of.ravel(), sides, np.minimum(probability[crest], SURE))
+
+
+def along_crests(probability: np.ndarray, width: float,
+                 judged: Callable[[Walls], np.ndarray] = lambda walls: walls.mean) -> np.ndarray:
+    """Probability of cell, float32 (H, W), redrawn: walls `width` pixels wide along the crests of predicted membrane.
+
+    All of a wall, to half of `width` from its crest, gets one value, from `judged`: by default the mean probability
+    along it. A short gap in a sure membrane closes; a membrane that is doubtful all along merges its cells at a
+    threshold below its value. All else is cell, 1.
+
+    The even width matters, too: the challenge's scores shrink a wide border from both sides alike, so that a cell on
+    the side where its membrane fades slowly lost pixels.
+    """
+    walls = find_walls(probability)
+    if walls is None:  # nothing is sure, or there is one cell
+        return probability
+    crest = walls.cells == 0
     along = np.ones(probability.shape, np.float32)
-    along[crest] = (np.bincount(wall_of, sureness) / np.bincount(wall_of))[wall_of]
+    along[crest] = judged(walls)[walls.of]
     distance, (y, x) = distance_transform_edt(~crest, return_indices=True)
     return np.where(distance <= (width - 1) / 2, along[y, x], np.float32(1))

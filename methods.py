@@ -17,6 +17,8 @@ REFERENCES = {
     "scores": "I. Arganda-Carreras, S. C. Turaga, D. R. Berger, et al.: Crowdsourcing the creation of image "
               "segmentation algorithms for connectomics. Frontiers in Neuroanatomy 9, 142, 2015. doi "
               "10.3389/fnana.2015.00142",
+    "walls": "J. Nunez-Iglesias, R. Kennedy, T. Parag, J. Shi, D. B. Chklovskii: Machine Learning of Hierarchical "
+             "Clustering to Segment 2D and 3D Images. PLoS ONE 8(8), e71715, 2013. doi 10.1371/journal.pone.0071715",
     "stack": "A. Cardona, S. Saalfeld, S. Preibisch, et al.: An Integrated Micro- and Macroarchitectural Analysis of "
              "the Drosophila Brain by Computer-Assisted Serial Section Electron Microscopy. PLoS Biology 8(10), "
              "e1000502, 2010. doi 10.1371/journal.pbio.1000502",
@@ -40,10 +42,8 @@ def network_in_words(run: LastRun) -> str:
     network = run.config["network"]
     filters, depth = network["filters"], network["depth"]
     half = " at half the image's resolution, with a light block at full resolution" if network.get("half") else ""
-    members = network.get("members", 1)
-    which = "a U-Net" if members == 1 else f"the mean of {members} U-Nets that learnt side by side, each"
-    return (f"{which} with {filters} to {filters * 2**depth} filters and {depth} poolings{half}, "
-            f"{run.config['parameters']:,} parameters{' in all' if members > 1 else ''}")
+    return (f"a U-Net with {filters} to {filters * 2**depth} filters and {depth} poolings{half}, "
+            f"{run.config['parameters']:,} parameters")
 
 
 def ranges(numbers: list[int]) -> str:
@@ -81,14 +81,19 @@ def settings(run: LastRun) -> str:
         ("schedule", f"{recipe['epochs']} epochs of {recipe['steps']} steps, {recipe['batch']} tiles a step; "
                      f"{optimizer}, learning rate at most {recipe['lr']:g}"),
         ("seed of the training", recipe["seed"]),
-        ("prediction", f"mean of {recipe.get('flips', 1)} flips and turns, magnified {recipe.get('zoom', 1):g} times"
+        ("prediction", f"mean of {recipe.get('flips', 1)} flips and turns, at {_zooms(recipe)} times the size"
                        + (f"; membranes drawn as walls {config['membrane']:.1f} pixels wide"
-                          if config.get("membrane") else "")),
+                          if config.get("membrane") else "")
+                       + (", judged by their shape" if config.get("walls") else "")),
         ("machine", f"{config.get('device', 'unknown')} ({recipe['precision']})"),
         ("time to train", f"{config['seconds']:.0f} s" if "seconds" in config else "unknown"),
         ("threshold", f"{run.threshold:g}" + (", chosen on training slices" if "threshold" in config else "")),
         ("versions", ", ".join(f"{name} {version}" for name, version in config["versions"].items())),
     ])
+
+
+def _zooms(recipe: dict) -> str:
+    return " and ".join(f"{zoom:g}" for zoom in recipe.get("zooms", [1.0]))
 
 
 def _plain(value: object) -> str:
@@ -126,11 +131,13 @@ def paragraph(run: LastRun) -> str:
     flips = recipe.get("flips", 1)
     optimizer = OPTIMIZERS.get(recipe["optimizer"], recipe["optimizer"])
     turned = f", as the mean over {flips} of the square's symmetries," if flips > 1 else ""
-    turned = (f", magnified {recipe['zoom']:g} times" if recipe.get("zoom", 1) != 1 else "") + turned
+    turned = (f", at {_zooms(recipe)} times their size" if _zooms(recipe) != "1" else "") + turned
     width = run.config.get("membrane")
+    value = ("the mean probability along its crest" if not run.config.get("walls") else
+             "the probability that it is none, by a logistic regression on its length, the sizes of the cells beside "
+             "it and the probabilities along it, fitted to the training slices (after Nunez-Iglesias et al. 2013)")
     walls = (f" A seeded watershed on the probability then drew each membrane between two cells as a wall {width:.1f} "
-             "pixels wide, the mean width of the labelled ones, with the mean probability along its crest."
-             if width else "")
+             f"pixels wide, the mean width of the labelled ones, with {value}." if width else "")
     versions = run.config["versions"]
     text = (
         f"Membranes were segmented with {network_in_words(run)} (Ronneberger et al. 2015), trained on "
@@ -151,5 +158,6 @@ def paragraph(run: LastRun) -> str:
         at = run.scores["chosen"]
         text += (f", and V_rand {at['V_rand']:.4f}, V_info {at['V_info']:.4f} at the threshold {run.threshold:g}, "
                  "chosen without these slices." if at else ".")
-    cited = ["U-Net", "scores", *(["stack"] if run.data_hash == ISBI_VOLUME else [])]
+    cited = ["U-Net", "scores", *(["walls"] if run.config.get("walls") else []),
+             *(["stack"] if run.data_hash == ISBI_VOLUME else [])]
     return text + "\n\n" + "\n".join(f"- {REFERENCES[name]}" for name in cited)

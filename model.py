@@ -25,7 +25,6 @@ class Network:
     half: bool = False  # first level at half the image's resolution: a strided convolution in, a light block out
     encoder: str = ""  # a network of keras.applications as the contracting path, see encoders.py
     classes: int = 1  # 1: a sigmoid, the probability of cell; more: a softmax over as many
-    members: int = 1  # U-Nets of this shape side by side, each with its own loss; the mean of all predicts
 
     @property
     def stride(self) -> int:
@@ -84,17 +83,19 @@ class Recipe:
     intensity: float = 0.0  # strength of random gamma, contrast, brightness and noise while training; 1 is a lot
     weights: str = "none"  # of an encoder at the start: 'imagenet', or 'none'
     flips: int = 1  # test-time flips and turns whose predictions are averaged: 1 (none) to 8
+    zooms: tuple[float, ...] = (1.0,)  # test-time magnifications of the image whose predictions are averaged
     crests: bool = False  # predicted membranes become walls along their crests, see crests.py
-    zoom: float = 1.0  # test-time magnification of the image; a half-resolution network sees thin membranes better
 
 
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
     # found by cross-validation inside slices 0-24 of ISBI on two cores; longer runs gain a little, with dropout
     "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, flips=8,
-                   zoom=1.15, crests=True),
+                   zooms=(1.0, 1.15), crests=True),
     "cpu": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=25, lr=0.02, optimizer="muon",
-                  intensity=0.4, flips=8, zoom=1.15, crests=True),
+                  intensity=0.4, flips=8, zooms=(1.0, 1.15), crests=True),
+    "best": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=50, lr=0.02, optimizer="muon",
+                   intensity=0.4, flips=8, zooms=(1.0, 1.15), crests=True),
     # full resolution and full size, for a GPU; untested on one
     "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8, crests=True),
     # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);
@@ -122,10 +123,10 @@ def with_encoder(recipe: Recipe, encoder: str, weights: str = "none") -> Recipe:
 
 
 def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float = 255.0,
-               weights: str = "none", separately: bool = False) -> keras.Model:
+               weights: str = "none") -> keras.Model:
     """Build a U-Net: grey levels (batch, H, W, channels) -> float32 (batch, H', W', classes), probabilities.
 
-    Of one class it is that of cell, of more each one's, with a sum of 1. Of several members it is their mean.
+    Of one class it is that of cell, of more each one's, with a sum of 1.
 
     Ronneberger et al. 2015. With same padding H' = H and both sides must be multiples of `network.stride`; with valid
     padding H' = H - 2 * `network.shrinkage`. Any size goes in: the network is convolutional throughout.
@@ -137,7 +138,6 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
     mean, sd : grey levels that become 0 and 1 in the first layer, so that the scaling travels with the model; an
         encoder has a preprocessing of its own instead, that of the grey levels it was published for
     weights : 'imagenet' for an encoder that saw ImageNet, else 'none'; raises OSError where they cannot be downloaded
-    separately : put out (batch, H', W', members) instead, each member's probability, to train on
     Raises ValueError for a shape that cannot be.
     """
     if len(network.dropout) != network.depth + 1:
@@ -146,20 +146,7 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
         raise ValueError("a network at half resolution pads its images")
     if network.encoder and (network.padding == "valid" or network.half or network.depth != HALVINGS):
         raise ValueError(f"an encoder halves its padded images {HALVINGS} times, at full resolution first")
-    if network.members > 1 and network.classes > 1:
-        raise ValueError("several members tell two classes apart, not more")
     image = keras.Input((None, None, channels), name="image")
-    if network.members == 1:
-        return keras.Model(image, _probability(image, network, mean, sd, weights), name="unet")
-    one = replace(network, members=1)
-    outputs = [keras.Model(image, _probability(image, one, mean, sd, weights), name=f"unet{member}")(image)
-               for member in range(network.members)]
-    together = (layers.Concatenate if separately else layers.Average)(dtype="float32", name="members")(outputs)
-    return keras.Model(image, together, name="unets")
-
-
-def _probability(image, network: Network, mean: float, sd: float, weights: str):
-    """One U-Net: grey levels in, probabilities out."""
     x = layers.Rescaling(1 / sd, -mean / sd, name="scaling")(image)
     if network.half:
         top, x = x, _convolution(x, network.filters, 4, network, "stem", strides=2)
@@ -181,8 +168,9 @@ def _probability(image, network: Network, mean: float, sd: float, weights: str):
         x = layers.Concatenate(name="head_join")([_convolution(top, HEAD, 3, network, "head_edge"), x])
         x = _convolution(x, HEAD, 3, network, "head_conv")
     # float32 even in mixed precision: small probabilities decide where a membrane has a gap
-    return layers.Conv2D(network.classes, 1, activation="softmax" if network.classes > 1 else "sigmoid",
-                         dtype="float32", name="probability")(x)
+    probability = layers.Conv2D(network.classes, 1, activation="softmax" if network.classes > 1 else "sigmoid",
+                                dtype="float32", name="probability")(x)
+    return keras.Model(image, probability, name="unet")
 
 
 def _contract(x, network: Network) -> tuple[list, object]:
@@ -270,17 +258,10 @@ def orthogonal(matrix):
     return ops.cast(x if rows >= columns else ops.transpose(x), matrix.dtype)
 
 
-@keras.saving.register_keras_serializable("keras-unet")
-def mean_crossentropy(labels, probabilities):
-    """Binary cross-entropy (batch, H, W) of labels (batch, H, W, 1), the mean over members (batch, H, W, members)."""
-    return keras.losses.binary_crossentropy(ops.broadcast_to(labels, ops.shape(probabilities)), probabilities)
-
-
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
     """Cross-entropy and the recipe's optimizer: warm-up, cosine to zero, gradients of norm 1 at most.
 
-    Of one class binary cross-entropy, each member's its own; of more that of the softmax against labels
-    0 .. classes - 1.
+    Of one class binary cross-entropy; of more that of the softmax against labels 0 .. classes - 1.
     """
     total = recipe.epochs * recipe.steps
     warmup = max(1, round(total * recipe.warmup))
@@ -288,5 +269,5 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
                                                   warmup_steps=warmup)
     optimizer = {"adam": keras.optimizers.Adam, "muon": Muon,
                  "sgd": partial(keras.optimizers.SGD, momentum=0.99)}[recipe.optimizer]
-    loss = mean_crossentropy if recipe.network.classes == 1 else "sparse_categorical_crossentropy"
+    loss = "binary_crossentropy" if model.output_shape[-1] == 1 else "sparse_categorical_crossentropy"
     model.compile(optimizer(rate, global_clipnorm=1.0), loss=loss)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
@@ -34,9 +34,12 @@ from pictures import save_classes, save_holdout
 from preprocessing import normalise
 from stacks import open_stack, read_stack, stack_writer, write_stack
 from utils import NotLearning, OverlapTile, UserError, check_output, read_json, run, write_json
+from walls import judge_walls, learn_walls
 
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice, magnified too
+SEEN = 25  # of the slices that trained, the last, on which walls are learnt
+CHOOSING = 5  # and the last of these, on which the threshold is chosen
 TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
 
 
@@ -87,19 +90,22 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
 
 
 def predict_slice(model: keras.Model, image: np.ndarray, network: Network, normalisation: dict,
-                  core: int = CORE, margin: int | None = None, flips: int = 1, zoom: float = 1.0) -> np.ndarray:
+                  core: int = CORE, margin: int | None = None, flips: int = 1, zooms: Sequence[float] = (1.0,)
+                  ) -> np.ndarray:
     """Probability of cell, float32 (H, W), or of each of several classes (H, W, K), of one uint8 slice of any size.
 
     Mirrored overlap tiles are predicted one by one and their cores stitched; the default margin covers the network's
-    receptive field, so no seam is left. With `flips` up to 8 the slice is predicted in as many of the square's
-    symmetries, and the mean is given; with `zoom` it is magnified before and the probability reduced after.
+    receptive field, so no seam is left. The slice is predicted at each magnification in `zooms`, the probability
+    brought back to its size, and with `flips` up to 8 in as many of the square's symmetries; the mean is given.
     """
-    shape = image.shape
-    if zoom != 1:
+    shape, total = image.shape, 0.0
+    for zoom in zooms:
         size = [max(1, round(side * zoom)) for side in shape]
-        image = np.rint(resize(image, size, order=1, preserve_range=True)).astype(image.dtype)
-    probability = predict_normalised(model, normalise(image, **normalisation), network, core, margin, flips)
-    return resize(probability, shape, order=1) if zoom != 1 else probability
+        magnified = image if zoom == 1 else np.rint(resize(image, size, order=1, preserve_range=True))
+        one = predict_normalised(model, normalise(magnified.astype(image.dtype), **normalisation), network, core,
+                                 margin, flips)
+        total = total + (one if zoom == 1 else resize(one, shape, order=1))
+    return total / len(zooms)
 
 
 def predict_normalised(model: keras.Model, image: np.ndarray, network: Network, core: int = CORE,
@@ -128,13 +134,27 @@ def _stitched(model: keras.Model, normalised: np.ndarray, stride: int, core: int
 
 
 def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dict) -> Iterator[np.ndarray]:
-    """Yield the probability float32 (H, W), or of several classes (H, W, K), of each uint8 slice (H, W)."""
-    network, recipe = Network(**config["network"]), config["recipe"]
+    """Yield the probability float32 (H, W), or of several classes (H, W, K), of each uint8 slice (H, W).
+
+    Membranes as walls, where the run's configuration says so.
+    """
     for image in images:
-        probability = predict_slice(model, image, network, config["normalisation"], flips=recipe["flips"],
-                                    zoom=recipe.get("zoom", 1.0))
-        width = config.get("membrane", 0.0)
-        yield along_crests(probability, width) if width else probability
+        yield drawn(network_output(model, image, config), config)
+
+
+def network_output(model: keras.Model, image: np.ndarray, config: dict) -> np.ndarray:
+    """`predict_slice` as the run's configuration says, before membranes are drawn as walls."""
+    recipe = config["recipe"]
+    return predict_slice(model, image, Network(**config["network"]), config["normalisation"], flips=recipe["flips"],
+                         zooms=recipe.get("zooms", (1.0,)))
+
+
+def drawn(probability: np.ndarray, config: dict) -> np.ndarray:
+    """The probability float32 (H, W) with membranes as walls, if the run's configuration gives their width."""
+    width, learnt = config.get("membrane", 0.0), config.get("walls")
+    if not width:
+        return probability
+    return along_crests(probability, width, *([partial(judge_walls, learnt=learnt)] if learnt else []))
 
 
 def predictor_of(model: keras.Model, config: dict) -> Predictor:
@@ -178,35 +198,36 @@ def write_instances(prediction: Path, out: Path, threshold: float) -> None:
 def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     """Predict the held-out slices, score them as ISBI 2012 did, write metrics.json, holdout.tif and .png.
 
-    Several classes are scored one by one. The threshold that is not the best afterwards but chosen beforehand is the
-    best one on the last training slices. Returns the scores, or None where nothing was held out. Raises NotLearning for
-    a constant prediction.
+    Several classes are scored one by one. Before, on slices that trained, walls are learnt, and the threshold that is
+    not the best afterwards but chosen beforehand: the best one on the last of them. Returns the scores, or None where
+    nothing was held out. Raises NotLearning for a constant prediction.
     """
     split = config["split"]
     shape = read_json(work / "augmented" / "manifest.json", "run 'python augmentation.py'")["shape"]
     images = open_stack(work / "augmented" / "images.tif", shape)
     labels = open_stack(work / "augmented" / "labels.tif", shape[:3])
-    held_out, seen = split["holdout"], split["train"][-5:]
-
-    def predicted(slices: list[int]) -> np.ndarray:
-        return np.stack(list(predict_slices(model, (images[number] for number in slices), config)))
-
+    held_out, seen = split["holdout"], split["train"][-SEEN:]
     several = Network(**config["network"]).classes > 1
-    before = predicted(seen)
-    if np.max(before.std(axis=(0, 1, 2))) < 0.02:
+    seen = seen if config.get("membrane") else seen[-CHOOSING:]
+    bar = tqdm(seen, desc="looking back", unit="slice", disable=None)
+    outputs = np.stack([network_output(model, images[number], config) for number in bar])
+    if np.max(outputs.std(axis=(0, 1, 2))) < 0.02:
         raise NotLearning("the network puts out the same value everywhere: it did not learn. Train longer (--epochs), "
                           "with a smaller --lr, or look for inverted labels with 'python datasets.py check'")
+    config["walls"] = learn_walls(outputs, labels[seen]) if config.get("membrane") else None
+    chosen_on = seen[-CHOOSING:]
     if not several:
-        config["threshold"] = best_threshold(before, labels[seen])
+        last = np.stack([drawn(output, config) for output in outputs[-CHOOSING:]])
+        config["threshold"] = best_threshold(last, labels[chosen_on])
     write_json(work / "config.json", config)
     if not held_out:
         return None
-    probabilities = predicted(held_out)
+    probabilities = np.stack(list(predict_slices(model, (images[number] for number in held_out), config)))
     if several:
         return _judge_classes(work, images[held_out], labels[held_out], probabilities, held_out)
     write_stack(work / "holdout.tif", probabilities)
     scores = isbi_scores(probabilities, labels[held_out], threshold=config["threshold"], slices=held_out)
-    scores["chosen"]["how"] = f"the t best on the training slices {seen[0]}-{seen[-1]}"
+    scores["chosen"]["how"] = f"the t best on the training slices {chosen_on[0]}-{chosen_on[-1]}"
     write_json(work / "metrics.json", scores)
     save_holdout(work / "holdout.png", images[held_out], labels[held_out], probabilities, config["threshold"], held_out)
     return scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
@@ -68,7 +68,7 @@ def _parents(layer: keras.Layer) -> list[str]:
 
 def draw_network(network: Network, channels: int = 1, tile: int = 256) -> Figure:
     """Draw a U-Net for input tiles of `tile` pixels: boxes are feature maps, arrows what makes one of another."""
-    model = build_unet(replace(network, members=1), channels)  # all look the same
+    model = build_unet(network, channels)
     maps = _arranged(feature_maps(model, tile))
     depth, most = max(one.level for one in maps), max(one.channels for one in maps)
     figure = Figure(figsize=(12, 1.15 * depth + 2.2), dpi=DPI, layout="constrained")
@@ -85,8 +85,7 @@ def draw_network(network: Network, channels: int = 1, tile: int = 256) -> Figure
     for meaning, colour in ARROWS.items():
         axis.plot([], [], color=colour, linewidth=2, label=meaning)
     axis.legend(loc="lower left", fontsize=9, frameon=False)
-    which = "The network" if network.members == 1 else f"One of the {network.members} networks side by side"
-    figure.supxlabel(f"{which}, {model.count_params():,} parameters. Above each feature map its channels, below it "
+    figure.supxlabel(f"The network, {model.count_params():,} parameters. Above each feature map its channels, below it "
                      f"its height and width in pixels, for a tile of {tile} pixels.\nThe left half looks at ever "
                      "larger surroundings; the right half brings what it saw back to single pixels, with the help of "
                      "the copies (purple).", x=0.01, ha="left", fontsize=10)

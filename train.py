@@ -61,8 +61,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
         model = keras.models.load_model(work / "checkpoint" / "last.keras")
     else:
         try:
-            model = build_unet(recipe.network, geometry["channels"], **scale, weights=recipe.weights,
-                               separately=True)
+            model = build_unet(recipe.network, geometry["channels"], **scale, weights=recipe.weights)
         except OSError as error:
             raise UserError(str(error)) from None
         compile_model(model, recipe)

@@ -1,7 +1,5 @@
 """The networks: published shapes by their numbers, sizes in and out, the receptive field that the margin covers."""
 
-from dataclasses import replace
-
 import keras
 import numpy as np
 import pytest
@@ -55,7 +53,7 @@ def test_receptive_field_is_as_wide_as_the_radius_says(network):
 
 def test_every_network_ends_in_a_sigmoid_without_a_relu_before_it():
     for recipe in PRESETS.values():
-        last = build_unet(replace(recipe.network, members=1)).layers[-1]
+        last = build_unet(recipe.network).layers[-1]
         assert (last.filters, last.kernel_size, last.activation.__name__) == (1, (1, 1), "sigmoid")
         assert last.compute_dtype == "float32"
 
@@ -96,34 +94,12 @@ def test_nuclei_preset_is_the_published_recipe_layer_by_layer():
 def test_several_classes_end_in_a_softmax(rng):
     model = build_unet(Network(2, 1, dropout=(0, 0), classes=3))
     assert (model.layers[-1].filters, model.layers[-1].activation.__name__) == (3, "softmax")
-    compile_model(model, Recipe(Network(classes=3), epochs=1, steps=1))
+    compile_model(model, Recipe(Network(), epochs=1, steps=1))
     images = rng.integers(0, 256, (2, 8, 8, 1)).astype(np.float32)
     labels = rng.integers(0, 3, (2, 8, 8, 1)).astype(np.float32)
     expected = -np.log(np.take_along_axis(model.predict_on_batch(images), labels.astype(int), axis=-1)).mean()
     assert model.test_on_batch(images, labels) == pytest.approx(expected, rel=1e-4)
     assert model.test_on_batch(images, labels, np.full((2, 8, 8), 2.0)) > 0
-
-
-def test_members_learn_separately_and_predict_their_mean(rng):
-    network = Network(8, 1, dropout=(0, 0), members=3)
-    apart, together = build_unet(network, separately=True), build_unet(network)
-    together.set_weights(apart.get_weights())
-    assert apart.count_params() == 3 * build_unet(replace(network, members=1)).count_params()
-    images = rng.integers(0, 256, (2, 8, 8, 1)).astype(np.float32)
-    labels = rng.integers(0, 2, (2, 8, 8, 1)).astype(np.float32)
-    each = apart.predict_on_batch(images)
-    assert each.shape == (2, 8, 8, 3)
-    assert np.ptp(each, axis=-1).min() > 0  # three beginnings
-    np.testing.assert_allclose(together.predict_on_batch(images)[..., 0], each.mean(axis=-1), rtol=1e-5)
-
-    compile_model(apart, Recipe(network, epochs=1, steps=1))
-    wrong = -np.log(np.where(labels == 1, each, 1 - each))
-    assert apart.test_on_batch(images, labels) == pytest.approx(wrong.mean(), rel=1e-4)
-    weights = rng.uniform(0, 2, (2, 8, 8)).astype(np.float32)
-    weighted = (wrong.mean(axis=-1) * weights).mean()
-    assert apart.test_on_batch(images, labels, weights) == pytest.approx(weighted, rel=1e-4)
-    with pytest.raises(ValueError, match="two classes"):
-        build_unet(replace(network, classes=3))
 
 
 def test_dropout_rates_must_fit_the_depth():

@@ -63,7 +63,7 @@ def test_a_magnified_prediction_has_the_slices_size_and_place(shape):
 
     image = np.full(shape, 100, np.uint8)
     image[10:20, 8:24] = 200
-    probability = predict_slice(Model(), image, SAME, {"mean": 128.0, "sd": 40.0}, zoom=1.5)
+    probability = predict_slice(Model(), image, SAME, {"mean": 128.0, "sd": 40.0}, zooms=(1.0, 1.5))
     assert probability.shape == shape
     assert probability.dtype == np.float32
     inside = np.zeros(shape, bool)
@@ -124,6 +124,9 @@ def test_membranes_become_walls_where_the_run_says_so(saved, rng, monkeypatch):
     walls = next(predict.predict_slices(model, image, {**config, "membrane": 5.0}))
     np.testing.assert_array_equal(walls, along_crests(probability, 5.0))
     assert np.count_nonzero(walls < 0.5) == 40 * 5
+    monkeypatch.setattr(predict, "judge_walls", lambda walls, learnt: np.full(len(walls.sides), learnt["value"]))
+    walls = next(predict.predict_slices(model, image, {**config, "membrane": 5.0, "walls": {"value": 0.7}}))
+    assert np.count_nonzero(walls == np.float32(0.7)) == 40 * 5
 
 
 def test_a_prediction_that_breaks_off_leaves_the_old_file(saved, rng, tmp_path, monkeypatch):

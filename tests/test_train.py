@@ -104,9 +104,7 @@ def test_same_seed_same_weights(work):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("members", [1, 2])
-def test_ctrl_c_saves_and_resume_goes_on(work, monkeypatch, members):
-    recipe = replace(TINY, network=replace(TINY.network, members=members), optimizer="muon")
+def test_ctrl_c_saves_and_resume_goes_on(work, monkeypatch):
     original = Keeper.on_epoch_begin
 
     def interrupt(self, epoch, logs=None):
@@ -116,15 +114,14 @@ def test_ctrl_c_saves_and_resume_goes_on(work, monkeypatch, members):
 
     monkeypatch.setattr(Keeper, "on_epoch_begin", interrupt)
     with pytest.raises(KeyboardInterrupt, match="--resume"):
-        train.train(work, recipe, seed=1)
+        train.train(work, TINY, seed=1)
     stopped = keras.models.load_model(work / "checkpoint" / "last.keras")
     assert int(stopped.optimizer.iterations) == 2 * TINY.steps
     assert (work / "model.keras").is_file()
     monkeypatch.setattr(Keeper, "on_epoch_begin", original)
     with pytest.raises(UserError, match="other settings"):
-        train.train(work, recipe, seed=2, resume=True)
-    model, _ = train.train(work, recipe, seed=1, resume=True)
-    assert model.output_shape[-1] == 1
+        train.train(work, TINY, seed=2, resume=True)
+    train.train(work, TINY, seed=1, resume=True)
     rows = (work / "history.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
 
