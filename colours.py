@@ -13,6 +13,7 @@ from pictures import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 
 HUES = (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE)
 FAMILIES = np.array([0, 1, 2, 3, 1, 0, 4])  # of each hue: made lighter, blue looks like sky, vermilion like orange
+TOUCHING = 4.0  # pixels from a cell to the middle of a border that is as good as none
 PERCENTILES = (0.5, 99.8)  # of an image's pixels: they are shown black and white
 NOBODY = 0.85  # grey of an instance that covers none in truth
 
@@ -30,31 +31,39 @@ def brightened(image: np.ndarray) -> np.ndarray:
 def random_colours(cells: np.ndarray, seed: int = 0) -> np.ndarray:
     """Float (count + 1, 3): black for 0 and for each cell of a label map (H, W) a random colour unlike its neighbours'.
 
-    Okabe and Ito's colours in random lightness. Hues that look alike stand side by side only where there is no other,
-    the same hue only where all seven are around.
+    Okabe and Ito's colours in random lightness. Where there are not enough for all around, touching cells come first:
+    these get hues that look alike only where there is no other.
     """
     rng = np.random.default_rng(seed)
     hues = np.array([to_rgb(hue) for hue in HUES])
-    chosen = np.full(cells.max() + 1, -1)
-    for number, others in enumerate(_neighbours(cells)):
+    chosen = np.full(int(cells.max()) + 1, -1)
+
+    def unlike(others: list[int]) -> np.ndarray:
         around = chosen[others]
-        free = np.setdiff1d(np.arange(len(hues)), around)
-        unlike = np.flatnonzero(~np.isin(FAMILIES, FAMILIES[around[around >= 0]]))
-        chosen[number] = rng.choice(unlike if unlike.size else free if free.size else len(hues))
+        return ~np.isin(FAMILIES, FAMILIES[around[around >= 0]])
+
+    for number, (others, touching) in enumerate(zip(_neighbours(cells), _neighbours(cells, TOUCHING), strict=True)):
+        unused = ~np.isin(np.arange(len(hues)), chosen[others])
+        candidates = (unlike(others), unlike(touching) & unused, unlike(touching), unused, np.ones(len(hues), bool))
+        chosen[number] = rng.choice(np.flatnonzero(next(which for which in candidates if which.any())))
     light = rng.uniform(0, 0.5, (len(chosen), 1))
     colours = hues[chosen] + (1 - hues[chosen]) * light
     colours[0] = 0
     return colours
 
 
-def _neighbours(cells: np.ndarray) -> list[list[int]]:
-    """For each number of a label map (H, W) the cells next to it, across a border of any width; none for 0."""
+def _neighbours(cells: np.ndarray, reach: float = np.inf) -> list[list[int]]:
+    """For each number of a label map (H, W) the cells next to it; none for 0.
+
+    Across a border of any width, or of twice `reach` pixels.
+    """
+    around: list[set[int]] = [set() for _ in range(int(cells.max()) + 1)]
     if not cells.any():
         return [[]]
-    around: list[set[int]] = [set() for _ in range(cells.max() + 1)]
-    nearest = cells[tuple(ndimage.distance_transform_edt(cells == 0, return_distances=False, return_indices=True))]
+    distance, places = ndimage.distance_transform_edt(cells == 0, return_indices=True)
+    nearest = np.where(distance <= reach, cells[tuple(places)], 0)
     for one, other in ((nearest[1:], nearest[:-1]), (nearest[:, 1:], nearest[:, :-1])):
-        for pair in np.unique(np.stack([one, other])[:, one != other], axis=1).T.tolist():
+        for pair in np.unique(np.stack([one, other])[:, (one != other) & (one > 0) & (other > 0)], axis=1).T.tolist():
             around[pair[0]].add(pair[1])
             around[pair[1]].add(pair[0])
     return [sorted(others) for others in around]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,11 @@ class NucleiRun(Run):
     sources: dict[str, Source]  # where each image lies, by its name; those without masks, too
     windows: np.ndarray  # uint8 (P, side, side, 3) of augmentation.py: of each image some, then the augmented ones
     labels: np.ndarray  # uint16 (P, side, side), 0 = background, a number for each nucleus
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of the hashes of all its images and masks, as augmentation.py found them, wherever they lay."""
+        return hashlib.sha256("\n".join(sorted(self.manifest["inputs"].values())).encode()).hexdigest()
 
     def kind_of(self, number: int) -> str:
         """What an image shows: fluorescence, histology or bright-field."""

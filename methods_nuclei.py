@@ -37,7 +37,8 @@ def settings(run: NucleiRun) -> str:
     return table([
         ("setting", "value"),
         ("data", f"{len(run.manifest['images'])} images with masks: "
-                 f"{counted([image['kind'] for image in run.manifest['images']])}; {_sizes(run)}"),
+                 f"{counted([image['kind'] for image in run.manifest['images']])}; {_sizes(run)} (SHA-256: "
+                 f"{run.data_hash[:16]})"),
         ("images that trained", counted([run.kind_of(number) for number in run.train])),
         ("images that judged, and never trained", counted([run.kind_of(number) for number in run.holdout])
          + (f" ({', '.join(names[:40])}{', ...' * (len(names) > 40)})" if names else "")),
@@ -106,7 +107,8 @@ def paragraph(run: NucleiRun) -> str:
     turned = f", as the mean over {flips} of the square's symmetries," if flips > 1 else ""
     text = (
         f"Nuclei were segmented with {network_in_words(run)} (Ronneberger et al. 2015), trained on images of "
-        f"{_sizes(run)} ({counted([image['kind'] for image in run.manifest['images']])}). Of these, {judged}. {tiles} "
+        f"{_sizes(run)} ({counted([image['kind'] for image in run.manifest['images']])}; SHA-256 of all their files' "
+        f"hashes: {run.data_hash[:16]}). Of these, {judged}. {tiles} "
         f"The network was {training_in_words(run, LOSSES.get(run.geometry['weights'], 'a weighted cross-entropy'))}. "
         f"Images were predicted{turned} in overlapping tiles and stitched. Nuclei are where the probability is over "
         f"{run.threshold:g}; a seeded watershed took touching ones apart, and objects under {SMALLEST} pixels were "

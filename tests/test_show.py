@@ -146,9 +146,16 @@ def test_neighbours_have_other_hues():
     assert (abs(np.diff(hues, axis=1)) > 0.02).all()
 
 
+def test_touching_cells_do_not_look_alike_in_a_crowd():
+    rings = np.arange(1, 10).reshape(3, 3)  # the middle one touches four, whatever the others have
+    for seed in range(50):
+        colours = random_colours(np.kron(rings, np.ones((9, 9), int)), seed)
+        assert min(abs(colours[5] - colours[number]).max() for number in (2, 4, 6, 8)) > 0.1
+
+
 def test_neighbours_do_not_even_look_alike():
     pairs = [random_colours(np.array([[1, 1, 2, 2]]), seed)[1:] for seed in range(200)]
-    assert min(abs(one - other).max() for one, other in pairs) > 0.12
+    assert min(abs(one - other).max() for one, other in pairs) > 0.1
 
 
 def test_faint_images_are_brightened_and_stay_gray_or_coloured():
