@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets import read_images
+from matching import SUFFIX
 from nuclei import Nuclei, Source, find_sources, is_nuclei_folder, read_source
 from stacks import TEST, VOLUME, open_stack, read_stack
 from utils import UserError, read_json
@@ -153,7 +154,7 @@ class NucleiRun(Run):
 
         `shape` is the image's, (H, W).
         """
-        files = self.out / f"{name}.tif", self.out / f"{name}-labels.tif"
+        files = self.out / f"{name}.tif", self.out / f"{name}{SUFFIX}"
         if not all(file.is_file() for file in files):
             return None
         probability, nuclei = (read_stack(file)[0] for file in files)
@@ -163,7 +164,7 @@ class NucleiRun(Run):
     def others(self) -> list[Source]:
         """The images without masks that were predicted."""
         return [source for source in self.sources.values()
-                if not source.masks and (self.out / f"{source.name}-labels.tif").is_file()]
+                if not source.masks and (self.out / f"{source.name}{SUFFIX}").is_file()]
 
 
 def _nuclei_run(common: dict, data: Path) -> NucleiRun:

@@ -20,7 +20,16 @@ from lastrun import NucleiRun
 from nuclei import KINDS, read_image
 from nuclei_mistakes import COLOURS, NucleiMistakes, busiest, find_nuclei_mistakes, paint_nuclei, wrong_pixels
 from pictures import BLUE, DPI, GREEN, ORANGE, VERMILION, colour_bar, message, panels, show
-from preprocessing import BORDER_SIGMA, BORDER_W0, Content, Tiling, balance_weights, border_weights, tile_corners
+from preprocessing import (
+    BORDER_SIGMA,
+    BORDER_W0,
+    Content,
+    Tiling,
+    balance_weights,
+    border_weights,
+    separated,
+    tile_corners,
+)
 from show_data import frame, middle, show_pairs
 
 NOT_JUDGED = ("No image was held out of this run (--holdout none), or it was stopped before it was judged, or its "
@@ -43,6 +52,17 @@ def _short(name: str) -> str:
 def _content(run: NucleiRun) -> Content:
     """How a window became image and target of the network."""
     return Content(run.manifest, run.geometry["weights"], run.geometry["cell_share"])
+
+
+def _most_touching(run: NucleiRun, pages: list[dict]) -> dict:
+    """The record of the window in which the most pixels of nuclei became background, to take touching ones apart."""
+    content = _content(run)
+
+    def cut(page: dict) -> int:
+        labels = np.asarray(run.labels[page["page"]])
+        return np.count_nonzero((labels > 0) & ~content.target(labels))
+
+    return max(pages[:LOOKED_AT], key=cut)
 
 
 def example(run: NucleiRun) -> tuple[np.ndarray, np.ndarray]:
@@ -84,12 +104,13 @@ def show_tiles(run: NucleiRun) -> Figure:
     # an image of several windows, but not of hundreds
     number = max(run.train, key=lambda one: (covering[one] <= 12, covering[one]))
     one, content, pages = run.read(number), _content(run), run.pages([number])
-    figure, axes = panels(1, 3, f"Whole images, squeezed to {side} x {side} pixels." if resize else
+    figure, axes = panels(1, 3, f"Each image is squeezed to {side} x {side} pixels as a whole, its grey levels stay "
+                          "what they are. So the network gets it, and the label beside it." if resize else
                           f"Windows of {side} pixels (blue) cover each image, at the size the microscope gave it; they "
                           "overlap where they have to. The orange one is shown beside it as the network gets it: "
                           "nuclei bright, grey levels stretched to the image's own range, touching nuclei apart.",
                           size=3.4)
-    page = pages[len(pages) // 2]
+    page = _most_touching(run, pages)
     grey = show(axes[0, 0], brightened(one.image if resize else enlarged(one.image, side)),
                 f"{_short(one.name)}, {one.kind}")
     if not resize:
@@ -97,7 +118,7 @@ def show_tiles(run: NucleiRun) -> Figure:
             frame(axes[0, 0], tuple(other["corner"]), (side, side), BLUE, linewidth=2)
         frame(axes[0, 0], tuple(page["corner"]), (side, side), ORANGE, linewidth=3)
     normalised = content.image(np.asarray(run.windows[page["page"]]), number)
-    show(axes[0, 1], normalised, "this window: grey levels normalised")
+    show(axes[0, 1], normalised, "squeezed" if resize else "this window: grey levels normalised")
     show(axes[0, 2], content.target(np.asarray(run.labels[page["page"]])).astype(np.uint8) * 255,
          "its label: white = nucleus")
     tiling = Tiling(run.geometry["tile"], run.geometry["margin"], run.geometry["valid"])
@@ -111,14 +132,13 @@ def show_tiles(run: NucleiRun) -> Figure:
 def show_weights(run: NucleiRun) -> Figure:
     """A window with touching nuclei, the target in which they are apart, the two parts of the weight map."""
     content = _content(run)
-    pages = [page["page"] for page in run.pages(run.train)[:LOOKED_AT]]
-    cut = [np.count_nonzero((run.labels[page] > 0) & ~content.target(run.labels[page])) for page in pages]
-    labels = np.asarray(run.labels[pages[int(np.argmax(cut))]])
+    labels = np.asarray(run.labels[_most_touching(run, run.pages(run.train))["page"]])
     target = content.target(labels)
+    apart = "" if run.manifest["resize"] else (" Where two touch, the pixels on both sides of the border become "
+                                               "background; these gaps should be brightest.")
     figure, axes = panels(1, 4, f"Weights of the loss (--weights {content.weights} in this run): balance makes nuclei "
                           f"and background count the same in all, border adds up to {BORDER_W0:g} where two nuclei lie "
-                          f"close (sigma {BORDER_SIGMA:g} pixels). Where two touch, the pixels on both sides of the "
-                          "border become background; these gaps should be brightest.", size=3)
+                          f"close (sigma {BORDER_SIGMA:g} pixels).{apart}", size=3)
     show(axes[0, 0], drawn_instances(labels), "nuclei")
     show(axes[0, 1], target.astype(np.uint8) * 255, "target: white = nucleus")
     for axis, weights, title in ((axes[0, 2], balance_weights(target, content.share), "balance"),
@@ -253,15 +273,16 @@ def show_instances(run: NucleiRun, most: int = 3) -> Figure:
         return message(NOT_JUDGED)
     figure, axes = panels(len(judged), 3, "Instances in random colours: each predicted nucleus has the colour of the "
                           "true one that it covers most of, light grey where it covers none. Where one colour fills "
-                          "two true nuclei, they merged; where one nucleus falls into pieces of its colour, it was "
+                          "two true nuclei, they merged; where a black line runs through one colour, a nucleus was "
                           "split.", size=3)
     images = []
     for row, one in zip(axes, judged, strict=True):
         colours = random_colours(one.truth)
         images.append(show(row[0], one.image[one.part], one.title))
-        show(row[1], colours[one.truth][one.part], f"truth: {one.truth.max()} nuclei")
-        show(row[2], matched_colours(one.predicted, one.truth, colours)[one.part],
-             f"predicted: {one.predicted.max()} nuclei")
+        for axis, labels, title in ((row[1], one.truth, "truth"), (row[2], one.predicted, "predicted")):
+            coloured = matched_colours(labels, one.truth, colours)
+            coloured[~separated(labels)] = 0  # a line between those that touch, be they of one colour
+            show(axis, coloured[one.part], f"{title}: {labels.max()} nuclei")
     _grey_bar(figure, images, axes[-1, 0])
     return figure
 

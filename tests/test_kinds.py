@@ -118,10 +118,10 @@ def test_squeezed_images_are_shown_as_such(tmp_path, nuclei_work, nuclei_run):
     shutil.copy(nuclei_work / "results" / "history.csv", tmp_path)
     run = last_run(tmp_path, out=nuclei_work / "prediction")
     assert geometry["resize"] == 32
-    assert "squeezed" in show_nuclei.show_tiles(run).get_supxlabel()
+    assert "squeezed to 32 x 32" in show_nuclei.show_tiles(run).get_supxlabel()
     assert "squeezed to 32 x 32" in methods_nuclei.settings(run)
     assert "squeezed to 32 x 32" in methods_nuclei.paragraph(run)
-    show_nuclei.show_weights(run)
+    assert "on both sides" not in show_nuclei.show_weights(run).get_supxlabel()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

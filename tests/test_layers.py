@@ -24,7 +24,7 @@ ORDER = {  # what each module may import of the project
                 "nuclei_prediction", "pictures", "classes"},
     "train": {"utils", "stacks", "datasets", "matching", "metrics", "preprocessing", "model", "feed", "keeper",
               "nuclei", "nuclei_prediction", "pictures", "predict", "classes", "encoders"},
-    "lastrun": {"utils", "stacks", "datasets", "nuclei"},
+    "lastrun": {"utils", "stacks", "datasets", "nuclei", "matching"},
     "mistakes": {"metrics", "pictures"}, "nuclei_mistakes": {"mistakes", "pictures"},
     "methods": {"lastrun", "metrics"}, "methods_classes": {"lastrun", "methods"},
     "methods_nuclei": {"lastrun", "methods", "nuclei", "instances"},
