@@ -145,7 +145,7 @@ def classes_run(rng, tmp_path):
     judged = np.eye(3, dtype=np.float32)[labels[3:]].transpose(0, 3, 1, 2).copy()
     judged[0, :, :16, :16] = judged[0, :, :16, :16][[1, 2, 0]]
     recipe = {"epochs": 2, "steps": 5, "batch": 4, "optimizer": "adam", "lr": 1e-3, "seed": 0, "precision": "float32",
-              "flips": 1, "zoom": 1.0}
+              "flips": 1, "zooms": [1.0]}
     return StackRun(
         work=tmp_path, out=tmp_path / "prediction.tif",
         manifest={"inputs": {}, "data": "mine", "copies": 2, "seed": 0, "options": {}},
