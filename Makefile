@@ -56,7 +56,7 @@ test: $(VENV)/installed-tests
 	$(PY) -m pytest -q --durations=10
 
 report: $(VENV)/installed
-	$(PY) report.py --work "$(WORK)" --out "$(OUT)"
+	$(PY) report.py --work "$(WORK)" $(if $(filter file,$(origin OUT)),,--out "$(OUT)")
 
 images: $(VENV)/installed
 	test -f results/demo/metrics.json || \

@@ -13,51 +13,43 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+import show_cells
 import show_data
-import show_results
-from lastrun import LastRun, last_run
+from lastrun import StackRun, last_run
 from model import Network
-from pictures import save
+from pictures import draw_curve, save
 from show_network import draw_network
 from utils import UserError, run
 
 SEED = 0  # of the noise and deformations that are shown
 
 
-def _small(one: LastRun) -> tuple[np.ndarray, np.ndarray]:
+def _small(one: StackRun) -> tuple[np.ndarray, np.ndarray]:
     """The middle of an image and of its label."""
     return tuple(show_data.middle(array) for array in one.example)
 
 
-def _weights(one: LastRun) -> Figure:
-    return show_data.show_weights(_small(one)[1], one.geometry["cell_share"])
-
-
-def _tiles(one: LastRun) -> Figure:
-    return show_data.show_tiles(*one.example, one.geometry["core"], one.geometry["margin"])
-
-
-def _network(one: LastRun) -> Figure:
+def _network(one: StackRun) -> Figure:
     return draw_network(Network(**one.config["network"]), one.config["channels"], one.geometry["tile"])
 
 
-FIGURES: dict[str, Callable[[LastRun], Figure]] = {  # photographs as JPEG, line drawings as PNG
-    "slices.jpg": lambda one: show_data.show_slices(one.images, one.labels),
+FIGURES: dict[str, Callable[[StackRun], Figure]] = {  # photographs as JPEG, line drawings as PNG
+    "slices.jpg": show_cells.show_images,
     "flips.jpg": lambda one: show_data.show_flips(*_small(one)),
     "noise.jpg": lambda one: show_data.show_noise(_small(one)[0], np.random.default_rng(SEED)),
     "brightness.jpg": lambda one: show_data.show_brightness(_small(one)[0]),
     "elastic.jpg": lambda one: show_data.show_elastic(*_small(one), np.random.default_rng(SEED)),
     "crops.jpg": lambda one: show_data.show_crops(*one.example),
     "pads.jpg": lambda one: show_data.show_pads(*one.example),
-    "tiles.jpg": _tiles,
-    "weights.jpg": _weights,
+    "tiles.jpg": show_cells.show_tiles,
+    "weights.jpg": show_cells.show_weights,
     "network.png": _network,
-    "curves.png": show_results.show_curves,
-    "thresholds.png": show_results.show_thresholds,
-    "errors.jpg": show_results.show_errors,
-    "worst-tiles.jpg": show_results.show_worst_tiles,
-    "instances.jpg": show_results.show_instances,
-    "stack.jpg": show_results.show_stack,
+    "curves.png": lambda one: draw_curve(one.history),
+    "thresholds.png": show_cells.show_scores,
+    "errors.jpg": show_cells.show_errors,
+    "worst-tiles.jpg": show_cells.show_worst,
+    "instances.jpg": show_cells.show_instances,
+    "stack.jpg": show_cells.show_prediction,
 }
 ANIMATION = "prediction.gif"
 
@@ -71,14 +63,14 @@ def main() -> None:
     args = parser.parse_args()
     # the environment's DATA is for other commands: these pictures are of the run's own data
     one = last_run(args.work, out=args.out)
-    if not one.is_demo:
+    if one.kind != "cells" or not one.is_demo:
         raise UserError(f"{args.work} is a run on {one.manifest['data']}; the README's pictures are drawn from the "
                         "demo stack, which is free to show: 'make images' makes such a run")
     for name, draw in tqdm(FIGURES.items(), desc="drawing", unit="picture", disable=None):
         save(draw(one), args.images / name)
     if one.prediction is None:
         raise UserError(f"{args.out} is not the prediction of this run's test stack; name it with --out")
-    show_results.animate_prediction(one, args.images / ANIMATION)
+    show_cells.animate_prediction(one, args.images / ANIMATION)
     size = sum((args.images / name).stat().st_size for name in [*FIGURES, ANIMATION])
     print(f"{args.images}: {len(FIGURES)} pictures and {ANIMATION}, {size / 1e6:.1f} MB")
 

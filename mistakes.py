@@ -47,12 +47,17 @@ def find_mistakes(label: np.ndarray, probability: np.ndarray, threshold: float) 
 
 def overlaps(one: np.ndarray, other: np.ndarray) -> list[int]:
     """The cells of `one` (H, W), a label map with 0 = border, that overlap two or more cells of `other` in earnest."""
-    both = (one > 0) & (other > 0)
-    shared = np.zeros((one.max() + 1, other.max() + 1), np.int64)
-    np.add.at(shared, (one[both], other[both]), 1)
+    shared = shared_pixels(one, other)[1:, 1:]
     smaller = np.minimum(shared.sum(axis=1, keepdims=True), shared.sum(axis=0, keepdims=True))
     earnest = (shared >= LEAST_SHARE * smaller) & (shared >= LEAST_PIXELS)
-    return np.flatnonzero(earnest.sum(axis=1) > 1).tolist()
+    return (np.flatnonzero(earnest.sum(axis=1) > 1) + 1).tolist()
+
+
+def shared_pixels(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How many pixels each number of a label map (H, W) shares with each of another; int64 (numbers, others)."""
+    shared = np.zeros((int(one.max()) + 1, int(other.max()) + 1), np.int64)
+    np.add.at(shared, (one.ravel(), other.ravel()), 1)
+    return shared
 
 
 def _breaches(parts: np.ndarray, whole: np.ndarray, joined: list[int], wrong: np.ndarray) -> np.ndarray:

@@ -56,7 +56,9 @@ def scale_bar(axis: Axes, width: int) -> None:
 
 def colour_bar(figure: Figure, drawn: AxesImage, axes: list[Axes] | np.ndarray, label: str, where: str = "right"
                ) -> None:
-    """Add the colour bar of `drawn` beside the axes, or at their 'bottom': what intensities mean."""
+    """Add the colour bar of `drawn` beside the axes, or at their 'bottom': what intensities mean; colours have none."""
+    if drawn.get_array().ndim == 3:
+        return
     bar = figure.colorbar(drawn, ax=list(np.ravel(axes)), location=where, shrink=0.8, aspect=25, pad=0.01)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -65,6 +67,7 @@ def colour_bar(figure: Figure, drawn: AxesImage, axes: list[Axes] | np.ndarray, 
 def message(text: str) -> Figure:
     """A picture that says in words why there is nothing to see."""
     figure = Figure(figsize=(8, 0.8), dpi=DPI)
+    figure.add_axes((0, 0, 1, 1)).axis("off")  # a notebook shows no figure without axes
     figure.text(0.01, 0.5, textwrap.fill(text, 96), va="center", fontsize=10)
     return figure
 

@@ -82,15 +82,15 @@ def page(node: nbformat.NotebookNode, title: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("results"), help="folder of the run")
-    parser.add_argument("--data", type=Path, help="folder of the test stack (without it the run's)")
-    parser.add_argument("--out", type=Path, default=Path("prediction.tif"), help="the predicted test stack")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, default=Path("results"), help="folder of the run (results)")
+    parser.add_argument("--data", type=Path, help="folder of the test stack, or of the nuclei images (the run's)")
+    parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
+                                                 "predicted nuclei images (prediction)")
     parser.add_argument("--notebook", type=Path, metavar="FILE", help="write the executed notebook, too")
     args = parser.parse_args()
-    last_run(args.work, args.data, args.out)  # a run that is not there is one line, not a notebook's traceback
-    node = execute(args.work, args.data, args.out)
+    one = last_run(args.work, args.data, args.out)  # a run that is not there is one line, not a notebook's traceback
+    node = execute(args.work, args.data, one.out)
     with atomic_path(args.work / "report.html") as temporary:
         temporary.write_text(page(node, f"Report of {args.work.resolve().name}"), encoding="utf-8")
     if args.notebook:

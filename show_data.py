@@ -1,12 +1,14 @@
-"""Pictures of what goes into the network: slices and labels, each augmentation by itself, tiles, weight maps.
+"""Pictures of what goes into the network: images and labels, each augmentation by itself, tiles, weight maps.
 
-Each function takes uint8 arrays, a gray image (H, W) and its label (H, W) with 0 = membrane, and returns a figure.
-Where both are shown, the label lies below the image and was moved by the same draw.
+Each function takes uint8 arrays, an image (H, W), or (H, W, 3) in colours, and its label: (H, W) with 0 = membrane, or
+(H, W, 3) where nuclei or classes have a colour each. It returns a figure. Where both are shown, the label lies below
+the image and was moved by the same draw.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -28,47 +30,41 @@ from preprocessing import BORDER_SIGMA, BORDER_W0, balance_weights, border_weigh
 from utils import OverlapTile
 
 ELASTIC = ((2.0, 48.0), (5.0, 36.0), (8.0, 24.0))  # (alpha, sigma), pixels: gentle, strong, beyond what training draws
+LABEL = {2: "label: black = membrane", 3: "label, in colours"}  # by the axes of its array
 
 
-def _pairs(columns: list[tuple[str, np.ndarray, np.ndarray]], caption: str) -> tuple[Figure, np.ndarray]:
-    """A column for each (title, image, label): the image above, its label below."""
+def show_pairs(columns: list[tuple[str, np.ndarray, np.ndarray]], caption: str) -> tuple[Figure, np.ndarray]:
+    """A column for each (title, image, label): the image above, its label below; also gives the axes (2, columns)."""
     figure, axes = panels(2, len(columns), caption)
+    drawn = []
     for (above, below), (title, image, label) in zip(axes.T, columns, strict=True):
-        grey = show(above, image, title)
+        drawn.append(show(above, image, title))
         show(below, label)
-    axes[1, 0].set_ylabel("label: black = membrane", fontsize=8)
+    axes[1, 0].set_ylabel(LABEL[label.ndim], fontsize=8)
     axes[0, 0].set_ylabel("image", fontsize=8)
-    colour_bar(figure, grey, axes[0], "grey level")
+    colour_bar(figure, min(drawn, key=lambda one: one.get_array().ndim), axes[0], "grey level")  # of a gray one
     return figure, axes
 
 
 def middle(array: np.ndarray, side: int = 256) -> np.ndarray:
-    """The middle of (H, W), at most `side` pixels wide: small enough to see single membranes."""
+    """The middle of (H, W), at most `side` pixels wide: small enough to see single cells."""
     corner = tuple(max((full - side) // 2, 0) for full in array.shape[:2])
     return crop(array, corner, (side, side))
 
 
-def show_slices(images: np.ndarray, labels: np.ndarray, count: int = 4) -> Figure:
-    """Some slices of a stack (N, H, W), from its first to its last, with their labels."""
-    chosen = np.unique(np.linspace(0, len(images) - 1, count).astype(int))
-    return _pairs([(f"slice {number}", images[number], labels[number]) for number in chosen],
-                  f"What the network learns from: {len(images)} slices of {images.shape[1]} x {images.shape[2]} pixels "
-                  "and, below each, its label. Every dark line in the image should be a black line in the label.")[0]
-
-
 def show_flips(image: np.ndarray, label: np.ndarray) -> Figure:
     """The image and its label as they are and flipped in three ways."""
-    return _pairs([("as it is" if how == "none" else f"flip: {how}", flip(image, how), flip(label, how))
-                   for how in FLIPS],
-                  "Flips: image and label are mirrored together. Tissue has no up or down, so each flip is as good a "
-                  "sample as the original.")[0]
+    return show_pairs([("as it is" if how == "none" else f"flip: {how}", flip(image, how), flip(label, how))
+                       for how in FLIPS],
+                      "Flips: image and label are mirrored together. Cells have no up or down, so each flip is as good "
+                      "a sample as the original.")[0]
 
 
 def show_noise(image: np.ndarray, rng: np.random.Generator) -> Figure:
     """Gaussian noise (first row) and uniform noise (second row) of 10, 50 and 100 grey levels."""
     figure, axes = panels(2, 4, "Noise changes the image alone; the label stays. Above Gaussian noise by its standard "
                                 "deviation, below uniform noise by its largest change. Training draws the gentle end: "
-                                "at 100 grey levels the membranes drown.")
+                                "at 100 grey levels all that is fine drowns.")
     for row, (name, add) in zip(axes, (("Gaussian, sd", gaussian_noise), ("uniform, +-", uniform_noise)), strict=True):
         grey = show(row[0], image, "as it is")
         for axis, strength in zip(row[1:], (10, 50, 100), strict=True):
@@ -90,33 +86,35 @@ def show_brightness(image: np.ndarray) -> Figure:
 
 def show_elastic(image: np.ndarray, label: np.ndarray, rng: np.random.Generator, spacing: int = 32) -> Figure:
     """Three elastic deformations, one field each for image, label and a grid with lines `spacing` pixels apart."""
-    columns, fields = [("as it is", image, label)], [np.zeros((2, *image.shape), np.float32)]
+    shape = image.shape[:2]
+    columns, fields = [("as it is", image, label)], [np.zeros((2, *shape), np.float32)]
     for alpha, sigma in ELASTIC:
-        field = elastic_field(image.shape, alpha, sigma, rng)
+        field = elastic_field(shape, alpha, sigma, rng)
         columns.append((f"alpha {alpha:g} px, sigma {sigma:g} px", warp(image, field), warp(label, field, order=0)))
         fields.append(field)
-    figure, axes = _pairs(columns, "Elastic deformation, as if the tissue were rubber: alpha says how far, sigma how "
-                          "smoothly. The red grid was straight before; it bends alike in image and label, which "
-                          "were moved by one and the same field. The last is stronger than what training draws.")
+    figure, axes = show_pairs(columns, "Elastic deformation, as if the image were rubber: alpha says how far, sigma "
+                              "how smoothly. The red grid was straight before; it bends alike in image and label, "
+                              "which were moved by one and the same field. The last is stronger than what training "
+                              "draws.")
     for column, field in zip(axes.T, fields, strict=True):
         for axis in column:
-            for place in field + np.indices(image.shape):  # where each pixel was taken from: y, then x
-                axis.contour(place, np.arange(spacing / 2, max(image.shape), spacing), colors=VERMILION, linewidths=1)
+            for place in field + np.indices(shape):  # where each pixel was taken from: y, then x
+                axis.contour(place, np.arange(spacing / 2, max(shape), spacing), colors=VERMILION, linewidths=1)
     return figure
 
 
 def show_crops(image: np.ndarray, label: np.ndarray, share: float = 0.6) -> Figure:
     """The four crops at the corners, `share` of the image's side, and where in the image they were cut."""
-    size = tuple(max(1, round(side * share)) for side in image.shape)
-    corners = [crop_corner(image.shape, size, where) for where in CORNERS]
-    figure, axes = _pairs([("as it is", image, label), *(
+    size = tuple(max(1, round(side * share)) for side in image.shape[:2])
+    corners = [crop_corner(image.shape[:2], size, where) for where in CORNERS]
+    figure, axes = show_pairs([("as it is", image, label), *(
         (where, crop(image, corner, size), crop(label, corner, size))
         for where, corner in zip(CORNERS, corners, strict=True))],
         "Crops: the frames in the first column show where each was cut. Image and label are cut at the same place.")
     for number, (corner, colour) in enumerate(zip(corners, (ORANGE, SKY, VERMILION, PURPLE), strict=True), 1):
         for row in axes:
             inset = 3 * number  # or the frames would hide each other where they share a side
-            _frame(row[0], (corner[0] + inset, corner[1] + inset), tuple(side - 2 * inset for side in size), colour)
+            frame(row[0], (corner[0] + inset, corner[1] + inset), tuple(side - 2 * inset for side in size), colour)
             for side in row[number].spines.values():
                 side.set(color=colour, linewidth=3)
     return figure
@@ -124,16 +122,16 @@ def show_crops(image: np.ndarray, label: np.ndarray, share: float = 0.6) -> Figu
 
 def show_pads(image: np.ndarray, label: np.ndarray, share: float = 0.6) -> Figure:
     """The four symmetric pads: crops at the corners, filled up with their mirror image; a yellow frame around each."""
-    size = tuple(max(1, round(side * share)) for side in image.shape)
-    columns, corners = [], [crop_corner(image.shape, size, where) for where in CORNERS]
+    size = tuple(max(1, round(side * share)) for side in image.shape[:2])
+    columns, corners = [], [crop_corner(image.shape[:2], size, where) for where in CORNERS]
     for where, corner in zip(CORNERS, corners, strict=True):
-        columns.append((where, *(symmetric_pad(crop(array, corner, size), image.shape, corner)
+        columns.append((where, *(symmetric_pad(crop(array, corner, size), image.shape[:2], corner)
                                  for array in (image, label))))
-    figure, axes = _pairs(columns, "Symmetric pads bring a crop back to full size: the yellow frame is the original "
-                                   "area, all outside is its mirror image. Lines cross the frame without a jump.")
+    figure, axes = show_pairs(columns, "Symmetric pads bring a crop back to full size: the yellow frame is the "
+                              "original area, all outside is its mirror image. Lines cross the frame without a jump.")
     for column, corner in zip(axes.T, corners, strict=True):
         for axis in column:
-            _frame(axis, corner, size, YELLOW)
+            frame(axis, corner, size, YELLOW)
     return figure
 
 
@@ -148,14 +146,14 @@ def show_tiles(image: np.ndarray, label: np.ndarray, core: int, margin: int) -> 
                           f"of {margin} pixels around it (orange), mirrored where the slice (white frame) ends. The "
                           "cores lie edge to edge, so their predictions are stitched without a gap.", size=3.4)
     grey = show(axes[0, 0], around, f"{rows} x {columns} tiles")
-    _frame(axes[0, 0], (margin, margin), image.shape, "white", linewidth=1.5)
+    frame(axes[0, 0], (margin, margin), image.shape, "white", linewidth=1.5)
     for y, x in tiles.corners():
-        _frame(axes[0, 0], (y + margin, x + margin), (core, core), BLUE, linewidth=1)
+        frame(axes[0, 0], (y + margin, x + margin), (core, core), BLUE, linewidth=1)
     chosen = len(tiles) - 1 if len(tiles) < 9 else columns + 1  # with the mirror image, or in the inside
     corner = tiles.corners()[chosen]
     _two_colours(axes[0, 0], corner, core, margin)
     for axis, array, title in ((axes[0, 1], normalise(image), "this tile: grey levels normalised"),
-                               (axes[0, 2], label, "its label: black = membrane")):
+                               (axes[0, 2], label, f"its {LABEL[label.ndim]}")):
         show(axis, tiles.cut(array, [chosen])[0], title)
         _two_colours(axis, (0, 0), core, margin)
     colour_bar(figure, grey, axes, "grey level")
@@ -175,14 +173,14 @@ def show_weights(label: np.ndarray, share: float) -> Figure:
     return figure
 
 
-def _frame(axis, corner: tuple[int, int], size: tuple[int, int], colour: str, linewidth: float = 2) -> None:
+def frame(axis: Axes, corner: tuple[int, int], size: tuple[int, int], colour: str, linewidth: float = 2) -> None:
     """A frame around `size` (height, width) pixels at `corner` (y, x)."""
     inset = linewidth / 2  # of about a pixel's width: at the image's edge the whole line is seen
     axis.add_patch(Rectangle((corner[1] - 0.5 + inset, corner[0] - 0.5 + inset), size[1] - 2 * inset,
                              size[0] - 2 * inset, fill=False, edgecolor=colour, linewidth=linewidth))
 
 
-def _two_colours(axis, corner: tuple[int, int], core: int, margin: int) -> None:
+def _two_colours(axis: Axes, corner: tuple[int, int], core: int, margin: int) -> None:
     """Tint a tile whose upper left pixel is at `corner` (y, x): its core blue, its margin orange."""
     tile = core + 2 * margin
     strips = ((0, 0, margin, tile), (margin + core, 0, margin, tile), (margin, 0, core, margin),
@@ -190,5 +188,5 @@ def _two_colours(axis, corner: tuple[int, int], core: int, margin: int) -> None:
     for (y, x, height, width), colour in [*((strip, ORANGE) for strip in strips), ((margin, margin, core, core), BLUE)]:
         axis.add_patch(Rectangle((corner[1] + x - 0.5, corner[0] + y - 0.5), width, height, color=colour, alpha=0.25,
                                  linewidth=0))
-    _frame(axis, corner, (tile, tile), ORANGE)
-    _frame(axis, (corner[0] + margin, corner[1] + margin), (core, core), BLUE)
+    frame(axis, corner, (tile, tile), ORANGE)
+    frame(axis, (corner[0] + margin, corner[1] + margin), (core, core), BLUE)

@@ -196,10 +196,7 @@ def stack_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model
             print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
                   f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
                   f"Dice {at['membrane_dice']:.3f}")
-        print_pictures(args.work)
-        if classes == 1:
-            print(f"all about this run on one page, {args.work / 'report.html'}: python report.py --work {args.work} "
-                  f"--out {out}")
+        print_pictures(args.work, out)
         print(f"{out}: probability of {'cell' if classes == 1 else f'{classes} classes, a channel each'}, "
               f"{len(test_images)} slices")
 
@@ -228,17 +225,18 @@ def nuclei_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Mode
             print("\nheld-out images, which judged and never trained:\n" + format_nuclei(scores))
             at = scores["all"]
             print(f"pixels at probability .5: accuracy {at['accuracy']:.3f}, IoU {at['iou']:.3f}, means over images")
-        print_pictures(args.work)
+        print_pictures(args.work, out)
         count = len(others) + len(manifest["split"]["holdout"])
         print(f"{out}: probability and instances of {count} images, held out or without masks")
 
     return finish
 
 
-def print_pictures(work: Path) -> None:
-    """Say which pictures there are."""
+def print_pictures(work: Path, out: Path) -> None:
+    """Say which pictures there are, and how to get all of them with the scores; `out` is what was predicted."""
     pictures = [work / name for name in ("curve.png", "holdout.png") if (work / name).is_file()]
     print(f"pictures: {', '.join(map(str, pictures))}")
+    print(f"all about this run on one page, {work / 'report.html'}: python report.py --work {work} --out {out}")
 
 
 def main() -> None:

@@ -8,10 +8,11 @@ import pytest
 from matplotlib.colors import rgb_to_hsv
 from matplotlib.text import Text
 
+import show_cells
 import show_data
-import show_results
+from colours import brightened, class_colours, drawn_classes, matched_colours, random_colours
 from model import PRESETS, Network, build_unet
-from pictures import panels, save, show
+from pictures import colour_bar, panels, save, show
 from show_network import draw_network, feature_maps
 
 SHOWN_WITH_LABEL = {
@@ -37,6 +38,15 @@ def test_image_and_label_are_moved_by_one_draw(name):
     for image, moved in zip(images, labels, strict=True):
         assert np.mean((image > 127) == (moved > 0)) > 0.99
     assert any(not np.array_equal(images[0], image) for image in images[1:])
+
+
+@pytest.mark.parametrize("name", SHOWN_WITH_LABEL)
+def test_labels_in_colours_are_moved_like_the_image(name, rng):
+    label = np.kron(rng.integers(0, 2, (8, 8)), np.ones((16, 16), int)).astype(np.uint8) * 255
+    gray = drawn(SHOWN_WITH_LABEL[name](label, label))
+    colour = drawn(SHOWN_WITH_LABEL[name](np.dstack([label] * 3), np.dstack([label] * 3)))
+    for one, other in zip(gray, colour, strict=True):
+        np.testing.assert_array_equal(np.dstack([one] * 3), other)
 
 
 def test_noise_has_the_showcase_values():
@@ -98,35 +108,78 @@ def judged_run(tiny_stacks):
 
 
 def test_the_worst_tile_is_the_one_with_the_gap(judged_run, tmp_path):
-    worst = show_results.worst_tiles(judged_run)
+    worst = show_cells.worst_tiles(judged_run)
     assert worst[0][:2] == (pytest.approx(min(score for score, *_ in worst)), 0)
     assert worst[0][0] < 1 == worst[-1][0]
-    for name in ("errors", "worst_tiles", "instances", "stack", "thresholds"):
-        figure = getattr(show_results, f"show_{name}")(judged_run)
+    for name in ("images", "errors", "worst", "instances", "prediction", "scores"):
+        figure = getattr(show_cells, f"show_{name}")(judged_run)
         assert all(axis.has_data() for axis in figure.axes), name
-    show_results.animate_prediction(judged_run, tmp_path / "prediction.gif")
+    show_cells.animate_prediction(judged_run, tmp_path / "prediction.gif")
     assert (tmp_path / "prediction.gif").read_bytes()[:3] == b"GIF"
 
 
 def test_what_is_not_there_is_said(judged_run):
     judged_run.judged = judged_run.scores = judged_run.prediction = None
-    for name in ("errors", "worst_tiles", "instances", "stack", "thresholds"):
-        figure = getattr(show_results, f"show_{name}")(judged_run)
+    for name in ("errors", "worst", "instances", "prediction", "scores"):
+        figure = getattr(show_cells, f"show_{name}")(judged_run)
         assert len(figure.texts) == 1, name
         assert len(figure.texts[0].get_text()) > 60
+        assert figure.axes, "a notebook leaves out figures without axes"
 
 
 def test_cells_take_the_colour_of_the_true_cell_they_cover():
     truth = np.array([[1, 1, 1, 0, 2, 2]])
-    colours = show_results.random_colours(truth)
+    colours = random_colours(truth)
     np.testing.assert_array_equal(colours[0], 0)
-    found = show_results.matched_colours(np.array([[1, 1, 0, 2, 2, 2]]), truth, colours)
+    found = matched_colours(np.array([[1, 1, 0, 2, 2, 2]]), truth, colours)
     np.testing.assert_array_equal(found[0], colours[[1, 1, 0, 2, 2, 2]])
+    nobody = matched_colours(np.array([[1, 1, 1, 2, 0, 0]]), truth, colours)[0]  # 2 lies where no true cell is
+    np.testing.assert_array_equal(nobody[3], [0.85] * 3)
+    assert random_colours(np.zeros((3, 3), int)).tolist() == [[0, 0, 0]]
 
 
 def test_neighbours_have_other_hues():
     cells = np.kron(np.arange(1, 26).reshape(5, 5), np.ones((4, 4), int))
     cells[3::4], cells[:, 3::4] = 0, 0
-    hues = rgb_to_hsv(show_results.random_colours(cells)[1:])[:, 0].reshape(5, 5)
+    hues = rgb_to_hsv(random_colours(cells)[1:])[:, 0].reshape(5, 5)
     assert (abs(np.diff(hues, axis=0)) > 0.02).all()
     assert (abs(np.diff(hues, axis=1)) > 0.02).all()
+
+
+def test_touching_cells_do_not_look_alike_in_a_crowd():
+    rings = np.arange(1, 10).reshape(3, 3)  # the middle one touches four, whatever the others have
+    for seed in range(50):
+        colours = random_colours(np.kron(rings, np.ones((9, 9), int)), seed)
+        assert min(abs(colours[5] - colours[number]).max() for number in (2, 4, 6, 8)) > 0.1
+
+
+def test_neighbours_do_not_even_look_alike():
+    pairs = [random_colours(np.array([[1, 1, 2, 2]]), seed)[1:] for seed in range(200)]
+    assert min(abs(one - other).max() for one, other in pairs) > 0.1
+
+
+def test_faint_images_are_brightened_and_stay_gray_or_coloured():
+    gray = np.repeat(np.arange(10, 30, dtype=np.uint8).reshape(4, 5, 1), 3, axis=2)
+    assert (brightened(gray).min(), brightened(gray).max(), brightened(gray).shape) == (0, 255, (4, 5))
+    colour = gray.copy()
+    colour[0, 0] = (10, 30, 50)
+    assert brightened(colour).shape == (4, 5, 3)
+    assert brightened(np.zeros((2, 2, 3), np.uint8)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_each_class_has_a_colour_of_its_own():
+    for classes in (2, 3, 8, 9, 20):
+        colours = class_colours(classes)
+        assert colours.shape == (classes, 3)
+        assert len(np.unique(colours.round(3), axis=0)) == classes
+        assert (colours.min(), colours.max()) >= (0, 0)
+        assert colours.max() <= 1
+    np.testing.assert_array_equal(drawn_classes(np.array([[0, 1]]), 2)[0], [[0, 0, 0], [230, 159, 0]])
+
+
+def test_colours_have_no_colour_bar():
+    figure, axes = panels(1, 2, "")
+    colour_bar(figure, show(axes[0, 0], np.zeros((8, 8, 3), np.uint8)), axes, "colours")
+    assert len(figure.axes) == 2
+    colour_bar(figure, show(axes[0, 1], np.zeros((8, 8), np.uint8)), axes, "grey level")
+    assert len(figure.axes) == 3

@@ -1,6 +1,7 @@
-"""Pictures of what came out: curves, errors that merge or split cells, the worst tiles, instances, the test stack.
+"""Pictures of a run on stacks of cells: slices, tiles, scores, errors that merge or split cells, the test stack.
 
 Each takes a run as `lastrun` reads it and returns a figure; where the run did not come so far, the figure says so.
+show_classes.py and show_nuclei.py have functions of the same names for other runs.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
-from scipy import ndimage
 
-from lastrun import LastRun
+import show_data
+from colours import matched_colours, random_colours
+from lastrun import StackRun
 from metrics import components, segments, v_rand
 from mistakes import Mistakes, find_mistakes, paint, places
 from pictures import (
@@ -26,12 +27,8 @@ from pictures import (
     INVENTED,
     MISSED,
     ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
     YELLOW,
     colour_bar,
-    draw_curve,
     message,
     panels,
     show,
@@ -48,12 +45,38 @@ LEGEND = [Patch(color=MISSED, label="missed membrane, two cells merge"),
 SIDE = 128  # of the worst tiles at most, pixels; of small slices half the side
 
 
-def show_curves(run: LastRun) -> Figure:
-    """How the loss fell while it trained."""
-    return draw_curve(run.history)
+# ------------------------------------------------------------------------------------------- what goes in
 
 
-def show_thresholds(run: LastRun) -> Figure:
+def example(run: StackRun) -> tuple[np.ndarray, np.ndarray]:
+    """A training slice and its label, uint8 (H, W) each, to show augmentations on."""
+    return run.example
+
+
+def show_images(run: StackRun, count: int = 4) -> Figure:
+    """Some labelled slices, from the first to the last, with their labels."""
+    chosen = np.unique(np.linspace(0, len(run.images) - 1, count).astype(int))
+    height, width = run.images.shape[1:3]
+    return show_data.show_pairs(
+        [(f"slice {number}", run.images[number], run.labels[number]) for number in chosen],
+        f"What the network learns from: {len(run.images)} slices of {height} x {width} pixels and, below each, its "
+        "label. Every dark line in the image should be a black line in the label.")[0]
+
+
+def show_tiles(run: StackRun) -> Figure:
+    """Overlap tiles over a slice, and one of them as the network gets it."""
+    return show_data.show_tiles(*run.example, run.geometry["core"], run.geometry["margin"])
+
+
+def show_weights(run: StackRun) -> Figure:
+    """The two parts of the weight map, in the middle of a slice."""
+    return show_data.show_weights(show_data.middle(run.example[1]), run.geometry["cell_share"])
+
+
+# ------------------------------------------------------------------------------------------ what came out
+
+
+def show_scores(run: StackRun) -> Figure:
     """The hold-out's scores over the threshold that makes cells of probabilities."""
     if run.scores is None:
         return message(NOT_JUDGED)
@@ -70,14 +93,14 @@ def show_thresholds(run: LastRun) -> Figure:
     return figure
 
 
-def _judged(run: LastRun) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, Mistakes]]:
+def _judged(run: StackRun) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, Mistakes]]:
     """Number, image, label, probability and mistakes of each held-out slice."""
     return [(number, run.images[number], run.labels[number], probability,
              find_mistakes(run.labels[number], probability, run.threshold))
             for number, probability in zip(run.holdout, run.judged, strict=True)]
 
 
-def show_errors(run: LastRun, most: int = 2) -> Figure:
+def show_errors(run: StackRun, most: int = 2) -> Figure:
     """Held-out slices, those with the most merges and splits first: image, truth, prediction, mistakes by kind."""
     if run.judged is None:
         return message(NOT_JUDGED)
@@ -104,7 +127,7 @@ def _ring(axis: Axes, mistakes: Mistakes) -> None:
         axis.scatter(middles[:, 1], middles[:, 0], s=220, facecolors="none", edgecolors=colour, linewidths=1.5)
 
 
-def worst_tiles(run: LastRun, count: int = 4) -> list[tuple[float, int, tuple[int, int], int]]:
+def worst_tiles(run: StackRun, count: int = 4) -> list[tuple[float, int, tuple[int, int], int]]:
     """The held-out tiles with the lowest V_rand, worst first: (V_rand, which held-out slice, corner (y, x), side)."""
     found = []
     shape = run.images.shape[1:3]
@@ -119,7 +142,7 @@ def worst_tiles(run: LastRun, count: int = 4) -> list[tuple[float, int, tuple[in
     return sorted(found)[:count]
 
 
-def show_worst_tiles(run: LastRun) -> Figure:
+def show_worst(run: StackRun) -> Figure:
     """The four worst tiles of the held-out slices: prediction above, mistakes by kind below."""
     if run.judged is None:
         return message(NOT_JUDGED)
@@ -143,45 +166,7 @@ def show_worst_tiles(run: LastRun) -> Figure:
     return figure
 
 
-def random_colours(cells: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Float (count + 1, 3): black for 0 and for each cell of a label map (H, W) a random colour unlike its neighbours'.
-
-    Okabe and Ito's colours in random lightness; a hue stands twice side by side only where all seven are around it.
-    """
-    rng = np.random.default_rng(seed)
-    hues = np.array([to_rgb(hue) for hue in (ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE)])
-    chosen = np.full(cells.max() + 1, -1)
-    for number, others in enumerate(_neighbours(cells)):
-        free = np.setdiff1d(np.arange(len(hues)), chosen[others])
-        chosen[number] = rng.choice(free if free.size else len(hues))
-    light = rng.uniform(0, 0.5, (len(chosen), 1))
-    colours = hues[chosen] + (1 - hues[chosen]) * light
-    colours[0] = 0
-    return colours
-
-
-def _neighbours(cells: np.ndarray) -> list[list[int]]:
-    """For each number of a label map (H, W) the cells next to it, across a border of any width; none for 0."""
-    around: list[set[int]] = [set() for _ in range(cells.max() + 1)]
-    nearest = cells[tuple(ndimage.distance_transform_edt(cells == 0, return_distances=False, return_indices=True))]
-    for one, other in ((nearest[1:], nearest[:-1]), (nearest[:, 1:], nearest[:, :-1])):
-        for pair in np.unique(np.stack([one, other])[:, one != other], axis=1).T.tolist():
-            around[pair[0]].add(pair[1])
-            around[pair[1]].add(pair[0])
-    return [sorted(others) for others in around]
-
-
-def matched_colours(cells: np.ndarray, truth: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Float (H, W, 3): each cell of a label map (H, W) in the colour of the true cell that it covers most of."""
-    pairs = np.zeros((cells.max() + 1, truth.max() + 1), np.int64)
-    np.add.at(pairs, (cells.ravel(), truth.ravel()), 1)
-    pairs[:, 0] = 0  # membrane is no cell
-    match = pairs.argmax(axis=1)
-    match[0] = 0
-    return colours[match][cells]
-
-
-def show_instances(run: LastRun) -> Figure:
+def show_instances(run: StackRun) -> Figure:
     """A held-out slice and its cells, each in a colour of its own, as they are in truth and as predicted."""
     if run.judged is None:
         return message(NOT_JUDGED)
@@ -198,7 +183,7 @@ def show_instances(run: LastRun) -> Figure:
     return figure
 
 
-def show_stack(run: LastRun, most: int = 5) -> Figure:
+def show_prediction(run: StackRun, most: int = 5) -> Figure:
     """Slices of the test stack, from its first to its last, above their stitched predictions."""
     if run.prediction is None:
         return message(NOT_PREDICTED)
@@ -213,7 +198,7 @@ def show_stack(run: LastRun, most: int = 5) -> Figure:
     return figure
 
 
-def animate_prediction(run: LastRun, path: Path, most: int = 10, side: int = 256) -> None:
+def animate_prediction(run: StackRun, path: Path, most: int = 10, side: int = 256) -> None:
     """Write an animated GIF: test slices one after the other, image, probability and cells beside each other."""
     frames = []
     for number, (image, probability) in enumerate(zip(run.test[:most], run.prediction, strict=False)):
