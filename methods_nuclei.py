@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from instances import SMALLEST
+from instances import NUCLEUS, SMALLEST
 from lastrun import NucleiRun
 from methods import LOSSES, common_settings, network_in_words, references, software_in_words, table, training_in_words
 from nuclei import KINDS
@@ -52,7 +52,7 @@ def settings(run: NucleiRun) -> str:
         same["schedule"],
         same["seed of the training"],
         ("prediction", f"mean of {run.config['recipe'].get('flips', 1)} flips and turns; nuclei where the probability "
-                       f"is over {run.threshold:g}, apart by a seeded watershed"),
+                       f"is over {NUCLEUS:g}, apart by a seeded watershed"),
         same["machine"],
         same["time to train"],
         same["versions"],
@@ -111,7 +111,7 @@ def paragraph(run: NucleiRun) -> str:
         f"hashes: {run.data_hash[:16]}). Of these, {judged}. {tiles} "
         f"The network was {training_in_words(run, LOSSES.get(run.geometry['weights'], 'a weighted cross-entropy'))}. "
         f"Images were predicted{turned} in overlapping tiles and stitched. Nuclei are where the probability is over "
-        f"{run.threshold:g}; a seeded watershed took touching ones apart, and objects under {SMALLEST} pixels were "
+        f"{NUCLEUS:g}; a seeded watershed took touching ones apart, and objects under {SMALLEST} pixels were "
         f"dropped. {software_in_words(run)}")
     if run.scores:
         at = run.scores["all"]
