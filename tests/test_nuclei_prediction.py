@@ -73,11 +73,11 @@ def test_predictions_of_an_earlier_run_are_removed_and_nothing_else(tmp_path):
 def test_run_length_lines_by_hand(tmp_path):
     """Pixels count from 1, down the columns; an image without nuclei has a line with nothing in it."""
     image = np.full((10, 12), 5, np.uint8)
-    image[1:6, 2:7] = 200  # pixels 2 to 6 of the columns 3 to 7: from 2 * 10 + 2 on
+    image[1:7, 2:8] = 200  # pixels 2 to 7 of the columns 3 to 8: from 2 * 10 + 2 on
     write_png(tmp_path / "in" / "a.png", image)
     write_png(tmp_path / "in" / "b.png", np.zeros((9, 9), np.uint8))
     write_folder(find_images(tmp_path / "in"), tmp_path / "out", bright_is_nucleus, submission=tmp_path / "s.csv")
-    assert (tmp_path / "s.csv").read_text() == "ImageId,EncodedPixels\na,22 5 32 5 42 5 52 5 62 5\nb,\n"
+    assert (tmp_path / "s.csv").read_text() == "ImageId,EncodedPixels\na,22 6 32 6 42 6 52 6 62 6 72 6\nb,\n"
 
 
 def test_squeezed_images_are_predicted_small_and_resized_back():
