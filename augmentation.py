@@ -14,12 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-from threading import current_thread, main_thread
 
 import numpy as np
 from tqdm import tqdm
@@ -134,49 +133,21 @@ def augmented_pairs(images: Sequence, labels: Sequence, tasks: list[tuple[int, i
             yield pair(images[source], labels[source], np.random.default_rng((seed, source, copy)), options)
         return
     # spawn behaves alike on Linux, macOS and Windows, and copies no locks of threads that run here
-    with (interrupt_noted() as stop_here,
-          ProcessPoolExecutor(workers, get_context("spawn"), _remember, (images, labels, seed, options, pair)) as pool):
+    with ProcessPoolExecutor(workers, get_context("spawn"), _remember, (images, labels, seed, options, pair)) as pool:
         waiting: deque = deque()
         try:
             for task in tasks:
-                stop_here()
                 waiting.append(pool.submit(_augment_task, task))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
-                stop_here()
                 yield waiting.popleft().result()
-            stop_here()
         except BrokenProcessPool:
-            stop_here()  # Ctrl-C ends a worker that is still starting
             raise UserError("a worker process was ended from outside, mostly for want of memory; try --workers 1") \
                 from None
         finally:
             for future in waiting:
                 future.cancel()
-
-
-@contextmanager
-def interrupt_noted() -> Iterator[Callable[[], None]]:
-    """Only note Ctrl-C while this is open; yields a function that raises KeyboardInterrupt if one came.
-
-    Raised wherever the program happens to be, it was lost in a callback of the pool at times, or left its locks closed.
-    """
-    noted = []
-
-    def stop_here() -> None:
-        if noted:
-            raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGINT)
-    if current_thread() is not main_thread() or before is signal.SIG_IGN:  # nobody's business, or unwanted
-        yield stop_here
-        return
-    signal.signal(signal.SIGINT, lambda *_: noted.append(True))
-    try:
-        yield stop_here
-    finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def default_workers() -> int:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import signal
 
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from augmentation import (
     elastic_field,
     flip,
     gaussian_noise,
-    interrupt_noted,
     symmetric_pad,
     turn_field,
     uniform_noise,
@@ -258,13 +256,3 @@ def test_wrong_input_leaves_the_old_folder(tiny_folder, tmp_path):
         augment(tiny_folder, work, copies=1)
     assert digests(work / "augmented") == before
     assert [path.name for path in work.iterdir()] == ["augmented"]
-
-
-def test_an_interrupt_is_noted_and_raised_where_it_can_be_answered():
-    before = signal.getsignal(signal.SIGINT)
-    with interrupt_noted() as stop_here:
-        stop_here()
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            stop_here()
-    assert signal.getsignal(signal.SIGINT) is before

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 
 from demo import make_demo
@@ -85,16 +86,34 @@ def test_an_output_that_is_a_folder_is_refused_before_the_work(script, tiny_fold
     assert script("train.py", "--seed", -1).returncode == 2
 
 
+def hear_interrupts():
+    """What a shell starts in the background ignores Ctrl-C, and hands that down: to these tests and their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def deaf_workers(parent):
+    """How many worker processes of `parent` have come so far as to leave Ctrl-C to it; Linux tells."""
+    count = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            command = status.with_name("cmdline").read_bytes()
+        except OSError:  # ended meanwhile
+            continue
+        ignored = int(fields["SigIgn"], 16) >> (signal.SIGINT - 1) & 1
+        count += int(fields["PPid"]) == parent and b"spawn_main" in command and ignored
+    return count
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what a process ignores")
 def test_ctrl_c_while_workers_augment_is_one_line(tiny_folder, tmp_path):
     process = subprocess.Popen([sys.executable, str(ROOT / "augmentation.py"), "--data", str(tiny_folder), "--copies",
                                 "20000", "--workers", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
+                               start_new_session=True, preexec_fn=hear_interrupts)
     deadline = time.monotonic() + 60
-    originals = 6 * 64 * 64  # bytes; what follows them in the file comes from workers
-    while time.monotonic() < deadline and not any(path.stat().st_size > 3 * originals for path in
-                                                  tmp_path.glob("results/.augmented*/.images*")):
+    while time.monotonic() < deadline and deaf_workers(process.pid) < 2:
         time.sleep(0.1)
-    time.sleep(2)  # for the other worker to have started, too
+    time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to the workers as well
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
