@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import filecmp
 import shutil
 import sys
 import tempfile
@@ -156,7 +157,8 @@ def download_isbi(folder: str | Path, url: str = ISBI_URL) -> list[Path]:
     """Download the challenge's zip and put its three stacks into `folder`; returns their paths.
 
     Each request is tried four times, at most `ISBI_MAX_BYTES` are taken, and of the zip only the three expected
-    members. Raises UserError where the server cannot be reached or sends something else.
+    members. Files of other content are never replaced: then, and where the server cannot be reached or sends something
+    else, it raises UserError.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +170,12 @@ def download_isbi(folder: str | Path, url: str = ISBI_URL) -> list[Path]:
             raise UserError(f"{url} cannot be downloaded ({type(error).__name__}); check the connection, or download "
                             f"it in a browser and unzip its three .tif files into {folder}") from error
         _unpack(archive, Path(room), url)
-        # all three are whole before the first takes its place: a broken zip leaves the old ones as they were
+        others = [name for name in ISBI_FILES if (folder / name).exists()
+                  and not filecmp.cmp(Path(room) / name, folder / name, shallow=False)]
+        if others:  # somebody's own labels may be weeks of work
+            raise UserError(f"{folder} has another {' and '.join(others)} already, and nothing was replaced; move what "
+                            "is there away, or name another folder with --data")
+        # all three are whole before the first takes its place: a broken zip leaves the folder as it was
         return [(Path(room) / name).replace(folder / name) for name in ISBI_FILES]
 
 

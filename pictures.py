@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, NullLocator
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from skimage.segmentation import find_boundaries
 
@@ -165,8 +166,9 @@ def draw_curve(history: list[dict]) -> Figure:
                   label="loss on the validation block, unweighted")
     axis.set(xlabel="step", ylabel="cross-entropy", yscale="log",
              title="Learning curve: the loss falls and levels off as the learning rate goes to zero")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("{x:g}")
     rate = axis.twinx()
     rate.plot(steps, [row["learning_rate"] for row in history], color="#777777", linestyle=":", label="learning rate")
     rate.set_ylabel("learning rate")

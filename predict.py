@@ -38,7 +38,7 @@ from walls import judge_walls, learn_walls
 
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice, magnified too
-SEEN = 25  # of the slices that trained, the last, on which walls are learnt
+SEEN = 10  # of the slices that trained, the last, on which walls are learnt; 20 are no better
 CHOOSING = 5  # and the last of these, on which the threshold is chosen
 TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
 

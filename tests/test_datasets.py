@@ -269,6 +269,16 @@ def test_a_member_never_leaves_the_folder(serve, tmp_path):
     assert contents(tmp_path) == {"a": "folder"} and contents(tmp_path / "a") == {"data": "folder"}
 
 
+def test_somebodys_own_stacks_are_never_replaced(serve, tmp_path):
+    url, _ = serve((200, zipped(GOOD)))
+    download_isbi(tmp_path, url)
+    download_isbi(tmp_path, url)  # the same again is no harm
+    (tmp_path / LABELS).write_bytes(b"drawn by hand")
+    with pytest.raises(UserError, match=f"has another {LABELS} already, and nothing was replaced; move .* or name"):
+        download_isbi(tmp_path, url)
+    assert contents(tmp_path) == GOOD | {LABELS: b"drawn by hand"}
+
+
 def test_a_busy_server_is_asked_again(serve, tmp_path):
     url, left = serve((503, b""), (503, b""), (200, zipped(GOOD)))
     download_isbi(tmp_path, url)

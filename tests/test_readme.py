@@ -1,10 +1,9 @@
-"""What the README says is so: its commands run, its options and targets exist, its links and pictures are there."""
+"""What the README says is so: its options and targets exist, its links and pictures are there."""
 
 import argparse
 import importlib
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,31 +18,23 @@ README = (ROOT / "README.md").read_text()
 SCRIPTS = ("datasets", "augmentation", "preprocessing", "train", "predict", "metrics", "report", "figures")
 
 
-def commands(text=README):
+def commands():
     """The commands of the README's sh blocks, a list of words each, comments left out."""
-    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-def trial():
-    """The commands of the trial run: the block in which --work trial stands."""
-    return commands(next(block for block in re.findall(r"```sh\n.*?```", README, re.DOTALL) if "--work trial" in block))
 
 
 @pytest.fixture
 def parser_of(monkeypatch):
-    """Give the parser of a script, or with arguments parse them as the script does, without running it."""
+    """Give the parser of a script, without running it."""
     class Parsed(Exception):
         """Stands in for the work that would follow."""
 
-    def call(name, arguments=None):
+    def call(name):
         found = []
-        parse = argparse.ArgumentParser.parse_args
 
         def stop(parser, *_):
             found.append(parser)
-            if arguments is not None:
-                parse(parser, arguments)
             raise Parsed
 
         with monkeypatch.context() as patch:
@@ -62,15 +53,6 @@ def options(parser):
         if isinstance(action, argparse._SubParsersAction):
             found.update(*(options(command) for command in action.choices.values()))
     return found - {"--help"}
-
-
-def test_every_python_command_is_one_that_its_script_takes(parser_of):
-    seen = set()
-    for words in commands():
-        if words[0] == "python" and words[1].endswith(".py"):
-            parser_of(words[1].removesuffix(".py"), words[2:])
-            seen.add(words[1].removesuffix(".py"))
-    assert seen >= {"datasets", "augmentation", "preprocessing", "train", "predict", "metrics", "report"}
 
 
 def test_all_options_are_in_the_readme_and_no_other(parser_of):
@@ -99,25 +81,6 @@ def test_make_targets_and_variables_exist():
         for word in words:
             name, is_variable, _ = word.partition("=")
             assert re.search(rf"^{name} *\?=" if is_variable else rf"^{name}:", makefile, re.MULTILINE), word
-
-
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_make_knows_what_to_do():
-    for words in commands():
-        if words[0] == "make":
-            done = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=60)
-            assert done.returncode == 0, done.stderr
-
-
-def test_the_trial_run_runs(script, tiny_folder, tmp_path):
-    tiny_folder.rename(tmp_path / "data")
-    assert script("datasets.py", "check", "data").returncode == 0
-    for python, name, *arguments in trial():
-        assert python == "python"
-        done = script(name, *arguments)
-        assert done.returncode == 0, f"{name} {arguments}: {done.stderr[-2000:]}"
-    for name in ("prediction.tif", "again.tif", "cells.tif", "scores.json", "holdout.png"):
-        assert (tmp_path / "trial" / name).is_file(), name
 
 
 def test_links_resolve():
