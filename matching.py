@@ -100,11 +100,11 @@ def format_nuclei(scores: dict) -> str:
         values = "".join(f"{row['ap'][f'{t:.2f}']:>9.4f}" for t in SHOWN)
         shown = title if len(title) <= 31 else title[:28] + "..."
         lines.append(f"{shown:<32}{row['true']:>9}{row['predicted']:>9}{values}{row['mean']:>9.4f}")
-    missing = scores.get("missing", ())
-    if missing:
-        lines.append(f"{len(missing)} image{'s have' if len(missing) > 1 else ' has'} no prediction and "
-                     f"{'do' if len(missing) > 1 else 'does'} not count: {', '.join(missing[:3])}"
-                     f"{', ...' * (len(missing) > 3)}")
+    for lacking, names in (("prediction", scores.get("missing", ())), ("masks", scores.get("without", ()))):
+        if names:
+            lines.append(f"{len(names)} image{'s have' if len(names) > 1 else ' has'} no {lacking} and "
+                         f"{'do' if len(names) > 1 else 'does'} not count: {', '.join(names[:3])}"
+                         f"{', ...' * (len(names) > 3)}")
     lines.append("AP = TP / (TP + FP + FN) at that IoU; mean AP: over IoU .50 to .95; of a set the mean over images")
     return "\n".join(lines)
 
@@ -115,8 +115,9 @@ def format_nuclei(scores: dict) -> str:
 def score_nuclei(predicted: str | Path, truth: str | Path) -> dict:
     """`nuclei_scores` of a folder of `<name>-labels.tif` against a Data Science Bowl folder or another such folder.
 
-    Two label TIFFs are compared page by page. Only images that were predicted are scored; "missing" names the others.
-    Raises UserError where nothing fits, or a prediction has no truth.
+    Two label TIFFs are compared page by page. Only images that were predicted are scored; "missing" names the others,
+    "without" the predicted ones of a Data Science Bowl folder that have no masks. Raises UserError where nothing fits,
+    or a prediction is of no image there.
     """
     predicted, truth = Path(predicted), Path(truth)
     for path in (predicted, truth):
@@ -138,24 +139,29 @@ def score_nuclei(predicted: str | Path, truth: str | Path) -> dict:
 def _score_folders(predicted: Path, truth: Path) -> dict:
     ours, theirs = ({path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
                     for folder in (predicted, truth))
-    from_masks = nuclei.is_nuclei_folder(truth)
+    from_masks, without = nuclei.is_nuclei_folder(truth), set()
     if from_masks:
-        theirs = {source.name: source for source in nuclei.find_sources(truth) if source.masks}
+        sources = nuclei.find_sources(truth)
+        theirs = {source.name: source for source in sources if source.masks}
+        without = {source.name for source in sources if not source.masks} & set(ours)
     for folder, found, wanted in ((predicted, ours, ""), (truth, theirs, ", and no <name>/masks")):
         if not found:
             raise UserError(f"{folder} holds no <name>{SUFFIX}{wanted}; name the folder that 'python predict.py' "
                             "wrote, then the one with the truth")
-    strangers = [name for name in ours if name not in theirs]
+    strangers = [name for name in ours if name not in theirs and name not in without]
     if strangers:
         raise UserError(f"{truth} has no truth for {len(strangers)} of {len(ours)} predictions, {strangers[0]} the "
                         "first; name the folder that the images came from")
+    ours = {name: path for name, path in ours.items() if name not in without}
+    if not ours:
+        raise UserError(f"{truth} has masks for none of the {len(without)} predictions: nobody knows how good they are")
     if from_masks:
         images = [nuclei.read_source(theirs[name]) for name in ours]
         truths, kinds = [image.labels for image in images], [image.kind for image in images]
     else:
         truths, kinds = (_label_map(theirs[name]) for name in ours), None
     scores = nuclei_scores(zip(map(_label_map, ours.values()), truths, strict=True), list(ours), kinds)
-    return {**scores, "missing": sorted(set(theirs) - set(ours))}
+    return {**scores, "missing": sorted(set(theirs) - set(ours)), "without": sorted(without)}
 
 
 def _label_maps(path: Path) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Average precision of nuclei against arithmetic by hand, and the folders that the command line compares."""
 
 import json
+import shutil
 
 import imagecodecs
 import numpy as np
@@ -143,6 +144,21 @@ def test_a_folder_of_predictions_against_masks(folders, script, tmp_path):
     assert scores["all"]["mean"] == pytest.approx(1 / 3)  # one pair, one false, one missed
     assert list(scores["kinds"]) == ["fluorescence"]
     assert scores["missing"] == ["two"]
+
+
+def test_predicted_images_without_masks_are_named_and_not_scored(folders, script):
+    predicted, truth = folders
+    for name in ("one", "two"):
+        tifffile.imwrite(predicted / f"{name}-labels.tif", np.ones((20, 30), np.uint16))
+    shutil.rmtree(truth / "two" / "masks")
+    result = script("metrics.py", predicted, truth)
+    assert result.returncode == 0, result.stderr
+    assert "1 image has no masks and does not count: two" in result.stdout
+    scores = score_nuclei(predicted, truth)
+    assert ([row["image"] for row in scores["per_image"]], scores["without"]) == (["one"], ["two"])
+    (predicted / "one-labels.tif").unlink()
+    with pytest.raises(UserError, match="has masks for none of the 1 predictions"):
+        score_nuclei(predicted, truth)
 
 
 def test_a_folder_of_predictions_against_labels_and_two_stacks(folders, tmp_path):

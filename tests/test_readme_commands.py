@@ -1,4 +1,4 @@
-"""The README followed to the letter, top to bottom: each command of its sh blocks runs in a fresh clone of this project.
+"""README followed to the letter, top to bottom: each command of its sh blocks runs in a fresh clone of this project.
 
 What trains is made short by options behind the README's own; what cannot run here is left out, with a reason.
 """
@@ -8,15 +8,18 @@ import os
 import re
 import shutil
 import site
+import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from demo import make_demo
 from stacks import LABELS, TEST, VOLUME
@@ -92,12 +95,17 @@ def made_small(line):
 
 def starts(line, folder, environment):
     """Start the notebook's server, and get the page that it names."""
-    with subprocess.Popen([*line.split(), "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"], cwd=folder,
-                          env=environment, stderr=subprocess.PIPE, text=True) as server:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen([*line.split(), "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"],
+                          cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as server:
         try:
             address = next(found[0] for said in server.stderr if (found := re.search(r"http://127\.0\.0\.1\S+", said)))
-            with urllib.request.urlopen(address, timeout=60) as answer:
-                assert answer.status == 200
+            with requests.Session() as browser:  # the address is said a moment before it answers
+                browser.trust_env = False  # this machine's own address is never asked through a proxy
+                browser.mount(address, HTTPAdapter(max_retries=Retry(connect=8, backoff_factor=0.1)))
+                assert browser.get(address, timeout=60).status_code == 200
         finally:
             server.terminate()
             server.stderr.read()
@@ -107,14 +115,15 @@ def starts(line, folder, environment):
 def test_the_readme_can_be_followed_to_the_letter(repository, installed, isbi_url, nuclei_folder, tmp_path, capfd):
     clone = tmp_path / "keras-unet"
     stand_ins = {"<this repository>": repository, " DIR": f" {nuclei_folder}", " IMAGES": f" {nuclei_folder}"}
-    behind = {f"git clone {repository}": f"&& for name in .venv .venv312; do cp -r {installed} $name && "
+    behind = {f"git clone {repository}": f"&& for name in .venv .venv312; do cp -RP {installed} $name && "
                                          "touch $name/installed; done",
               "python datasets.py isbi": f"--data isbi --url {isbi_url}"}
     environment = {name: value for name, value in os.environ.items()
                    if name not in ("DATA", "WORK", "OUT", "PRESET", "AUGMENT", "TILE", "TRAIN", "VENV", "PYTHON")
                    and not name.startswith(("MAKE", "MFLAGS"))}
-    environment |= {"no_proxy": "127.0.0.1", "PATH": os.pathsep.join(
-        [str(clone / ".venv" / "bin"), str(Path(sys.executable).parent), environment["PATH"]])}
+    environment |= {"no_proxy": "127.0.0.1", "JUPYTER_PATH": str(Path(sys.prefix) / "share" / "jupyter"),
+                    "PATH": os.pathsep.join([str(clone / ".venv" / "bin"), str(Path(sys.executable).parent),
+                                             environment["PATH"]])}
     left = {*CANNOT_RUN, SERVES}
     for block in BLOCKS:
         lines = []
