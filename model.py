@@ -85,6 +85,7 @@ class Recipe:
     flips: int = 1  # test-time flips and turns whose predictions are averaged: 1 (none) to 8
     zooms: tuple[float, ...] = (1.0,)  # test-time magnifications of the image whose predictions are averaged
     crests: bool = False  # predicted membranes become walls along their crests, see crests.py
+    seen: int = 10  # of the slices that trained, the last, predicted too, to learn which walls are membranes
 
 
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
@@ -95,7 +96,7 @@ PRESETS = {
     "cpu": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=25, lr=0.02, optimizer="muon",
                   intensity=0.4, flips=8, zooms=(1.0, 1.15), crests=True),
     "best": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=50, lr=0.02, optimizer="muon",
-                   intensity=0.4, flips=8, zooms=(1.0, 1.15), crests=True),
+                   intensity=0.4, flips=8, zooms=(1.0, 1.15), crests=True, seen=25),
     # full resolution and full size, for a GPU; untested on one
     "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8, crests=True),
     # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);

@@ -38,8 +38,7 @@ from walls import judge_walls, learn_walls
 
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice, magnified too
-SEEN = 10  # of the slices that trained, the last, on which walls are learnt; 20 are no better
-CHOOSING = 5  # and the last of these, on which the threshold is chosen
+CHOOSING = 5  # of the slices that trained, the last, on which the threshold is chosen
 TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
 
 
@@ -206,7 +205,7 @@ def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     shape = read_json(work / "augmented" / "manifest.json", "run 'python augmentation.py'")["shape"]
     images = open_stack(work / "augmented" / "images.tif", shape)
     labels = open_stack(work / "augmented" / "labels.tif", shape[:3])
-    held_out, seen = split["holdout"], split["train"][-SEEN:]
+    held_out, seen = split["holdout"], split["train"][-config["recipe"].get("seen", 10):]
     several = Network(**config["network"]).classes > 1
     seen = seen if config.get("membrane") else seen[-CHOOSING:]
     bar = tqdm(seen, desc="looking back", unit="slice", disable=None)

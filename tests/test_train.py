@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import predict
 import train
 from augmentation import augment
 from feed import tiles, training_feed, varied
@@ -213,10 +214,13 @@ def test_early_stopping_looks_at_training_slices_alone_and_trains_on_the_others(
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), saved.get_weights(), strict=True))
 
 
-def test_judge_scores_the_holdout_and_refuses_a_constant_prediction(work):
-    recipe = Recipe(TINY.network, epochs=6, steps=30, batch=4, lr=1e-2)
+def test_judge_scores_the_holdout_and_refuses_a_constant_prediction(work, monkeypatch):
+    learnt_on = []
+    monkeypatch.setattr(predict, "learn_walls", lambda *pairs: learnt_on.append([*map(len, pairs)]))
+    recipe = Recipe(TINY.network, epochs=6, steps=30, batch=4, lr=1e-2, crests=True, seen=3)
     model, config = train.train(work, recipe)
     scores = judge(work, model, config)
+    assert learnt_on == [[3, 3]]
     assert scores["best"]["V_rand"]["V_rand"] > 0.8
     assert [row["slice"] for row in scores["chosen"]["per_slice"]] == [4, 5]
     assert json.loads((work / "metrics.json").read_text()) == scores
