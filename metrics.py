@@ -188,9 +188,14 @@ def _summary(rows: np.ndarray) -> dict[str, float]:
 
 
 def best_threshold(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> float:
-    """The threshold with the best V_rand of a stack (N, H, W), as in `isbi_scores`; the first of equals."""
+    """The threshold to use elsewhere: the best V_rand of a stack (N, H, W), the mean with its two neighbours."""
     rand = _table(probabilities, labels, thresholds, warping=False)[..., 0]
-    return float(thresholds[rand.mean(axis=0).argmax()])
+    return float(thresholds[_with_neighbours(rand.mean(axis=0)).argmax()])
+
+
+def _with_neighbours(rand: np.ndarray) -> np.ndarray:
+    """V_rand (..., thresholds), each averaged with those beside it: alone it jumps where one large cell merges."""
+    return ndimage.uniform_filter1d(rand, 3, axis=-1, mode="nearest")
 
 
 def isbi_scores(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS,
@@ -224,7 +229,7 @@ def isbi_scores(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESH
         values = [point[name] for point in curve]
         best[name] = scores([values.index(better(values))] * len(labels))
     if threshold == "others" and len(labels) > 1:
-        columns = (table[..., 0].sum(axis=0) - table[..., 0]).argmax(axis=1).tolist()
+        columns = _with_neighbours(table[..., 0].sum(axis=0) - table[..., 0]).argmax(axis=1).tolist()
         chosen = {"how": "for each slice the t best on the other slices", **scores(columns)}
     elif threshold not in (None, "others"):
         chosen = {"how": "a t chosen beforehand", **scores([len(grid) - 1] * len(labels))}

@@ -190,8 +190,17 @@ def test_curve_is_the_mean_over_slices_and_best_its_best():
         assert scores["best"][name]["threshold"] == next(
             point["threshold"] for point in scores["curve"] if point[name] == scores["best"][name][name])
     assert_allclose(scores["best"]["pixel_error"]["pixel_error"], metrics.pixel_error(probabilities, labels))
-    assert metrics.best_threshold(probabilities, labels) == scores["best"]["V_rand"]["threshold"]
     assert scores["chosen"] is None
+
+
+def test_the_threshold_for_elsewhere_is_no_lucky_one():
+    lucky = np.array([0.1, 0.9, 0.2, 0.6, 0.7, 0.6])
+    assert_allclose(metrics._with_neighbours(lucky), [1.1 / 3, 0.4, 1.7 / 3, 0.5, 1.9 / 3, 1.9 / 3])
+    probabilities, labels = noisy_stack()
+    rand = [point["V_rand"] for point in metrics.isbi_scores(probabilities, labels)["curve"]]
+    steady = [sum(rand[max(k - 1, 0):k + 2]) for k in range(10)]
+    steady[0], steady[-1] = steady[0] + rand[0], steady[-1] + rand[-1]
+    assert metrics.best_threshold(probabilities, labels) == metrics.THRESHOLDS[int(np.argmax(steady))]
 
 
 def test_a_threshold_chosen_elsewhere_is_used_as_it_is():
