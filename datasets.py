@@ -111,7 +111,7 @@ def read_labels(path: str | Path, notes: list[str] | None = None, classes: int =
     """Read a label stack as uint8 (N, H, W) of 0 = membrane and 255 = cell; {0, 1} is accepted, `notes` says so.
 
     With more than one of `classes`, of 0 .. classes - 1 as they are. Raises UserError where the labels are not
-    two-valued, or not of these classes, or all of one value.
+    two-valued, or not of these classes, or a slice has one value only, as where nobody drew.
     """
     stack = read_stack(path, GET_DATA)
     if stack.ndim == 4:
@@ -128,10 +128,12 @@ def read_labels(path: str | Path, notes: list[str] | None = None, classes: int =
                    if values == list(range(len(values))) and len(values) <= MOST else "")
         raise UserError(f"{path}: labels have {len(values)} values ({shown}), expected the two 0 = membrane and 255 = "
                         f"cell; in Fiji: Image > Adjust > Threshold..., Apply, then File > Save As > Tiff{several}")
-    empty = [number for number, label in enumerate(stack) if not label.any()]
-    if empty:
-        raise UserError(f"{path}: slice {', '.join(map(str, empty[:8]))} is membrane everywhere, as an unlabelled "
-                        "slice is; label it, or take it out of both stacks in Fiji with Image > Stacks > Delete Slice")
+    for what, empty in (("membrane", [number for number, label in enumerate(stack) if not label.any()]),
+                        ("cell", [number for number, label in enumerate(stack) if label.all()])):
+        if empty:
+            raise UserError(f"{path}: slice {', '.join(map(str, empty[:8]))} is {what} everywhere, as where "
+                            "nobody drew; label it, or take it out of both stacks in Fiji with Image > Stacks > "
+                            "Delete Slice")
     if values[1] == 1 and notes is not None:
         notes.append(f"{path}: labels are 0 and 1; taken as 0 = membrane, 1 = cell")
     return np.where(stack == values[1], 255, 0).astype(np.uint8)
@@ -168,7 +170,7 @@ def download_isbi(folder: str | Path, url: str = ISBI_URL) -> list[Path]:
             _fetch(url, archive)
         except requests.RequestException as error:
             raise UserError(f"{url} cannot be downloaded ({type(error).__name__}); check the connection, or download "
-                            f"it in a browser and unzip its three .tif files into {folder}") from error
+                            f"it in a browser and put its three .tif files into an empty folder") from error
         _unpack(archive, Path(room), url)
         others = [name for name in ISBI_FILES if (folder / name).exists()
                   and not filecmp.cmp(Path(room) / name, folder / name, shallow=False)]

@@ -145,6 +145,11 @@ def check_labels(labels: np.ndarray) -> list[Finding]:
                          "0 = membrane and 255 = cell, or 0, 1, 2, ... with augmentation.py --classes.",
                          f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
     membrane = 1 - as_cells(labels).mean((1, 2))
+    blank = np.flatnonzero((membrane == 0) | (membrane == 1))
+    if len(blank):
+        found.append(Finding("problem", f"{LABELS}: of one value all over: slice {shorten([*map(str, blank)], 8)}",
+                             "Nobody drew there: it would teach and judge wrongly.",
+                             "Draw its membranes, or delete it from both stacks, Fiji: Image > Stacks > Delete Slice"))
     covers = f"membrane is {membrane.mean():.1%} of all pixels, by slice {membrane.min():.1%} to {membrane.max():.1%}"
     if membrane.mean() < THIN_MEMBRANE:
         return [*found, Finding("warning", f"{LABELS}: {covers}", "Such thin lines are hard to learn.",

@@ -154,7 +154,7 @@ def _score_folders(predicted: Path, truth: Path) -> dict:
                         "first; name the folder that the images came from")
     ours = {name: path for name, path in ours.items() if name not in without}
     if not ours:
-        raise UserError(f"{truth} has masks for none of the {len(without)} predictions: nobody knows how good they are")
+        raise UserError(f"{truth} has no masks for what was predicted; name the folder of annotated images")
     if from_masks:
         images = [nuclei.read_source(theirs[name]) for name in ours]
         truths, kinds = [image.labels for image in images], [image.kind for image in images]

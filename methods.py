@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from lastrun import Run, StackRun
 from metrics import NAMES
+from stacks import format_slices
 
 ISBI_VOLUME = "bcc7ffcecedefe29ba5343c6eddbc8b7b55e5613cb5315dc99e8dff40d7da8c2"  # SHA-256 of its train-volume.tif
 OPTIMIZERS = {"adam": "Adam", "sgd": "stochastic gradient descent with momentum 0.99",
@@ -51,17 +52,6 @@ def network_in_words(run: Run) -> str:
     half = " at half the image's resolution, with a light block at full resolution" if network.get("half") else ""
     return (f"a U-Net with {filters} to {filters * 2**depth} filters and {depth} poolings{half}, "
             f"{run.config['parameters']:,} parameters")
-
-
-def ranges(numbers: list[int]) -> str:
-    """Slice numbers as 0-24, 27."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], number]
-        else:
-            parts.append([number])
-    return ", ".join("-".join(map(str, part)) for part in parts) or "none"
 
 
 def training_in_words(run: Run, loss: str) -> str:
@@ -115,8 +105,8 @@ def settings(run: StackRun) -> str:
         ("setting", "value"),
         ("data", data_in_words(run)),
         *several,
-        ("slices that trained", ranges(run.train)),
-        ("slices that judged, and never trained", ranges(run.holdout)),
+        ("slices that trained", format_slices(run.train)),
+        ("slices that judged, and never trained", format_slices(run.holdout)),
         ("augmented copies of each slice", f"{run.manifest['copies']}, seed {run.manifest['seed']}"),
         same["drawn for each copy"],
         ("tiles", f"{tiles['tile']} pixels with margins of {tiles['margin']}; {tiles['counts']['train']} to train on"),
@@ -166,7 +156,7 @@ def scores(run: StackRun) -> str:
 def methods_of_stacks(run: StackRun, what: str, loss: str) -> str:
     """How slices were augmented, trained on and predicted; `what` begins with what was done with them."""
     recipe = run.config["recipe"]
-    judged = f"slices {ranges(run.holdout)} (numbered from 0) were held out beforehand and never trained" \
+    judged = f"slices {format_slices(run.holdout)} (numbered from 0) were held out beforehand and never trained" \
         if run.holdout else "no slice was held out"
     flips = recipe.get("flips", 1)
     turned = f", as the mean over {flips} of the square's symmetries," if flips > 1 else ""
@@ -183,9 +173,11 @@ def methods_of_stacks(run: StackRun, what: str, loss: str) -> str:
 def paragraph(run: StackRun) -> str:
     """The methods of a paper: what was done to get the prediction, how good it is, and whom to cite; Markdown."""
     width = run.config.get("membrane")
+    seen = min(run.config["recipe"].get("seen", 10), len(run.train))
     value = ("the mean probability along its crest" if not run.config.get("walls") else
              "the probability that it is none, by a logistic regression on its length, the sizes of the cells beside "
-             "it and the probabilities along it, fitted to the training slices (after Nunez-Iglesias et al. 2013)")
+             f"it and the probabilities along it, fitted to {seen} of the training slices "
+             "(after Nunez-Iglesias et al. 2013)")
     walls = (f" A seeded watershed on the probability then drew each membrane between two cells as a wall {width:.1f} "
              f"pixels wide, the mean width of the labelled ones, with {value}." if width else "")
     text = (methods_of_stacks(run, "Membranes were segmented",

@@ -204,8 +204,8 @@ def isbi_scores(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESH
 
     At a threshold t, cell is where the prediction is > t. A stack's score is the mean over its slices; pixel
     scores pool them. Its best is over one t for the stack, as the challenge reported: a t that saw the truth.
-    `threshold` is one chosen without these slices, or "others": each slice at the t with the best V_rand on
-    the other slices, if any. The warping error has no best t: it falls towards 0 for a prediction without
+    `threshold` is one chosen without these slices, or "others": each slice at the `best_threshold` of the
+    other slices, if any. The warping error has no best t: it falls towards 0 for a prediction without
     cells, as all shrink to points. `slices` are the slices' numbers.
 
     Returns "curve", the scores at each t; "best", for V_rand, V_info and pixel_error each all scores at its
@@ -287,6 +287,8 @@ def read_pair(prediction_path: str, labels_path: str, text: str | None) -> tuple
     if not slices or len(prediction) not in (len(labels), len(slices)):
         raise UserError(f"{prediction_path} has {len(prediction)} slices, {labels_path} has {len(labels)}; "
                         "name as many of these with --slices as the prediction has, for instance 25-29")
+    if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
+        raise UserError(f"{labels_path} has fractions, as a prediction has; the labels come second")
     return prediction, labels, slices
 
 
@@ -311,7 +313,11 @@ def score_files(prediction_path: str, labels_path: str, text: str | None = None)
     """
     prediction, labels, slices = read_pair(prediction_path, labels_path, text)
     if prediction.dtype.kind in "iu" and prediction.max() > 1:  # saved as grey values
-        prediction = prediction / np.float32(np.iinfo(prediction.dtype).max)
+        white = np.iinfo(prediction.dtype).max
+        if white > 255 and prediction.max() < white / 10:
+            raise UserError(f"{prediction_path} goes up to {prediction.max()} of {white}; numbers of cells are scored "
+                            "with --instances")
+        prediction = prediction / np.float32(white)
     whole = len(prediction) == len(labels)
     others = sorted(set(range(len(labels))) - set(slices)) if whole else []
     try:

@@ -32,7 +32,7 @@ from nuclei import find_images
 from nuclei_prediction import Predictor, check_folder, write_folder
 from pictures import save_classes, save_holdout
 from preprocessing import normalise
-from stacks import open_stack, read_stack, stack_writer, write_stack
+from stacks import format_slices, open_stack, read_stack, stack_writer, write_stack
 from utils import NotLearning, OverlapTile, UserError, check_output, read_json, run, write_json
 from walls import judge_walls, learn_walls
 
@@ -226,7 +226,7 @@ def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
         return _judge_classes(work, images[held_out], labels[held_out], probabilities, held_out)
     write_stack(work / "holdout.tif", probabilities)
     scores = isbi_scores(probabilities, labels[held_out], threshold=config["threshold"], slices=held_out)
-    scores["chosen"]["how"] = f"the t best on the training slices {chosen_on[0]}-{chosen_on[-1]}"
+    scores["chosen"]["how"] = f"the t best on the training slices {format_slices(chosen_on)}"
     write_json(work / "metrics.json", scores)
     save_holdout(work / "holdout.png", images[held_out], labels[held_out], probabilities, config["threshold"], held_out)
     return scores

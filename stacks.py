@@ -45,7 +45,8 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
     planes = [size for axis, size in zip(axes[:-1], stack.shape, strict=False) if axis in "CS" and 2 <= size <= 4]
     if planes:
         raise UserError(f"{path} has {planes[0]} channels ({axes}, {stack.shape}), expected gray slices; in Fiji: "
-                        "Image > Color > Split Channels, or if they are slices say so in Image > Properties")
+                        "Image > Color > Split Channels, or if they are slices say so in Image > Properties, "
+                        "or in Python with imwrite(..., photometric='minisblack')")
     if stack.size == 0:
         raise UserError(f"{path} holds no pixels; save it again from Fiji with File > Save As > Tiff")
     has_channels = axes.endswith(("S", "C"))
@@ -154,3 +155,14 @@ def parse_slices(text: str, count: int) -> list[int]:
             raise UserError(f"'{text}' counts backwards from {first} to {last}; write {last}-{first}")
         chosen.update(range(first, last + 1))
     return sorted(chosen)
+
+
+def format_slices(numbers: list[int]) -> str:
+    """Slice numbers, sorted, as '0-24, 27'; 'none' for an empty list."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts) or "none"

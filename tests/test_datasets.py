@@ -117,6 +117,8 @@ def test_a_missing_file_is_named(tiny_folder, name, reason):
     (lambda labels: np.where(labels == 0, 3, labels), r"labels have 2 values \(3, 255\), expected the two 0 = m"),
     (lambda labels: np.where(labels == 0, 0, 7), r"labels have 2 values \(0, 7\).*Adjust > Threshold"),
     (lambda labels: labels // 255 + np.arange(64) % 9, r"labels have 10 values \(0, 1, 2, 3, 4, 5, \.\.\.\)"),
+    (lambda labels: np.where(np.arange(6)[:, None, None] > 3, 255, labels), "slice 4, 5 is cell everywhere, as"),
+    (lambda labels: np.where(np.arange(6)[:, None, None] == 2, 0, labels), "slice 2 is membrane everywhere.*label it"),
     (np.zeros_like, r"every pixel is 0, expected membrane \(0\) and cell \(255\)"),
     (lambda labels: np.full_like(labels, 255), "every pixel is 255"),
     (lambda labels: np.stack([labels] * 3, axis=-1), "has 3 channels, expected labels of one; in Fiji: Image > Type"),

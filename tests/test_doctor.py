@@ -165,6 +165,14 @@ def test_labels_of_one_value_are_a_problem():
     assert_only(doctor.check_labels(np.full((2, 8, 8), 255, np.uint8)), "problem", "every pixel is 255")
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_slices_on_which_nobody_drew_are_a_problem(stacks, value):
+    labels = stacks[1].copy()
+    labels[[1, 3]] = value
+    problem, = (finding for finding in doctor.check_labels(labels) if finding.level == "problem")
+    assert "slice 1, 3" in problem.what
+
+
 def test_other_two_values_are_a_problem(stacks):
     assert_only(doctor.check_labels(np.where(stacks[1] == 255, 2, 1)), "problem", "2 values (1, 2)")
 

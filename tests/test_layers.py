@@ -26,7 +26,7 @@ ORDER = {  # what each module may import of the project
               "nuclei", "nuclei_prediction", "pictures", "predict", "classes", "encoders"},
     "lastrun": {"utils", "stacks", "datasets", "nuclei", "matching"},
     "mistakes": {"metrics", "pictures"}, "nuclei_mistakes": {"mistakes", "pictures"},
-    "methods": {"lastrun", "metrics"}, "methods_classes": {"lastrun", "methods"},
+    "methods": {"lastrun", "metrics", "stacks"}, "methods_classes": {"lastrun", "methods"},
     "methods_nuclei": {"lastrun", "methods", "nuclei", "instances"},
     "show_data": {"utils", "pictures", "augmentation", "preprocessing"},
     "show_network": {"model", "pictures"},

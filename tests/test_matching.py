@@ -157,7 +157,7 @@ def test_predicted_images_without_masks_are_named_and_not_scored(folders, script
     scores = score_nuclei(predicted, truth)
     assert ([row["image"] for row in scores["per_image"]], scores["without"]) == (["one"], ["two"])
     (predicted / "one-labels.tif").unlink()
-    with pytest.raises(UserError, match="has masks for none of the 1 predictions"):
+    with pytest.raises(UserError, match="has no masks for what was predicted"):
         score_nuclei(predicted, truth)
 
 

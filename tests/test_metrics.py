@@ -193,14 +193,15 @@ def test_curve_is_the_mean_over_slices_and_best_its_best():
     assert scores["chosen"] is None
 
 
-def test_the_threshold_for_elsewhere_is_no_lucky_one():
+def test_the_threshold_for_elsewhere_is_no_lucky_one(monkeypatch):
     lucky = np.array([0.1, 0.9, 0.2, 0.6, 0.7, 0.6])
     assert_allclose(metrics._with_neighbours(lucky), [1.1 / 3, 0.4, 1.7 / 3, 0.5, 1.9 / 3, 1.9 / 3])
-    probabilities, labels = noisy_stack()
-    rand = [point["V_rand"] for point in metrics.isbi_scores(probabilities, labels)["curve"]]
-    steady = [sum(rand[max(k - 1, 0):k + 2]) for k in range(10)]
-    steady[0], steady[-1] = steady[0] + rand[0], steady[-1] + rand[-1]
-    assert metrics.best_threshold(probabilities, labels) == metrics.THRESHOLDS[int(np.argmax(steady))]
+    table = np.zeros((2, 6, 11))
+    table[..., 0] = lucky
+    monkeypatch.setattr(metrics, "_table", lambda *_, **__: table)
+    assert metrics.best_threshold(None, None, np.arange(6) / 10) == 0.4
+    chosen = metrics.isbi_scores(*noisy_stack(2), thresholds=np.arange(6) / 10, threshold="others")["chosen"]
+    assert chosen["threshold"] == 0.4
 
 
 def test_a_threshold_chosen_elsewhere_is_used_as_it_is():
@@ -257,6 +258,15 @@ def files(tmp_path):
     tifffile.imwrite(tmp_path / "two.tif", (probabilities[3:] * 255).astype(np.uint8))
     tifffile.imwrite(tmp_path / "labels.tif", labels)
     return tmp_path
+
+
+def test_swapped_files_and_numbers_of_cells_are_one_clear_line(files):
+    with pytest.raises(UserError, match=r"prediction\.tif has fractions, as a prediction has; the labels come second"):
+        metrics.score_files(files / "labels.tif", files / "prediction.tif")
+    cells = np.stack([metrics.components(label > 0) for label in noisy_stack(5)[1]]).astype(np.uint16)
+    tifffile.imwrite(files / "cells.tif", cells)
+    with pytest.raises(UserError, match="goes up to 4 of 65535; numbers of cells are scored with --instances"):
+        metrics.score_files(files / "cells.tif", files / "labels.tif")
 
 
 def test_files_of_all_slices_choose_the_threshold_on_the_other_slices(files):

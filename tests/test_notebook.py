@@ -15,6 +15,7 @@ from PIL import Image
 
 import methods
 from lastrun import last_run
+from stacks import format_slices
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,4 +143,4 @@ def test_a_paper_gets_the_right_citations(tiny_run):
     assert "no slice was held out" in methods.paragraph(unjudged)
     assert "no scores" in methods.scores(unjudged)
     assert "own stack" in methods.paragraph(replace(run, manifest={**run.manifest, "data": "mine"}))
-    assert methods.ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert format_slices([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"

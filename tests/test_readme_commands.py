@@ -6,6 +6,7 @@ What trains is made short by options behind the README's own; what cannot run he
 import http.server
 import os
 import re
+import shlex
 import shutil
 import site
 import socket
@@ -34,7 +35,8 @@ CANNOT_RUN = {
     "pip install -r requirements.txt 'tensorflow[and-cuda]'": "some gigabytes, of use to a GPU alone",
 }
 SERVES = "jupyter notebook jupyter.ipynb"  # ends when its user ends it
-PROMISED = ("prediction.tif", "results/holdout.png", "results/holdout.tif", "results/metrics.json", "results/curve.png",
+PROMISED = ("trial/again.tif", "trial/cells.tif", "trial/scores.json", "trial/holdout.png", "prediction.tif",
+            "results/holdout.png", "results/holdout.tif", "results/metrics.json", "results/curve.png",
             "results/history.csv", "results/model.keras", "results/config.json", "results/report.html")
 
 
@@ -46,7 +48,8 @@ def repository(tmp_path):
         (folder / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / path.relative_to(ROOT))
     for command in ("init --quiet", "add .", "-c user.name=test -c user.email=test@localhost commit --quiet -m all"):
-        subprocess.run(["git", "-C", str(folder), *command.split()], check=True)
+        subprocess.run(["git", "-C", str(folder), *command.split()], check=True,
+                       env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull})  # whoever signs commits signs none here
     return folder
 
 
@@ -101,7 +104,9 @@ def starts(line, folder, environment):
     with subprocess.Popen([*line.split(), "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"],
                           cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as server:
         try:
-            address = next(found[0] for said in server.stderr if (found := re.search(r"http://127\.0\.0\.1\S+", said)))
+            said = iter(server.stderr.readline, "")  # to its end, should it end without an address
+            address = next((found[0] for line in said if (found := re.search(r"http://127\.0\.0\.1\S+", line))), None)
+            assert address, "the notebook's server named no address"
             with requests.Session() as browser:  # the address is said a moment before it answers
                 browser.trust_env = False  # this machine's own address is never asked through a proxy
                 browser.mount(address, HTTPAdapter(max_retries=Retry(connect=8, backoff_factor=0.1)))
@@ -112,17 +117,19 @@ def starts(line, folder, environment):
 
 
 @pytest.mark.skipif(not all(map(shutil.which, ("bash", "git", "make"))), reason="needs bash, git and make")
-def test_the_readme_can_be_followed_to_the_letter(repository, installed, isbi_url, nuclei_folder, tmp_path, capfd):
+def test_the_readme_can_be_followed_to_the_letter(repository, installed, isbi_url, nuclei_folder, tmp_path):
     clone = tmp_path / "keras-unet"
-    stand_ins = {"<this repository>": repository, " DIR": f" {nuclei_folder}", " IMAGES": f" {nuclei_folder}"}
-    behind = {f"git clone {repository}": f"&& for name in .venv .venv312; do cp -RP {installed} $name && "
-                                         "touch $name/installed; done",
+    source, images = shlex.quote(str(repository)), shlex.quote(str(nuclei_folder))
+    stand_ins = {"<this repository>": source, " DIR": f" {images}", " IMAGES": f" {images}"}
+    behind = {"git clone": f"&& for name in .venv .venv312; do cp -RP {shlex.quote(str(installed))} $name && "
+                           "touch $name/installed; done",
               "python datasets.py isbi": f"--data isbi --url {isbi_url}"}
     environment = {name: value for name, value in os.environ.items()
                    if name not in ("DATA", "WORK", "OUT", "PRESET", "AUGMENT", "TILE", "TRAIN", "VENV", "PYTHON")
                    and not name.startswith(("MAKE", "MFLAGS"))}
     environment |= {"no_proxy": "127.0.0.1", "PIP_NO_INDEX": "1",  # all is installed: pip finds nothing to do
                     "JUPYTER_PATH": str(Path(sys.prefix) / "share" / "jupyter"),
+                    "JUPYTER_CONFIG_DIR": str(tmp_path / "no-configuration"),
                     "PATH": os.pathsep.join([str(clone / ".venv" / "bin"), str(Path(sys.executable).parent),
                                              environment["PATH"]])}
     left = {*CANNOT_RUN, SERVES}
@@ -147,6 +154,8 @@ def test_the_readme_can_be_followed_to_the_letter(repository, installed, isbi_ur
                 shutil.move(tmp_path / "own" / name, clone / "data" / name)
         elif "make report" in block:
             assert [name for name in PROMISED if not (clone / name).is_file()] == []
+        elif "--panels" in block:
+            assert (clone / "submission.csv").is_file() and any((clone / "nuclei-prediction").iterdir())
     assert not left, f"not in the README any more: {left}"
     assert not (clone / "results").exists()  # make clean
     assert (clone / "data" / LABELS).exists()
