@@ -79,8 +79,10 @@ def check_images(name: str, images: np.ndarray) -> list[Finding]:
         bits = f", of which {int(images.max()).bit_length()} bits are used," if images.dtype.kind in "ui" else ""
         found.append(Finding("note", f"{name}: {images.dtype}{bits} is reduced to 8 bit when read",
                              "0.1 % of the pixels become black, 0.1 % white. Nothing needs to be done."))
-    if len(np.unique(images)) == 2:
-        found.append(Finding("problem", f"{name} has two values only, as labels have", "Nothing can be learnt from it.",
+    values = len(np.unique(images))
+    if values <= 2:
+        only = "two values only, as labels have" if values == 2 else "one value only"
+        found.append(Finding("problem", f"{name} has {only}", "Nothing can be learnt from it.",
                              "Copy the microscope's images; perhaps images and labels were swapped"))
     return found + check_brightness(name, images)
 

@@ -44,10 +44,10 @@ def run(main: Callable[[], None]) -> None:
         place = f"{error.filename}: " if error.filename else ""
         if error.errno in DISK_ERRORS:
             _leave(2, f"{place}the disk is full or its quota reached; free some space, or choose another folder "
-                      "with --work or --out. Existing outputs are as they were")
+                      "with --work, --out or --data. Existing outputs are as they were")
         if isinstance(error, PermissionError) or error.errno in PLACE_ERRORS:
-            _leave(2, f"{place}cannot be written or read ({error.strerror}); choose another folder with --work "
-                      "or --out, or mend its permissions")
+            _leave(2, f"{place}cannot be written or read ({error.strerror}); choose another folder with --work, "
+                      "--out or --data, or mend its permissions")
         raise
     except MemoryError as error:
         _leave(2, f"memory ran out ({error}); use smaller images or tiles, a smaller --batch or fewer --workers")

@@ -311,7 +311,7 @@ def encrypted():
     ((200, zipped(GOOD | {"big.bin": np.random.default_rng(0).bytes(300_000)})), "is larger than 0 MB"),
     ((200, zipped(GOOD | {TEST: bytes(300_000)})), "unpacks to more than the challenge's stacks"),
     ((200, zipped(GOOD), 10**5), "cannot be downloaded .*; check the connection"),  # the line breaks off
-    ((404, b"no such file"), r"cannot be downloaded \(HTTPError\); check the connection, or download it in a browser"),
+    ((404, b"no such file"), r"cannot be downloaded \(the server answers 404\); check the connection, or download"),
 ], ids=["member missing", "a web page", "nothing", "cut short", "damaged", "encrypted", "too large", "a zip bomb",
         "line breaks off", "404"])
 @pytest.mark.parametrize("old", [True, False], ids=["over old files", "into a new folder"])

@@ -111,6 +111,7 @@ def test_16_bit_files_that_use_fewer_bits_are_noted(stacks, factor, bits):
 
 def test_labels_in_place_of_images_are_a_problem(stacks):
     assert_only(doctor.check_images(VOLUME, stacks[1]), "problem", "two values only")
+    assert_only(doctor.check_images(VOLUME, np.full((2, 8, 8), 7, np.uint8)), "problem", "one value only")
 
 
 def test_brightness_of_each_slice_is_told():
