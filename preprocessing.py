@@ -181,11 +181,9 @@ class Content:
                                 "slices with --holdout in augmentation.py")
             return replace(self, share=share)
         share = float(np.mean([np.mean(self.target(label)) for label in labels]))
-        if not 0 < share < 1:
-            what = "slices to train on have no membrane"
-            if self.is_nuclei:
-                what = f"images to train on have no {'background' if share else 'nuclei'}"
-            raise UserError(f"the {what} at all; label it, or hold out others with --holdout in augmentation.py")
+        if not 0 < share < 1:  # of stacks every slice has both, or augmentation.py would not have taken it
+            raise UserError(f"the images to train on have no {'background' if share else 'nuclei'} at all; label it, "
+                            "or hold out others with --holdout in augmentation.py")
         return replace(self, share=share)
 
     def described(self) -> dict:

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from conftest import draw_nuclei, write_nuclei
 from scipy.ndimage import distance_transform_edt
 from scipy.ndimage import label as components
 
@@ -157,13 +158,12 @@ def test_order_of_the_steps_is_watched(tiny_folder, tmp_path):
         preprocess(work)
 
 
-def test_slices_without_membrane_are_refused(tiny_folder, tmp_path, tiny_stacks):
-    labels = tiny_stacks[1]
-    labels[:4] = 255
-    tifffile.imwrite(tiny_folder / "train-labels.tif", labels, photometric="minisblack", metadata={"axes": "ZYX"})
-    augment(tiny_folder, tmp_path, copies=0, holdout="4,5", workers=1)
-    with pytest.raises(UserError, match="no membrane at all"):
-        preprocess(tmp_path, Tiling(64, 0))
+def test_nuclei_without_background_are_refused(tmp_path):
+    for name in ("aa", "bb"):
+        write_nuclei(tmp_path / "bowl", name, draw_nuclei((64, 64))[0], np.ones((64, 64), int))
+    augment(tmp_path / "bowl", tmp_path / "work", copies=0, holdout="bb", workers=1)
+    with pytest.raises(UserError, match="have no background at all"):
+        preprocess(tmp_path / "work", Tiling(64, 8))
 
 
 def test_one_slice_is_enough(tiny_folder, tmp_path, tiny_stacks):
