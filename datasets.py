@@ -172,7 +172,7 @@ def download_isbi(folder: str | Path, url: str = ISBI_URL) -> list[Path]:
             answer = getattr(error.response, "status_code", None)
             reason = f"the server answers {answer}" if answer else type(error).__name__
             raise UserError(f"{url} cannot be downloaded ({reason}); check the connection, or download "
-                            f"it in a browser and put its three .tif files into an empty folder") from error
+                            "it in a browser and put its three .tif files into an empty folder") from error
         _unpack(archive, Path(room), url)
         others = [name for name in ISBI_FILES if (folder / name).exists()
                   and not filecmp.cmp(Path(room) / name, folder / name, shallow=False)]

@@ -188,7 +188,7 @@ def _summary(rows: np.ndarray) -> dict[str, float]:
 
 
 def best_threshold(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> float:
-    """The threshold to use elsewhere: the best V_rand of a stack (N, H, W), the mean with its two neighbours."""
+    """The threshold for other slices: where V_rand of a stack (N, H, W), averaged with its neighbours, is best."""
     rand = _table(probabilities, labels, thresholds, warping=False)[..., 0]
     return float(thresholds[_with_neighbours(rand.mean(axis=0)).argmax()])
 
