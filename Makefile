@@ -61,7 +61,7 @@ report: $(VENV)/installed
 images: $(VENV)/installed
 	test -f results/demo/metrics.json || \
 	  $(MAKE) all DATA=data/demo WORK=results/demo OUT=results/demo/prediction.tif PRESET=fast
-	$(PY) figures.py --work results/demo --out results/demo/prediction.tif --images images
+	$(PY) -m unet.report.figures --work results/demo --out results/demo/prediction.tif --images images
 
 bench: $(VENV)/installed
 	$(PY) tests/bench.py $(if $(DEMO),,--data "$(DATA)")

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from crops import WindowOptions, augment_window, copies_of_each, squeezed, window_corners, windows
 from datasets import choose_holdout, read_dataset
-from nuclei import is_nuclei_folder, read_nuclei, split_nuclei
-from stacks import stack_writer
-from transforms import (
+from unet.inputs.folders import is_nuclei_folder, read_nuclei, split_nuclei
+from unet.inputs.stacks import stack_writer
+from unet.tasks.crops import WindowOptions, augment_window, copies_of_each, squeezed, window_corners, windows
+from unet.tasks.transforms import (
     CORNERS,
     FLIPS,
     brightness,

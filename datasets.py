@@ -23,11 +23,11 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
 
-import doctor
-from classes import MOST, check_labels
-from demo import make_demo
-from nuclei import describe, is_nuclei_folder
-from stacks import LABELS, TEST, VOLUME, parse_slices, read_stack
+from unet.inputs import doctor
+from unet.inputs.demo import make_demo
+from unet.inputs.folders import describe, is_nuclei_folder
+from unet.inputs.stacks import LABELS, TEST, VOLUME, parse_slices, read_stack
+from unet.tasks.classes import MOST, check_labels
 from utils import UserError, at_least, file_hash, run
 
 ISBI_URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"

@@ -8,7 +8,7 @@ from functools import partial
 import keras
 from keras import layers, ops
 
-from encoders import HALVINGS, encode
+from unet.training.encoders import HALVINGS, encode
 
 
 @dataclass(frozen=True)

@@ -23,18 +23,18 @@ import tensorflow as tf
 from skimage.transform import resize
 from tqdm import tqdm
 
-from classes import class_scores
-from crests import along_crests
 from datasets import read_images
-from metrics import best_threshold, isbi_scores, segments
 from model import Network, build_unet
-from nuclei import find_images
-from nuclei_prediction import Predictor, check_folder, write_folder
-from pictures import save_classes, save_holdout
 from preprocessing import normalise
-from stacks import format_slices, open_stack, read_stack, stack_writer, write_stack
+from unet.inputs.folders import find_images
+from unet.inputs.stacks import format_slices, open_stack, read_stack, stack_writer, write_stack
+from unet.report.pictures import save_classes, save_holdout
+from unet.scores.isbi import best_threshold, isbi_scores, segments
+from unet.segment.crests import along_crests
+from unet.segment.walls import judge_walls, learn_walls
+from unet.tasks.classes import class_scores
+from unet.tasks.nuclei_prediction import Predictor, check_folder, write_folder
 from utils import NotLearning, OverlapTile, UserError, check_output, read_json, run, write_json
-from walls import judge_walls, learn_walls
 
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice, magnified too

@@ -17,10 +17,10 @@ from scipy.ndimage import distance_transform_edt, find_objects, maximum_filter, 
 from scipy.ndimage import label as components
 from tqdm import tqdm
 
-from classes import check_asked, class_shares, class_weights
-from crests import membrane_width
-from nuclei import PERCENTILES, RAW, stretch
-from stacks import open_stack
+from unet.inputs.folders import PERCENTILES, RAW, stretch
+from unet.inputs.stacks import open_stack
+from unet.segment.crests import membrane_width
+from unet.tasks.classes import check_asked, class_shares, class_weights
 from utils import (
     OverlapTile,
     UserError,

@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
-from lastrun import last_run
+from unet.report.lastrun import last_run
 from utils import UserError, atomic_path, run
 
 NOTEBOOK = Path(__file__).resolve().with_name("jupyter.ipynb")

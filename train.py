@@ -21,19 +21,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from classes import check_asked, format_classes
 from datasets import read_images
-from encoders import ENCODERS, WEIGHTS
-from feed import training_feed, validation_tiles
-from keeper import Keeper, load_checkpoint
-from matching import format_nuclei
-from metrics import format_scores
 from model import PRESETS, Recipe, build_unet, compile_model, with_encoder
-from nuclei import find_sources, read_image
-from nuclei_prediction import check_folder, judge_nuclei, remove_predictions, write_folder
 from predict import PRECISIONS, judge, predictor_of, prepare_device, write_prediction
 from preprocessing import fresh_geometry, fresh_manifest
-from stacks import TEST
+from unet.inputs.folders import find_sources, read_image
+from unet.inputs.stacks import TEST
+from unet.scores.isbi import format_scores
+from unet.scores.precision import format_nuclei
+from unet.tasks.classes import check_asked, format_classes
+from unet.tasks.nuclei_prediction import check_folder, judge_nuclei, remove_predictions, write_folder
+from unet.training.encoders import ENCODERS, WEIGHTS
+from unet.training.feed import training_feed, validation_tiles
+from unet.training.keeper import Keeper, load_checkpoint
 from utils import UserError, at_least, check_output, file_hash, require_space, run
 
 # ------------------------------------------------------------------------------------------------------- the run

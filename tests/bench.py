@@ -18,8 +18,8 @@ from skimage.io import imsave
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from augmentation import augment
-from demo import make_demo
-from stacks import read_stack
+from unet.inputs.demo import make_demo
+from unet.inputs.stacks import read_stack
 
 
 def original_way(images: np.ndarray, labels: np.ndarray, pairs: int, folder: Path, seed: int = 0) -> float:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from demo import make_demo
-from stacks import LABELS, TEST, VOLUME
+from unet.inputs.demo import make_demo
+from unet.inputs.stacks import LABELS, TEST, VOLUME
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 import datasets
 from datasets import choose_holdout, download_isbi, read_dataset, read_images, read_labels
-from stacks import LABELS, TEST, VOLUME
+from unet.inputs.stacks import LABELS, TEST, VOLUME
 from utils import UserError, file_hash
 
 

@@ -1,76 +1,68 @@
 """The house: imports point down only, TensorFlow stays where it belongs, nothing runs on import."""
 
 import ast
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = {  # what each module may import of the project
-    "utils": set(), "warping": set(), "transforms": set(), "instances": set(), "encoders": set(),
-    "model": {"encoders"}, "classes": {"utils"},
-    "stacks": {"utils"}, "demo": {"stacks"}, "pictures": {"utils"}, "colours": {"pictures"},
-    "doctor": {"utils", "stacks"}, "nuclei": {"utils", "stacks"}, "matching": {"utils", "stacks", "nuclei"},
-    "metrics": {"utils", "stacks", "warping", "matching"},
-    "crests": {"metrics"}, "walls": {"crests", "metrics"},
-    "datasets": {"utils", "stacks", "demo", "doctor", "nuclei", "classes"},
-    "crops": {"utils", "nuclei", "transforms"},
-    "augmentation": {"utils", "stacks", "datasets", "metrics", "nuclei", "transforms", "crops"},
-    "preprocessing": {"utils", "crests", "stacks", "datasets", "metrics", "augmentation", "nuclei", "classes"},
-    "nuclei_prediction": {"utils", "stacks", "nuclei", "crops", "instances", "matching", "pictures"},
-    "feed": {"model"}, "keeper": {"utils", "model", "pictures"},
-    "predict": {"utils", "crests", "walls", "stacks", "datasets", "metrics", "preprocessing", "model", "nuclei",
-                "nuclei_prediction", "pictures", "classes"},
-    "train": {"utils", "stacks", "datasets", "matching", "metrics", "preprocessing", "model", "feed", "keeper",
-              "nuclei", "nuclei_prediction", "pictures", "predict", "classes", "encoders"},
-    "lastrun": {"utils", "stacks", "datasets", "nuclei", "matching"},
-    "mistakes": {"metrics", "pictures"}, "nuclei_mistakes": {"mistakes", "pictures"},
-    "methods": {"lastrun", "metrics", "stacks"}, "methods_classes": {"lastrun", "methods"},
-    "methods_nuclei": {"lastrun", "methods", "nuclei", "instances"},
-    "show_data": {"utils", "pictures", "augmentation", "preprocessing"},
-    "show_network": {"model", "pictures"},
-    "show_cells": {"utils", "pictures", "colours", "metrics", "mistakes", "lastrun", "show_data"},
-    "show_classes": {"utils", "pictures", "colours", "classes", "lastrun", "show_data"},
-    "show_nuclei": {"pictures", "colours", "crops", "nuclei", "nuclei_mistakes", "preprocessing", "lastrun",
-                    "show_data"},
-    "kinds": {"lastrun", "methods", "methods_classes", "methods_nuclei", "show_cells", "show_classes", "show_nuclei"},
-    "figures": {"utils", "pictures", "lastrun", "model", "show_data", "show_network", "show_cells"},
-    "report": {"utils", "lastrun"},
-}
+FLOORS = (  # from the ground up; a file imports from its own room and from the floors below its own
+    ("utils", "model"), ("unet.inputs",), ("unet.scores",), ("unet.segment",), ("unet.tasks",), ("unet.training",),
+    ("augmentation",), ("preprocessing",), ("predict",), ("train", "datasets", "metrics"), ("report",))
+BESIDE = "unet.report"  # imports from any floor; of the pipeline, only the scripts draw the few pictures of a run
+TOP = {name for names in FLOORS for name in names if not name.startswith("unet.")}
 HEAVY = {"tensorflow", "keras"}
-MAY_BE_HEAVY = {"encoders": {"keras"}, "model": {"keras"}, "keeper": {"keras"}, "feed": HEAVY, "predict": HEAVY,
-                "train": HEAVY, "show_network": {"keras"}}
+MAY_BE_HEAVY = {"model", "train", "predict", "unet.training", BESIDE}
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
+           for path in (*ROOT.glob("*.py"), *ROOT.glob("unet/**/*.py"))}
 
 
 def imports(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield (node.module or "").split(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_every_module_is_listed():
-    assert {path.stem for path in ROOT.glob("*.py")} == set(ORDER)
+def room(name):
+    """The room of a module of this project, or None."""
+    first, *others = name.split(".")
+    if first == "unet":
+        return ".".join([first, *others[:1]]) if len(others) > 1 or others[:1] != ["__init__"] else None
+    return first if first in TOP else None
 
 
-@pytest.mark.parametrize("name", ORDER)
+def floor(place):
+    return next((number for number, names in enumerate(FLOORS) if place in names), None)
+
+
+def test_the_top_shows_the_pipeline_and_nothing_else():
+    assert {path.stem for path in ROOT.glob("*.py")} == TOP
+    assert {path.parent.name for path in ROOT.glob("unet/*/*.py")} == {
+        name.partition(".")[2] for names in (*FLOORS, (BESIDE,)) for name in names if "." in name}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
 def test_imports_point_down_only(name):
-    found = set(imports(ast.parse((ROOT / f"{name}.py").read_text())))
-    assert found & set(ORDER) <= ORDER[name]
-    assert found & HEAVY <= MAY_BE_HEAVY.get(name, set())
+    here = room(name)
+    for target in filter(None, map(room, imports(MODULES[name]))):
+        if BESIDE in (here, target):
+            assert here in (BESIDE, target, *TOP), f"{name} imports {target}"
+        else:
+            assert here == target or floor(target) < floor(here), f"{name} imports {target}"
 
 
-def test_metrics_needs_numpy_scipy_and_scikit_image_alone():
-    for name in ("metrics", "matching"):
-        found = set(imports(ast.parse((ROOT / f"{name}.py").read_text())))
-        assert found - sys.stdlib_module_names - set(ORDER) <= {"numpy", "scipy", "skimage"}
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_tensorflow_stays_where_networks_run(name):
+    found = {target.split(".")[0] for target in imports(MODULES[name])} & HEAVY
+    through = {target for target in map(room, imports(MODULES[name])) if target == "model"}
+    assert room(name) in MAY_BE_HEAVY or not found | through
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", sorted(MODULES))
 def test_nothing_runs_on_import(name):
-    tree = ast.parse((ROOT / f"{name}.py").read_text())
+    tree = MODULES[name]
     for node in tree.body:
         is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
         # the exceptions must come before TensorFlow does, or they say nothing to it

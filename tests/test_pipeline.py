@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from demo import make_demo
+from unet.inputs.demo import make_demo
 
 ROOT = Path(__file__).resolve().parent.parent
 

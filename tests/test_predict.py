@@ -9,10 +9,10 @@ import pytest
 import tifffile
 
 import predict
-from crests import along_crests
 from model import Network, build_unet
 from predict import load_model, predict_slice, write_prediction
 from preprocessing import NORMALISATION
+from unet.segment.crests import along_crests
 from utils import UserError
 
 SAME = Network(4, 2, dropout=(0, 0, 0))

@@ -11,7 +11,6 @@ from scipy.ndimage import distance_transform_edt
 from scipy.ndimage import label as components
 
 from augmentation import augment
-from crests import membrane_width
 from preprocessing import (
     NORMALISATION,
     Tiling,
@@ -22,6 +21,7 @@ from preprocessing import (
     preprocess,
     weight_map,
 )
+from unet.segment.crests import membrane_width
 from utils import OverlapTile, UserError
 
 

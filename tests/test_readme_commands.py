@@ -22,8 +22,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from demo import make_demo
-from stacks import LABELS, TEST, VOLUME
+from unet.inputs.demo import make_demo
+from unet.inputs.stacks import LABELS, TEST, VOLUME
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

@@ -10,11 +10,11 @@ import pytest
 import predict
 import train
 from augmentation import augment
-from feed import tiles, training_feed, varied
 from model import PRESETS, Network, Recipe, build_unet, compile_model
 from predict import judge, load_model, predict_slices, prepare_device
 from preprocessing import Tiling, preprocess
 from train import Keeper, recipe_of
+from unet.training.feed import tiles, training_feed, varied
 from utils import NotLearning, UserError
 
 TINY = Recipe(Network(4, 2, dropout=(0, 0, 0)), epochs=3, steps=4, batch=2, lr=3e-3)

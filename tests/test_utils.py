@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import utils
-from stacks import parse_slices, read_stack, stack_writer, write_stack
+from unet.inputs.stacks import parse_slices, read_stack, stack_writer, write_stack
 from utils import NotLearning, OverlapTile, UserError
 
 ROOT = Path(utils.__file__).parent

@@ -1,0 +1,150 @@
+"""The demo stack: its laws (same seed same bytes, closed walls), as varied and hard as tissue is."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tifffile
+from scipy import ndimage as ndi
+from skimage.morphology import skeletonize
+
+from unet.inputs import demo
+from unet.scores import isbi as metrics
+
+LEAST = demo.Look().least_cell
+
+
+@pytest.fixture(scope="module")
+def sections():
+    """Three sections of 256 px: instance maps, labels, tissue."""
+    each = demo.demo_sections(3, 256, np.random.default_rng(5), demo.Look())
+    return [np.array(part) for part in zip(*each, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """The last 5 of 8 slices at the size that users get."""
+    images, labels = demo.demo_stack(8, 384, seed=0)
+    return images[3:], labels[3:]
+
+
+def test_shape_dtype_values():
+    images, labels = demo.demo_stack(2, 96, seed=3)
+    assert images.shape == labels.shape == (2, 96, 96)
+    assert images.dtype == labels.dtype == np.uint8
+    assert set(np.unique(labels)) == {0, 255}
+    assert len(np.unique(images)) > 100
+
+
+def test_same_seed_same_bytes():
+    first, again, other = (demo.demo_stack(2, 96, seed=s) for s in (1, 1, 2))
+    for a, b, c in zip(first, again, other, strict=True):
+        assert a.tobytes() == b.tobytes()
+        assert a.tobytes() != c.tobytes()
+
+
+def test_global_seed_is_left_alone():
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    demo.demo_stack(1, 64)
+    np.testing.assert_array_equal(before, np.random.get_state()[1])
+
+
+def test_make_demo_writes_four_stacks_and_nothing_else(tmp_path):
+    demo.make_demo(tmp_path / "demo", slices=2, test_slices=1, size=96, seed=4)
+    names = {"train-volume.tif": 2, "train-labels.tif": 2, "test-volume.tif": 1, "test-labels.tif": 1}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == set(names)
+    images, labels = demo.demo_stack(3, 96, seed=4)
+    for name, count in names.items():
+        with tifffile.TiffFile(tmp_path / "demo" / name) as file:
+            assert file.is_imagej
+            assert len(file.pages) == count or file.imagej_metadata["images"] == count
+        whole = images if "volume" in name else labels
+        cut = whole[:2] if "train" in name else whole[2:]
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / "demo" / name).reshape(cut.shape), cut)
+
+
+def test_walls_are_closed(sections):
+    owners, labels, _ = sections
+    for owner, label in zip(owners, labels, strict=True):
+        for axis in (0, 1):
+            a, b = owner.swapaxes(0, axis), label.swapaxes(0, axis) == 255
+            assert not ((a[1:] != a[:-1]) & b[1:] & b[:-1]).any()
+        pieces, count = ndi.label(label)
+        assert count >= len(np.unique(owner[label == 255]))  # no component holds two cells
+        assert np.bincount(pieces.ravel())[1:].min() >= LEAST
+
+
+def test_every_pixel_belongs_to_a_cell(sections):
+    assert sections[0].min() >= 0
+
+
+def test_partition_of_two_equal_discs_is_the_line_between_them():
+    positions, radii = np.float32([[10, 10], [10, 31]]), np.float32([5, 5])
+    owner, distance = demo.partition(positions, radii, np.array([0, 1]), np.zeros((2, 21, 42), np.float32))
+    np.testing.assert_array_equal(owner, np.arange(42)[None].repeat(21, 0) > 20)
+    assert distance[10, 14:18] == pytest.approx([6.5, 5.5, 4.5, 3.5], abs=1e-4)  # the wall is at column 20.5
+
+
+def test_discs_of_one_cell_have_no_wall_between_them():
+    positions, radii = np.float32([[10, 10], [10, 31]]), np.float32([5, 5])
+    owner, distance = demo.partition(positions, radii, np.array([7, 7]), np.zeros((2, 21, 42), np.float32))
+    assert (owner == 7).all()
+    assert distance.min() > 100
+
+
+def test_membrane_share_and_width(sections):
+    labels = sections[1]
+    assert 0.15 < (labels == 0).mean() < 0.30  # ISBI: 0.22
+    widths = np.concatenate([2 * ndi.distance_transform_edt(x == 0)[skeletonize(x == 0)] for x in labels])
+    assert 4 <= np.median(widths) <= 8
+    assert np.mean((widths >= 4) & (widths <= 8.5)) > 0.8
+
+
+def test_membrane_is_darker_than_cell(stack):
+    for image, label in zip(*stack, strict=True):
+        assert image[label == 255].mean() - image[label == 0].mean() > 30
+
+
+def test_sizes_vary(stack):
+    sizes = np.concatenate([np.bincount(ndi.label(label)[0].ravel())[1:] for label in stack[1]])
+    assert np.percentile(sizes, 98) > 20 * np.percentile(sizes, 10)
+    assert sizes.max() < 0.4 * 384**2
+
+
+def test_grey_levels_are_like_isbi(stack):
+    assert 110 < stack[0].mean() < 145  # ISBI: 126
+    assert 35 < stack[0].std() < 55  # ISBI: 44
+    assert np.mean((stack[0] == 0) | (stack[0] == 255)) < 0.02
+
+
+def test_cells_move_smoothly(stack):
+    cells = stack[1] == 255
+    for one, following in pairwise(cells):
+        iou = (one & following).sum() / (one | following).sum()
+        assert 0.6 < iou < 0.95
+
+
+def test_sections_are_followed_by_their_neighbours(sections):
+    """A pixel mostly keeps its cell into the next section, less so over two."""
+    owners = sections[0]
+    one, two = (owners[0] == owners[1]).mean(), (owners[0] == owners[2]).mean()
+    assert 0.7 < two < one < 1
+
+
+def test_blur_is_no_way_out(stack):
+    """sigma 3 and the best threshold: below .90, but above chance: the walls can be seen."""
+    images, labels = stack
+    blurred = [ndi.gaussian_filter(image / 255, 3) for image in images]
+    truth = [ndi.label(label)[0] for label in labels]
+    best = max(np.mean([metrics.v_rand(metrics.segments(image > t), cells)[0]
+                        for image, cells in zip(blurred, truth, strict=True)]) for t in np.arange(10) / 10)
+    assert 0.5 < best < 0.90
+
+
+def test_smooth_noise_is_smooth_at_its_scale():
+    field = demo.smooth_noise((256, 256), 8.0, np.random.default_rng(0))
+    assert field.shape == (256, 256) and field.dtype == np.float32
+    assert abs(field.std() - 1) < 0.25
+    rms_slope = np.sqrt(np.mean(np.diff(field, axis=0) ** 2))
+    assert rms_slope == pytest.approx(1 / (8 * np.sqrt(2)), rel=0.25)  # of a Gaussian field of that scale

@@ -1,0 +1,379 @@
+"""The doctor finds what is wrong, says how to mend it, and is silent on good data."""
+
+import time
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import draw_stacks
+from scipy import ndimage as ndi
+from skimage.measure import label
+
+from unet.inputs import doctor
+from unet.inputs.stacks import LABELS, TEST, VOLUME
+from utils import UserError
+
+
+def save(path, stack, **options):
+    tifffile.imwrite(path, stack, photometric="minisblack", **options)
+
+
+def faults(findings):
+    """Level and text of what is not in order."""
+    return [(finding.level, finding.what) for finding in findings if finding.level in ("warning", "problem")]
+
+
+def assert_only(findings, level, text):
+    """The single fault, of this level, whose text contains `text`."""
+    assert [level for level, _ in faults(findings)] == [level], faults(findings)
+    fault = next(finding for finding in findings if finding.level == level)
+    assert text in fault.what
+    assert fault.meaning and fault.remedy
+    return fault
+
+
+@pytest.fixture
+def stacks():
+    return draw_stacks()
+
+
+# ------------------------------------------------------------------------------------------------ good data
+
+
+def test_a_good_folder_is_ready(tiny_folder):
+    text = doctor.report(tiny_folder)
+    size = (tiny_folder / VOLUME).stat().st_size / 1e6
+    assert text.endswith("\nReady to train.")
+    assert f"{VOLUME} ({size:.3g} MB): 6 slices of 64 x 64 pixels (y, x), uint8" in text
+    assert "0 = membrane and 255 = cell" in text
+    assert max(map(len, text.splitlines()[1:])) <= 80
+
+
+def test_isbi_raises_no_false_alarm(isbi_folder):
+    start = time.perf_counter()
+    findings = doctor.examine(isbi_folder)
+    assert faults(findings) == []
+    assert any("membrane is 22.0% of all pixels, by slice 16.8% to 27.0%" in finding.what for finding in findings)
+    assert time.perf_counter() - start < 60  # about 4 s of one core; the limit is for a busy machine
+
+
+def test_gaps_cut_into_isbis_labels_are_found(isbi_folder):
+    """Vertical cuts of two pixels' width through membranes 3 to 9 pixels thick between two large cells."""
+    image = tifffile.imread(isbi_folder / VOLUME)[1]
+    cell = tifffile.imread(isbi_folder / LABELS)[1] == 255
+    numbers = label(cell, connectivity=1)
+    sizes = np.bincount(numbers.ravel())
+    places = found = 0
+    for y, x in [(y, x) for y in range(20, 490, 24) for x in range(20, 490, 24)]:
+        cut = np.s_[y:y + 14, x:x + 2]
+        above, below, wall = numbers[y, x], numbers[y + 13, x], (~cell[cut]).all(axis=1)
+        one_wall = wall.sum() in range(3, 10) and np.count_nonzero(np.diff(wall)) == 2
+        if cell[cut][[0, 13]].all() and above != below and min(sizes[above], sizes[below]) > 400 and one_wall:
+            opened = cell.copy()
+            opened[cut] = True
+            gaps = doctor.find_gaps(opened, image)
+            places += 1
+            found += any(abs(gap_y - y - 7) <= 7 and abs(gap_x - x) <= 4 for gap_y, gap_x in gaps)
+    assert places > 20
+    assert found / places > 0.75
+
+
+# ------------------------------------------------------------------------------------------------ images
+
+
+def test_pixels_tell_size_type_and_range():
+    stack = np.zeros((2, 3, 4), np.uint16)
+    stack[1, 2, 3] = 999
+    [finding] = doctor.check_pixels("a.tif", stack)
+    assert finding == doctor.Finding("ok", "a.tif: 2 slices of 3 x 4 pixels (y, x), uint16, values 0 to 999")
+
+
+def test_colours_are_a_problem():
+    colours = np.zeros((2, 8, 8, 3), np.uint8)
+    assert "8-bit" in assert_only(doctor.check_pixels("a.tif", colours), "problem", "3 colour").remedy
+
+
+def test_not_a_number_is_a_problem_with_its_slice():
+    stack = np.ones((5, 8, 8), np.float32)
+    stack[3, 0, 0] = np.nan
+    assert_only(doctor.check_pixels("a.tif", stack), "problem", "not numbers, in slices 3")
+
+
+@pytest.mark.parametrize(("factor", "bits"), [(16, 12), (1, 8)])
+def test_16_bit_files_that_use_fewer_bits_are_noted(stacks, factor, bits):
+    images = stacks[0].astype(np.uint16) * factor
+    images[0, 0, 0] = 255 * factor
+    findings = doctor.check_images(VOLUME, images)
+    assert any(finding.level == "note" and f"uint16, of which {bits} bits are used" in finding.what
+               for finding in findings)
+    assert faults(findings) == []
+
+
+def test_labels_in_place_of_images_are_a_problem(stacks):
+    assert_only(doctor.check_images(VOLUME, stacks[1]), "problem", "two values only")
+    assert_only(doctor.check_images(VOLUME, np.full((2, 8, 8), 7, np.uint8)), "problem", "one value only")
+
+
+def test_brightness_of_each_slice_is_told():
+    images = np.array([[[10, 30]], [[20, 20]]], np.uint8)
+    assert "mean±sd: 20±10 20±0" in doctor.check_brightness("a.tif", images)[0].what
+
+
+def test_slices_that_stand_out_are_named(stacks):
+    images = stacks[0].astype(float)
+    images[2] += 60
+    images[4] = images[4].mean() + (images[4] - images[4].mean()) / 4
+    images[5] /= 4
+    assert_only(doctor.check_brightness(VOLUME, images), "warning",
+         "slice 2 (brightness), slice 4 (contrast), slice 5 (brightness and contrast); the usual is")
+
+
+def test_slices_that_drift_a_little_do_not_stand_out(stacks):
+    images = stacks[0] + np.arange(6)[:, None, None] * 4.0
+    assert faults(doctor.check_brightness(VOLUME, images)) == []
+
+
+def test_empty_slices_are_named(stacks):
+    images = stacks[0]
+    images[[1, 2, 5]] = 7
+    assert_only(doctor.check_slices(VOLUME, images), "warning", "of one value only: 1-2, 5")
+
+
+def test_identical_slices_are_named(stacks):
+    images = stacks[0]
+    images[4] = images[1]
+    assert_only(doctor.check_slices(VOLUME, images), "warning", "identical slices: 1, 4")
+
+
+# ------------------------------------------------------------------------------------------------ labels
+
+
+@pytest.mark.parametrize("one", [1, 255])
+def test_labels_of_0_and_1_or_255_are_in_order(stacks, one):
+    findings = doctor.check_labels((stacks[1] == 255) * np.uint8(one))
+    assert faults(findings) == []
+    assert f"0 = membrane and {one} = cell" in findings[0].what
+
+
+def test_share_of_membrane_is_exact():
+    labels = np.full((2, 10, 10), 255, np.uint8)
+    labels[0, :, :2] = 0
+    labels[1, :, :4] = 0
+    assert "membrane is 30.0% of all pixels, by slice 20.0% to 40.0%" in doctor.check_labels(labels)[1].what
+
+
+def test_labels_of_one_value_are_a_problem():
+    assert_only(doctor.check_labels(np.full((2, 8, 8), 255, np.uint8)), "problem", "every pixel is 255")
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_slices_on_which_nobody_drew_are_a_problem(stacks, value):
+    labels = stacks[1].copy()
+    labels[[1, 3]] = value
+    problem, = (finding for finding in doctor.check_labels(labels) if finding.level == "problem")
+    assert "slice 1, 3" in problem.what
+
+
+def test_other_two_values_are_a_problem(stacks):
+    assert_only(doctor.check_labels(np.where(stacks[1] == 255, 2, 1)), "problem", "2 values (1, 2)")
+
+
+def test_softened_labels_are_told_from_numbered_cells(stacks):
+    soft = ndi.gaussian_filter(stacks[1], (0, 0.6, 0.6))
+    assert_only(doctor.check_labels(soft), "problem", "edges were softened, as JPEG or scaling does")
+    np.testing.assert_array_equal(doctor.as_cells(soft), stacks[1] == 255)
+    numbered = np.stack([label(cell, connectivity=1) for cell in stacks[1] == 255])
+    assert_only(doctor.check_labels(numbered), "problem", "every cell has its own number")
+    np.testing.assert_array_equal(doctor.as_cells(numbered), stacks[1] == 255)
+
+
+def test_thin_membranes_are_told():
+    labels = np.full((2, 100, 100), 255, np.uint8)
+    labels[:, 50] = 0
+    assert_only(doctor.check_labels(labels), "warning", "membrane is 1.0% of all pixels")
+
+
+def test_inverted_labels_are_a_problem(stacks):
+    images, labels = stacks
+    fault = assert_only(doctor.check_polarity(images, labels == 0), "problem", "look inverted")
+    assert "Edit > Invert" in fault.remedy
+    assert doctor.check_polarity(images, labels == 255) == []
+
+
+def test_bright_membranes_alone_are_a_warning(stacks):
+    images, labels = stacks
+    assert_only(doctor.check_polarity(255 - images, labels == 255), "warning", "brighter pixels than the cells")
+
+
+def test_polarity_notes_are_one_sentence_with_the_way_out(stacks):
+    images, labels = stacks
+    assert doctor.polarity_notes(images, labels) == []
+    [note] = doctor.polarity_notes(images, 255 - labels)
+    assert "look inverted" in note and "Edit > Invert" in note and "\n" not in note
+
+
+def test_polarity_notes_cost_milliseconds(isbi_folder):
+    images, labels = (tifffile.imread(isbi_folder / name) for name in (VOLUME, LABELS))
+    assert doctor.polarity_notes(images, labels) == []
+    costs = []
+    for _ in range(5):
+        start = time.process_time()
+        notes = doctor.polarity_notes(images, 255 - labels)
+        costs.append(time.process_time() - start)
+    assert len(notes) == 1
+    assert min(costs) < 0.05
+
+
+def test_a_slice_whose_labels_do_not_fit_is_named(stacks):
+    images, labels = stacks
+    cells = labels == 255
+    cells[3] = ~cells[3]
+    assert_only(doctor.check_pairs(images, cells), "warning", "do not fit their image: 3")
+    assert doctor.check_pairs(images, labels == 255) == []
+
+
+def test_labels_beside_the_membranes_are_told(stacks):
+    shuffled = np.random.default_rng(0).permuted(stacks[1] == 255, axis=2)
+    shuffled = np.random.default_rng(1).permuted(shuffled, axis=1)
+    assert_only(doctor.check_pairs(stacks[0], shuffled), "warning", "membranes are as bright as cells")
+
+
+# ------------------------------------------------------------------------------------------------ closed cells
+
+
+def two_rooms(width=64, gap=0, thick=5):
+    """Two cells and a wall of `thick` pixels between them, at x = 30, open for `gap` pixels at y = 20."""
+    cell = np.ones((width, width), bool)
+    cell[:, 30:30 + thick] = False
+    cell[20:20 + gap, 30:30 + thick] = True
+    return cell
+
+
+@pytest.mark.parametrize("gap", [1, 2])
+def test_gaps_of_one_or_two_pixels_are_found_where_they_are(gap):
+    assert doctor.find_gaps(two_rooms(gap=gap)) == [(20, 32)]
+
+
+@pytest.mark.parametrize("gap", [0, 3, 10])
+def test_closed_walls_and_wide_doors_are_no_gaps(gap):
+    assert doctor.find_gaps(two_rooms(gap=gap)) == []
+
+
+def test_cells_that_touch_by_a_corner_are_closed():
+    """The score counts 4-connected cells."""
+    cell = np.zeros((40, 40), bool)
+    cell[:20, :20] = cell[20:, 20:] = True
+    assert doctor.find_gaps(cell) == []
+
+
+def test_the_image_tells_a_gap_from_a_neck():
+    cell = two_rooms(gap=2)
+    closed, open_ = np.where(two_rooms(), 150, 70), np.where(cell, 150, 70)
+    assert doctor.find_gaps(cell, closed) == [(20, 32)]
+    assert doctor.find_gaps(cell, open_) == []
+    assert doctor.find_gaps(cell, 255 - closed) == [(20, 32)]  # a stain that glows
+
+
+def test_gaps_are_reported_with_slice_and_position():
+    cells = np.stack([two_rooms(), two_rooms(gap=2)])
+    images = np.stack([np.where(two_rooms(), 150, 70)] * 2)
+    findings = doctor.check_cells(cells, images)
+    gaps = [finding for finding in findings if "gaps" in finding.what]
+    assert "slice 1 at y 20, x 32" in gaps[0].what and "slice 0 at" not in gaps[0].what
+
+
+def test_one_piece_over_most_of_a_slice_is_told(stacks):
+    cells = stacks[1] == 255
+    cells[2, :, 8::16] = cells[2, :, 9::16] = cells[2, :, 10::16] = True  # doors of three pixels
+    cells[2, 8::16] = cells[2, 9::16] = cells[2, 10::16] = True
+    assert_only(doctor.check_cells(cells), "warning", "in slices 2")
+
+
+# ------------------------------------------------------------------------------------------------ several stacks
+
+
+def test_counts_and_sizes_must_agree(stacks):
+    images, labels = stacks
+    assert_only(doctor.check_counts(images, labels[:5]), "problem", "6 slices of 64 x 64 pixels but")
+    assert_only(doctor.check_counts(images, labels[:, :32]), "problem", "6 slices of 32 x 64")
+    assert_only(doctor.check_counts(images[:2], labels[:2]), "warning", "2 slices are few")
+
+
+def test_a_test_stack_of_other_brightness_or_contrast_is_told(stacks):
+    images = stacks[0]
+    assert_only(doctor.check_test(images, draw_stacks(seed=1)[0] // 2), "warning", "looks other than")
+    flat = (images.mean() + (draw_stacks(seed=1)[0] - images.mean()) / 3).astype(np.uint8)
+    assert_only(doctor.check_test(images, flat), "warning", "looks other than")
+
+
+def test_training_images_in_the_test_stack_are_named(stacks):
+    test = draw_stacks(seed=1)[0]
+    test[[2, 3]] = stacks[0][[0, 5]]
+    assert_only(doctor.check_test(stacks[0], test), "warning", "training images too: 2-3")
+
+
+# ------------------------------------------------------------------------------------------------ the folder
+
+
+def test_everything_is_reported_at_once(tiny_folder):
+    """A broken file does not hide what is wrong with the others."""
+    (tiny_folder / VOLUME).write_bytes((tiny_folder / VOLUME).read_bytes()[:9000])
+    labels = tifffile.imread(tiny_folder / LABELS)
+    save(tiny_folder / LABELS, np.where(labels == 255, 200, 100).astype(np.uint8))
+    (tiny_folder / TEST).rename(tiny_folder / "test_volume.tiff")
+    (tiny_folder / "notes.txt").write_text("drawn by hand")
+    text = doctor.report(tiny_folder)
+    assert f"- {VOLUME} cannot be read as a TIFF stack" in text
+    assert "2 values (100, 200)" in text
+    assert f"{TEST} is missing" in text and "Rename test_volume.tiff" in text
+    assert "not read: notes.txt, test_volume.tiff" in text
+    assert text.endswith("\n3 problems must be mended first.")
+
+
+@pytest.mark.parametrize("content", [b"", b"plain text", b"\x89PNG\r\n\x1a\n and so on", b"II*\0"])
+def test_files_that_are_no_tiff_are_a_problem(tiny_folder, content):
+    (tiny_folder / TEST).write_bytes(content)
+    fault = assert_only(doctor.examine(tiny_folder), "problem", TEST)
+    assert str(tiny_folder) not in fault.what
+
+
+def test_colour_stacks_are_still_examined(tiny_folder):
+    images = tifffile.imread(tiny_folder / VOLUME)
+    images[5] = images[0]
+    tifffile.imwrite(tiny_folder / VOLUME, np.stack([images] * 3, axis=-1), photometric="rgb")
+    levels = [level for level, _ in faults(doctor.examine(tiny_folder))]
+    assert levels == ["problem", "warning", "warning"]  # colour; slices 0 and 5 alike; 5's label does not fit
+
+
+def test_infinite_pixels_do_not_stop_the_other_checks(tiny_folder):
+    images = tifffile.imread(tiny_folder / VOLUME).astype(np.float32)
+    images[1, 0, 0] = np.inf
+    save(tiny_folder / VOLUME, images)
+    assert_only(doctor.examine(tiny_folder), "problem", "not numbers, in slices 1")
+
+
+def test_a_missing_folder_names_the_commands_that_make_one(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere is no folder; 'python datasets.py isbi' .* demo"):
+        doctor.report(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_misses_all_three(tmp_path):
+    assert doctor.report(tmp_path).endswith("3 problems must be mended first.")
+
+
+def test_slice_numbers_are_listed_in_runs():
+    assert doctor.listed([9, 3, 4, 5]) == "3-5, 9"
+    assert doctor.listed(range(0, 60, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, ..."
+
+
+@pytest.mark.parametrize(("change", "status", "verdict"), [
+    (None, 0, "Ready to train."),
+    (lambda labels: labels[:, :32], 2, "1 problem must be mended first."),
+    (lambda labels: np.concatenate([labels[:5], labels[:1]]), 0, "Ready to train; 2 things are worth a look first."),
+])
+def test_check_prints_the_report_and_its_status_says_ready_or_not(tiny_folder, script, change, status, verdict):
+    if change:
+        save(tiny_folder / LABELS, change(tifffile.imread(tiny_folder / LABELS)))
+    done = script("datasets.py", "check", tiny_folder)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert done.stdout.endswith(f"\n{verdict}\n")

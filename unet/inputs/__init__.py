@@ -1,0 +1,1 @@
+"""What comes in: TIFF stacks, folders, the demo stack, the doctor."""

@@ -1,0 +1,353 @@
+"""The data's doctor: reads a folder of stacks and says in plain words what is found, what it means and what mends it.
+
+    python datasets.py check DIR
+
+Each `check_...` looks at arrays alone; `examine` reads a folder and calls them all, whatever is broken.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage as ndi
+from skimage.measure import label
+
+from unet.inputs.stacks import LABELS, TEST, VOLUME, read_stack
+from utils import UserError
+
+FEW_SLICES = 5  # fewer leave little to learn from and next to nothing to judge with
+THIN_MEMBRANE = 0.03  # share of the pixels; ISBI's is .22
+LEAK_SHARE = 0.5  # of a slice in one piece: cells run together there; ISBI's largest cell has .13
+LARGE_PIECE = 0.001  # share of a slice: a gap between two pieces of this size costs much; of 512x512, 262 pixels
+STANDS_OUT = 4.0  # robust standard deviations from the median slice
+TITLES = {"ok": "In order", "note": "Good to know", "warning": "Worth a look", "problem": "To be mended first"}
+SAVE = "File > Save As > Tiff"
+INVERT = (f"Fiji: Edit > Invert, then {SAVE}; where Fiji shows cells white already, Image > Lookup Tables > Invert LUT "
+          "before it")
+DELETE = "Fiji: Image > Stacks > Delete Slice, in the images and in the labels alike"
+COMPARE = "Fiji: Analyze > Tools > Synchronize Windows shows whether one is flipped, shifted, cropped or reordered"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found; `level` is ok, note, warning, or problem: training would be refused or learn nonsense."""
+
+    level: str
+    what: str
+    meaning: str = ""
+    remedy: str = ""
+
+
+def listed(numbers) -> str:
+    """Slice numbers as text, at most 12 runs of them: [3, 4, 5, 9] gives '3-5, 9'."""
+    numbers = np.sort(np.asarray(numbers, int))
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return shorten([f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs], 12)
+
+
+def shorten(words: list[str], most: int, between: str = ", ") -> str:
+    """The first words, joined, and '...' for the others."""
+    return between.join(words[:most] + ["..."] * (len(words) > most))
+
+
+# ------------------------------------------------------------------------------------------------------ images
+
+
+def check_pixels(name: str, stack: np.ndarray) -> list[Finding]:
+    """Size, type and range of images or labels (N, H, W[, C]); colours, and pixels that are not numbers."""
+    size = f"{len(stack)} slices of {stack.shape[1]} x {stack.shape[2]} pixels (y, x), {stack.dtype}"
+    found = [Finding("ok", f"{name}: {size}, values {stack.min().item():g} to {stack.max().item():g}")]
+    mend = f"Fiji: Image > Type > 8-bit, then {SAVE}"
+    if stack.ndim == 4:
+        found.append(Finding("problem", f"{name} has {stack.shape[3]} colour channels", "Training takes one.", mend))
+    lost = np.flatnonzero(~np.isfinite(stack).all(axis=tuple(range(1, stack.ndim))))
+    if lost.size:
+        found.append(Finding("problem", f"{name} has pixels that are not numbers, in slices {listed(lost)}",
+                             "One of them spoils all of the network.", mend))
+    return found
+
+
+def check_images(name: str, images: np.ndarray) -> list[Finding]:
+    """Bit depth, brightness, and two values only, of gray images (N, H, W)."""
+    found = []
+    if images.dtype not in (np.uint8, bool):
+        bits = f", of which {int(images.max()).bit_length()} bits are used," if images.dtype.kind in "ui" else ""
+        found.append(Finding("note", f"{name}: {images.dtype}{bits} is reduced to 8 bit when read",
+                             "0.1 % of the pixels become black, 0.1 % white. Nothing needs to be done."))
+    values = len(np.unique(images))
+    if values <= 2:
+        only = "two values only, as labels have" if values == 2 else "one value only"
+        found.append(Finding("problem", f"{name} has {only}", "Nothing can be learnt from it.",
+                             "Copy the microscope's images; perhaps images and labels were swapped"))
+    return found + check_brightness(name, images)
+
+
+def check_brightness(name: str, images: np.ndarray) -> list[Finding]:
+    """Mean and standard deviation (sd) of every slice of images (N, H, W), and the slices that stand out."""
+    means, sds = images.mean((1, 2), dtype=float), images.std((1, 2), dtype=float)
+    numbers = shorten([f"{mean:.4g}±{sd:.3g}" for mean, sd in zip(means, sds, strict=True)], 60, " ")
+    found = [Finding("ok", f"{name}: brightness of each slice, mean±sd: {numbers}")]
+    odd: dict[int, list[str]] = {}
+    for word, values in (("brightness", means), ("contrast", sds)):
+        distance = np.abs(values - np.median(values))
+        usual = max(STANDS_OUT * 1.4826 * np.median(distance), np.median(sds) / 2)
+        for number in np.flatnonzero(distance > usual).tolist():
+            odd.setdefault(number, []).append(word)
+    if odd:
+        slices = shorten([f"slice {number} ({' and '.join(words)})" for number, words in sorted(odd.items())], 8)
+        found.append(Finding("warning", f"{name}: slices that stand out: {slices}; the usual is {np.median(means):.4g}±"
+                             f"{np.median(sds):.3g}", "The network sees few like them and will do worse there.",
+                             "Fiji: Image > Adjust > Bleach Correction > Histogram Matching; delete a spoilt slice"))
+    return found
+
+
+def check_slices(name: str, stack: np.ndarray) -> list[Finding]:
+    """Slices of one value, and slices that are there more than once, in a stack (N, H, W)."""
+    found = []
+    empty = np.flatnonzero(stack.min((1, 2)) == stack.max((1, 2)))
+    if empty.size:
+        found.append(Finding("warning", f"{name}: empty slices, of one value only: {listed(empty)}",
+                             "They teach that nothing is to be seen.", DELETE))
+    groups = [listed(group) for group in _alike(stack).values() if len(group) > 1 and group[0] not in empty]
+    if groups:
+        found.append(Finding("warning", f"{name}: identical slices: {shorten(groups, 6, '; ')}", "A copy among the "
+                             "held-out slices makes the score look better than it is.", DELETE))
+    return found
+
+
+def _alike(stack: np.ndarray) -> dict[bytes, list[int]]:
+    groups: dict[bytes, list[int]] = {}
+    for number, page in enumerate(stack):
+        groups.setdefault(hashlib.sha256(np.ascontiguousarray(page)).digest(), []).append(number)
+    return groups
+
+
+# ------------------------------------------------------------------------------------------------------ labels
+
+
+def check_labels(labels: np.ndarray) -> list[Finding]:
+    """Whether labels (N, H, W) are 0 = membrane and 255 (or 1) = cell in every slice, and the share of membrane."""
+    values, counts = np.unique(labels, return_counts=True)
+    shown = shorten([f"{value.item():g}" for value in values[:7]], 6)
+    if len(values) == 1:
+        return [Finding("problem", f"{LABELS}: every pixel is {shown}", "There is nothing to learn.",
+                        "Draw the membranes as 0 on cells of 255, or copy the right file")]
+    if len(values) == 2 and values[0] == 0 and values[1] in (1, 255):
+        found = [Finding("ok", f"{LABELS}: two values, 0 = membrane and {values[1].item():g} = cell")]
+    else:
+        reason = "" if len(values) == 2 else "; perhaps every cell has its own number, or this is an image"
+        if reason and _soft(values, counts):
+            reason = "; edges were softened, as JPEG or scaling does"
+        found = [Finding("problem", f"{LABELS}: {len(values)} values ({shown}){reason}", "Training wants two values, "
+                         "0 = membrane and 255 = cell, or 0, 1, 2, ... with augmentation.py --classes.",
+                         f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
+    membrane = 1 - as_cells(labels).mean((1, 2))
+    blank = np.flatnonzero((membrane == 0) | (membrane == 1))
+    if len(blank):
+        found.append(Finding("problem", f"{LABELS}: of one value all over: slice {shorten([*map(str, blank)], 8)}",
+                             "Nobody drew there: it would teach and judge wrongly.",
+                             "Draw its membranes, or delete it from both stacks, Fiji: Image > Stacks > Delete Slice"))
+    covers = f"membrane is {membrane.mean():.1%} of all pixels, by slice {membrane.min():.1%} to {membrane.max():.1%}"
+    if membrane.mean() < THIN_MEMBRANE:
+        return [*found, Finding("warning", f"{LABELS}: {covers}", "Such thin lines are hard to learn.",
+                                "Fiji: Process > Filters > Minimum..., radius 1, makes them thicker")]
+    return [*found, Finding("ok", f"{LABELS}: {covers}")]
+
+
+def _soft(values: np.ndarray, counts: np.ndarray) -> bool:
+    place = (values.astype(float) - values[0]) / max(float(values[-1] - values[0]), 1e-6)
+    return counts[(place < 0.1) | (place > 0.9)].sum() > 0.6 * counts.sum()  # most pixels are nearly black or white
+
+
+def as_cells(labels: np.ndarray) -> np.ndarray:
+    """True where labels say cell, be they two-valued, soft at their edges, or a number for every cell."""
+    values, counts = np.unique(labels, return_counts=True)
+    return labels > ((float(values[0]) + float(values[-1])) / 2 if _soft(values, counts) else values[0])
+
+
+def check_polarity(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
+    """Whether membrane and cell look swapped: membrane is most of the area, or brighter than the cells."""
+    if cells.all() or not cells.any():
+        return []
+    share, inside, border = 1 - cells.mean(), images[cells].mean(), images[~cells].mean()
+    signs = [f"is {share:.0%} of the pixels"] * bool(share > 0.5)
+    if border - inside > 0.1 * images.std():
+        signs.append(f"lies on brighter pixels than the cells (mean {border:.4g} against {inside:.4g})")
+    if not signs:
+        return []
+    return [Finding("problem" if len(signs) == 2 else "warning",
+                    f"{LABELS} look inverted: membrane (0) {' and '.join(signs)}", "The prediction would show cells "
+                    "where membranes are. With a stain that glows, bright membranes are right.", INVERT)]
+
+
+def polarity_notes(images: np.ndarray, labels: np.ndarray) -> list[str]:
+    """A sentence where labels (N, H, W), 0 = membrane, look inverted; from a sample of pixels, in milliseconds."""
+    step = max(1, round((images.size / 200_000) ** 0.5))  # 200 000 pixels tell enough
+    sample = np.s_[:, ::step, ::step]
+    return [f"{finding.what}; {finding.remedy}" for finding in check_polarity(images[sample], as_cells(labels[sample]))]
+
+
+def check_pairs(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
+    """Slices (N, H, W) whose labels do not fit their image: membrane and cell differ less than in the others."""
+    contrasts = np.full(len(images), np.nan)  # stays where there is nothing to compare
+    for number, (image, cell) in enumerate(zip(images, cells, strict=True)):
+        if cell.any() and not cell.all() and image.std():
+            contrasts[number] = (image[cell].mean() - image[~cell].mean()) / image.std()
+    if np.isnan(contrasts).all():
+        return []
+    usual = np.nanmedian(contrasts)
+    if abs(usual) < 0.2:
+        return [Finding("warning", f"{LABELS} do not fit {VOLUME}: membranes are as bright as cells", "Labels that lie "
+                        "elsewhere than the membranes cannot be learnt.", COMPARE)]
+    odd = np.flatnonzero(contrasts / usual < 0.25)
+    return [Finding("warning", f"{LABELS}: slices whose labels do not fit their image: {listed(odd)}",
+                    "They teach the network what is not there.", COMPARE)] if odd.size else []
+
+
+def check_cells(cells: np.ndarray, images: np.ndarray | None = None) -> list[Finding]:
+    """Cells (N, H, W) that are not closed: a piece that is too large, or a gap of one or two pixels."""
+    found, advice = [], "Fiji: look there and draw the membrane with 0 (Paintbrush tool)"
+    shares = np.array([np.bincount(label(cell, connectivity=1).flat)[1:].max(initial=0) / cell.size for cell in cells])
+    leaking = np.flatnonzero((shares > LEAK_SHARE) & ~cells.all((1, 2)))
+    if leaking.size:
+        found.append(Finding("warning", f"{LABELS}: one cell covers up to {shares.max():.0%} of a slice, in slices "
+                             f"{listed(leaking)}", "Cells that are not closed count as one.", advice))
+    gaps = [f"slice {number} at y {y}, x {x}" for number, cell in enumerate(cells)
+            for y, x in find_gaps(cell, None if images is None else images[number])]
+    if gaps:
+        kind = "narrow places, gaps or thin necks" if images is None else "the membrane seems to have gaps"
+        found.append(Finding("warning", f"{LABELS}: {kind}: {shorten(gaps, 10, '; ')}", "Two large cells join there "
+                             "over one or two pixels" + ", though the image is dark" * (images is not None) +
+                             ". The score punishes one such gap more than many wrong pixels.",
+                             f"{advice}; a cell's true neck may stay"))
+    return found or [Finding("ok", f"{LABELS}: cells are closed")]
+
+
+def find_gaps(cell: np.ndarray, image: np.ndarray | None = None) -> list[tuple[int, int]]:
+    """(y, x) of passages at most two pixels wide that join two large pieces of boolean cell (H, W).
+
+    In labels alone a cell's true thin neck looks the same; with the image (H, W), only passages that look like
+    membrane there are returned. In ISBI's labels it finds none; of 890 gaps cut into four of its slices, 88 %.
+    """
+    opened = ndi.binary_opening(np.pad(cell, 3, mode="edge"), np.ones((3, 3)))[3:-3, 3:-3]
+    pieces = label(opened, connectivity=1)
+    large = np.bincount(pieces.ravel()) >= max(LARGE_PIECE * cell.size, 50)
+    large[0] = False
+    pieces = np.where(large[pieces], pieces, 0)
+    passages = label(cell & ~opened, connectivity=1)
+    numbers, cross = np.arange(1, passages.max() + 1), ndi.generate_binary_structure(2, 1)
+    if not numbers.size:
+        return []
+    highest = ndi.maximum(ndi.maximum_filter(pieces, footprint=cross), passages, numbers)
+    lowest = ndi.minimum_filter(np.where(pieces, pieces, large.size), footprint=cross)
+    joining = numbers[ndi.minimum(lowest, passages, numbers) < highest]
+    # a gap is as long as the membrane is thick; between two membranes that pass closely the passage is longer
+    thickness = 2 * np.sum(~cell) / np.sum(~cell & ndi.binary_dilation(cell, cross))
+    joining = joining[np.bincount(passages.flat)[joining] <= 2.5 * thickness]
+    if image is not None and joining.size:
+        membrane, inside = image[~cell].mean(), image[cell].mean()
+        likeness = (ndi.mean(image, passages, joining) - membrane) / ((inside - membrane) or 1.0)
+        joining = joining[likeness < 1 / 3]
+    return [(round(y), round(x)) for y, x in ndi.center_of_mass(passages > 0, passages, joining)]
+
+
+# ---------------------------------------------------------------------------------------------- several stacks
+
+
+def check_counts(images: np.ndarray, labels: np.ndarray) -> list[Finding]:
+    """Whether every image (N, H, W) has its label on the same pixels, and whether they are enough."""
+    found = []
+    sizes = [f"{len(stack)} slices of {stack.shape[1]} x {stack.shape[2]} pixels" for stack in (images, labels)]
+    if sizes[0] != sizes[1]:
+        found.append(Finding("problem", f"{VOLUME} has {sizes[0]} but {LABELS} {sizes[1]}",
+                             "Every image needs its label, in the same order and on the same pixels.", COMPARE))
+    if len(images) < FEW_SLICES:
+        found.append(Finding("warning", f"{VOLUME}: {len(images)} slices are few", "The network learns less, and the "
+                             "held-out ones say little of how good it is.", "Label more slices; 20 to 30 serve well"))
+    return found
+
+
+def check_test(images: np.ndarray, test: np.ndarray) -> list[Finding]:
+    """Whether the stack to segment (M, H, W) looks like the training images and has none of them."""
+    known = _alike(images)
+    shared = [number for digest, group in _alike(test).items() if digest in known for number in group]
+    found = []
+    if shared:
+        found.append(Finding("warning", f"{TEST}: slices that are training images too: {listed(shared)}", "How well "
+                             "they are segmented says nothing of new images.", "Put the stack to segment there"))
+    sd = max(float(images.std()), 1e-6)
+    same_scale = images.dtype == test.dtype == np.uint8  # others are stretched, each by its own range
+    if same_scale and (abs(test.mean() - images.mean()) > sd / 2 or not 0.67 < test.std() / sd < 1.5):
+        found.append(Finding("warning", f"{TEST} looks other than {VOLUME}: {test.mean():.0f}±{test.std():.0f} against "
+                             f"{images.mean():.0f}±{sd:.0f}", "The network learns another brightness or contrast.",
+                             "Fiji: Process > Enhance Contrast..., Normalize, Process all slices, on both"))
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- the folder
+
+
+def examine(folder: str | Path) -> list[Finding]:
+    """All that is found in a folder; goes on after a broken file. Raises UserError where there is no folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; 'python datasets.py isbi' downloads the ISBI stacks into data/, "
+                        "'python datasets.py demo' makes a demo stack")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (VOLUME, LABELS, TEST))
+    found = [Finding("ok", f"not read: {shorten(others, 8)}")] if others else []
+    stacks = {}
+    for name in (VOLUME, TEST, LABELS):
+        stacks[name], news = _open(folder / name, others)
+        found += news
+        if stacks[name] is not None:
+            found += check_slices(name, stacks[name]) + (check_images(name, stacks[name]) if name != LABELS else [])
+    images, test, labels = stacks.values()
+    if labels is not None:
+        pair = images is not None and images.shape == labels.shape
+        cells = as_cells(labels)
+        found += check_labels(labels) + check_cells(cells, images if pair else None)
+        found += check_counts(images, labels) if images is not None else []
+        found += check_polarity(images, cells) + check_pairs(images, cells) if pair else []
+    return found + (check_test(images, test) if images is not None and test is not None else [])
+
+
+def _open(path: Path, others: list[str]) -> tuple[np.ndarray | None, list[Finding]]:
+    """The stack (N, H, W) of a file, or None where it can't be read, and what there is to say of it."""
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, others, 1, 0.8)
+        return None, [Finding("problem", f"{path.name} is missing", "All three files are needed.", f"Rename {near[0]}, "
+                              f"or save it as TIFF from Fiji: {SAVE}" if near else f"Put it into {path.parent}")]
+    try:
+        stack = read_stack(path)
+    except (UserError, OSError) as error:
+        what, _, remedy = str(error).replace(f"{path}", path.name).partition("; ")
+        return None, [Finding("problem", what, "Nothing of it can be used.", remedy or "Mend its permissions")]
+    found = check_pixels(f"{path.name} ({path.stat().st_size / 1e6:.3g} MB)", stack)
+    if stack.ndim == 4:
+        stack = stack[..., 0]  # the first channel tells enough for the other checks
+    return np.nan_to_num(stack, posinf=0, neginf=0) if stack.dtype.kind == "f" else stack, found
+
+
+def report(folder: str | Path, findings: list[Finding] | None = None) -> str:
+    """What was found in a folder as text of 80 columns, the gravest last, and a verdict."""
+    findings = examine(folder) if findings is None else findings
+    lines = [f"{folder}", "Slices are counted from 0, as --holdout counts them; Fiji counts from 1."]
+    for level, title in TITLES.items():
+        chosen = [finding for finding in findings if finding.level == level]
+        lines += ["", f"{title}:"] if chosen else []
+        for finding in chosen:
+            lines.append(textwrap.fill(finding.what, 80, initial_indent="- ", subsequent_indent="  "))
+            advice = f"{finding.meaning} -> {finding.remedy}" if finding.remedy else finding.meaning
+            lines += textwrap.wrap(advice, 80, initial_indent="    ", subsequent_indent="    ")
+    grave, looks = (sum(finding.level == level for finding in findings) for level in ("problem", "warning"))
+    verdict = "Ready to train."
+    if grave:
+        verdict = f"{grave} problem{'s' * (grave > 1)} must be mended first."
+    elif looks:
+        verdict = f"Ready to train; {looks} thing{'s are' if looks > 1 else ' is'} worth a look first."
+    return "\n".join([*lines, "", verdict])

@@ -1,0 +1,1 @@
+"""How good a prediction is: ISBI, average precision, classes, warping error, mistakes."""

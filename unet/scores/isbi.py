@@ -1,0 +1,268 @@
+"""How good a prediction is: the scores of the ISBI 2012 challenge, of pixels, and of instance label maps.
+
+A prediction is the probability of cell (1 = cell, 0 = membrane); in labels every value but 0 is cell.
+[A] Arganda-Carreras et al., Frontiers in Neuroanatomy 9:142, 2015, doi 10.3389/fnana.2015.00142.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage, sparse
+from skimage.segmentation import watershed
+
+from unet.scores.warping import warping_error
+
+THRESHOLDS = tuple(k / 10 for k in range(10))  # probability of cell; a pixel is cell where it is greater
+BEST = {"V_rand": max, "V_info": max, "pixel_error": min}  # reported at the threshold that is best for each
+NAMES = ("V_rand", "V_rand_split", "V_rand_merge", "V_info", "V_info_split", "V_info_merge", "warping_error",
+         "pixel_error", "membrane_iou", "membrane_dice", "accuracy")
+HEADS = ("t", "V_rand", "split", "merge", "V_info", "split", "merge", "warp", "pixel", "IoU", "Dice", "acc.")
+
+
+# ---------------------------------------------------------------------------- segments and how they agree
+
+
+def components(binary: np.ndarray) -> np.ndarray:
+    """Label the 4-connected components of bool (H, W) as int32 (H, W), 1, 2, ...; 0 = False."""
+    return ndimage.label(binary)[0]  # scipy connects 4 neighbours unless told otherwise, scikit-image 8
+
+
+def thin(binary: np.ndarray) -> np.ndarray:
+    """Shrink the border (False) between the cells (True) of bool (H, W) to one pixel; bool (H, W).
+
+    As [A]: the 4-connected components flood the border through 4-neighbours, all at one speed, and stop where
+    two meet. A watershed of the binary prediction alone, blind to truth and probability.
+    """
+    seeds = components(binary)
+    if not seeds.any():  # nothing floods: every pixel stays border
+        return np.zeros(binary.shape, bool)
+    return watershed(np.zeros(binary.shape, np.uint8), seeds, connectivity=1, watershed_line=True) > 0
+
+
+def segments(binary: np.ndarray) -> np.ndarray:
+    """Label the cells of bool (H, W) after thinning the border between them; int32 (H, W), 0 = border."""
+    return components(thin(binary))
+
+
+def overlap(labels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels p_ij, s_i = sum_j p_ij, t_j = sum_i p_ij of two integer label maps, same shape; int64, no zeros.
+
+    i are the segments of the prediction `labels`, j those of `truth`. Pixels with truth 0 are left out
+    (foreground restriction, [A]); each other pixel that the prediction labels 0 is a segment of its own.
+    Raises ValueError where the shapes differ or the truth is 0 everywhere.
+    """
+    if labels.shape != truth.shape:
+        raise ValueError(f"the prediction is {labels.shape}, the truth is {truth.shape}")
+    inside = truth != 0
+    i, j = labels[inside].astype(np.int64), truth[inside].astype(np.int64)
+    if not i.size:
+        raise ValueError("the truth has no cell, so that its scores are undefined")
+    alone = i == 0
+    i[alone] = i.max() + 1 + np.arange(np.count_nonzero(alone))
+    pairs = sparse.coo_array((np.ones_like(i), (i, j))).tocsr().data  # tocsr adds up each pair's pixels
+    return tuple(pixels[pixels > 0] for pixels in (pairs, np.bincount(i), np.bincount(j)))
+
+
+def v_rand(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    """Rand score of two integer label maps, its split part, its merge part; 1 = the same segments ([A]).
+
+    V = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2). Split = sum p_ij^2 / sum t_j^2, low where cells are cut;
+    merge = sum p_ij^2 / sum s_i^2, low where cells run together. Pixels, zeros and errors: see `overlap`.
+    """
+    p, s, t = (int(x @ x) for x in overlap(labels, truth))
+    return 2 * p / (s + t), p / t, p / s
+
+
+def v_info(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    """Information score of two integer label maps, its split part, its merge part; 1 = the same ([A]).
+
+    V = I(S; T) / (H(S) / 2 + H(T) / 2), split = I / H(S), merge = I / H(T); 1 where H is 0: nothing to split,
+    or to merge. Pixels, zeros and errors: see `overlap`.
+    """
+    joint, s, t = _entropies(labels, truth)
+    return tuple(min((s + t - joint) / h, 1.0) if h > 1e-9 else 1.0 for h in ((s + t) / 2, s, t))
+
+
+def _entropies(labels: np.ndarray, truth: np.ndarray) -> list[float]:
+    """H(S, T), H(S), H(T) in bits."""
+    joint, s, t = (float(np.log2(x.sum()) - x @ np.log2(x) / x.sum()) for x in overlap(labels, truth))
+    return [min(max(joint, s, t), s + t), s, t]  # bounds that rounding may break
+
+
+def adapted_rand_error(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    """Error 1 - V_rand of two integer instance maps (0 = background), precision (merge part), recall (split).
+
+    scikit-image's differs: it takes predicted background as one segment, leaves out each pixel's pair with
+    itself, and returns precision and recall swapped against its documentation (0.26).
+    """
+    score, recall, precision = v_rand(labels, truth)
+    return 1 - score, precision, recall
+
+
+def variation_of_information(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Bits H(S|T) of splits and H(T|S) of merges of two integer instance maps; their sum is the variation.
+
+    Meila 2007, doi 10.1016/j.jmva.2006.11.013. Pixels, zeros and errors: see `overlap`.
+    """
+    joint, s, t = _entropies(labels, truth)
+    return joint - t, joint - s
+
+
+# ------------------------------------------------------------------------------------------------- pixels
+
+
+def _counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Pixels of bool arrays that are cell in both, in the truth only, in the prediction only, in neither."""
+    cell, true, predicted = (np.count_nonzero(x) for x in (prediction & truth, truth, prediction))
+    return np.array([cell, true - cell, predicted - cell, truth.size - true - predicted + cell])
+
+
+def _pixel_scores(counts: np.ndarray) -> dict[str, float]:
+    cell, missed, invented, membrane = counts.tolist()
+    wrong = missed + invented
+    right = {"pixel_error": 2 * cell, "membrane_iou": membrane, "membrane_dice": 2 * membrane,
+             "accuracy": cell + membrane}
+    shares = {name: pixels / (pixels + wrong) if pixels + wrong else 1.0 for name, pixels in right.items()}
+    return shares | {"pixel_error": 1 - shares["pixel_error"]}
+
+
+def iou_dice(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Intersection over union, and Dice, of the membrane (False) in two bool arrays; 1 = the same pixels."""
+    scores = _pixel_scores(_counts(prediction, truth))
+    return scores["membrane_iou"], scores["membrane_dice"]
+
+
+def pixel_error(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> float:
+    """1 - the greatest F-score of the cell pixels over the thresholds, slices pooled, as Fiji's PixelError.
+
+    F = 2 TP / (2 TP + FP + FN), cell = positive. Shapes, values and errors: see `isbi_scores`.
+    """
+    probabilities, cells = _checked(probabilities, labels)
+    return min(_pixel_scores(_counts(probabilities > t, cells))["pixel_error"] for t in thresholds)
+
+
+# ------------------------------------------------------------------------------------- scores of a stack
+
+
+def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if probabilities.shape != labels.shape or labels.ndim != 3:
+        raise ValueError(f"the prediction is {probabilities.shape}, the labels are {labels.shape}, "
+                         "expected (slices, height, width) of both, and equal")
+    low, high = probabilities.min(), probabilities.max()
+    if not 0 <= low <= high <= 1:  # nor for nan
+        raise ValueError(f"the prediction holds {low:g} to {high:g}, expected a probability of cell, 0 to 1")
+    return probabilities, labels != 0
+
+
+def _table(probabilities, labels, thresholds, warping=True) -> np.ndarray:
+    """The first seven of NAMES and four pixel counts at each threshold: float (slices, thresholds, 11)."""
+    table = []
+    for image, cells in zip(*_checked(probabilities, labels), strict=True):
+        truth, known = components(cells), {}
+        for t in thresholds:
+            binary = image > t
+            size = np.count_nonzero(binary)  # one image's predictions nest: equal size, equal pixels
+            if size not in known:
+                parts = segments(binary)
+                known[size] = [*v_rand(parts, truth), *v_info(parts, truth),
+                               warping_error(binary, cells) if warping else np.nan, *_counts(binary, cells)]
+            table.append(known[size])
+    return np.reshape(table, (len(labels), len(thresholds), 11))
+
+
+def _summary(rows: np.ndarray) -> dict[str, float]:
+    """Scores of some slices from their rows (n, 11) of the table: means, but pixel scores of all pixels."""
+    pixels = _pixel_scores(rows[:, 7:].sum(axis=0))
+    return {name: pixels.get(name, float(mean)) for name, mean in zip(NAMES, rows.mean(axis=0), strict=True)}
+
+
+def best_threshold(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> float:
+    """The threshold for other slices: where V_rand of a stack (N, H, W), averaged with its neighbours, is best."""
+    rand = _table(probabilities, labels, thresholds, warping=False)[..., 0]
+    return float(thresholds[_with_neighbours(rand.mean(axis=0)).argmax()])
+
+
+def _with_neighbours(rand: np.ndarray) -> np.ndarray:
+    """V_rand (..., thresholds), each averaged with those beside it: alone it jumps where one large cell merges."""
+    return ndimage.uniform_filter1d(rand, 3, axis=-1, mode="nearest")
+
+
+def isbi_scores(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS,
+                threshold: float | str | None = None, slices: Sequence[int] | None = None) -> dict:
+    """All scores of a stack (N, H, W), ready for JSON, from probabilities of cell and labels (not 0 = cell).
+
+    At a threshold t, cell is where the prediction is > t. A stack's score is the mean over its slices; pixel
+    scores pool them. Its best is over one t for the stack, as the challenge reported: a t that saw the truth.
+    `threshold` is one chosen without these slices, or "others": each slice at the `best_threshold` of the
+    other slices, if any. The warping error has no best t: it falls towards 0 for a prediction without
+    cells, as all shrink to points. `slices` are the slices' numbers.
+
+    Returns "curve", the scores at each t; "best", for V_rand, V_info and pixel_error each all scores at its
+    best t; "chosen", those at `threshold`, or None. The last two hold "per_slice"; "threshold" is None where
+    it varies. Raises ValueError for unequal shapes, values outside 0 to 1, a slice without a cell.
+    """
+    grid = [float(t) for t in thresholds] + ([float(threshold)] if threshold not in (None, "others") else [])
+    table = _table(probabilities, labels, grid)
+    numbers = range(len(labels)) if slices is None else slices
+
+    def scores(columns) -> dict:
+        rows = table[range(len(labels)), columns]
+        per_slice = [{"slice": int(number), "threshold": grid[column], **_summary(row[None])}
+                     for number, column, row in zip(numbers, columns, rows, strict=True)]
+        return {"threshold": grid[columns[0]] if len(set(columns)) == 1 else None,
+                **_summary(rows), "per_slice": per_slice}
+
+    curve = [{"threshold": grid[k], **_summary(table[:, k])} for k in range(len(thresholds))]
+    best, chosen = {}, None
+    for name, better in BEST.items():
+        values = [point[name] for point in curve]
+        best[name] = scores([values.index(better(values))] * len(labels))
+    if threshold == "others" and len(labels) > 1:
+        columns = _with_neighbours(table[..., 0].sum(axis=0) - table[..., 0]).argmax(axis=1).tolist()
+        chosen = {"how": "for each slice the t best on the other slices", **scores(columns)}
+    elif threshold not in (None, "others"):
+        chosen = {"how": "a t chosen beforehand", **scores([len(grid) - 1] * len(labels))}
+    return {"curve": curve, "best": best, "chosen": chosen}
+
+
+def format_scores(scores: dict) -> str:
+    """The table to print of what `isbi_scores` returned: the stack, its slices, the curve."""
+    chosen = scores["chosen"]
+    stack = [(f"best {name}", at) for name, at in scores["best"].items()]
+    stack += [("chosen t", chosen)] if chosen else []
+    slices = [(f"slice {at['slice']}", at) for at in (chosen or scores["best"]["V_rand"])["per_slice"]]
+    lines = [" " * 16 + "".join(f"{head:>8}" for head in HEADS)]
+    for rows in (stack, slices, [("all slices", at) for at in scores["curve"]]):
+        for name, at in rows:
+            t = "varies" if at["threshold"] is None else f"{at['threshold']:g}"
+            lines.append(f"{name:<16}{t:>8}" + "".join(f"{at[name]:>8.4f}" for name in NAMES))
+        lines.append("")
+    lines.append("best: one t for the stack, picked on these very slices, as the challenge reported it")
+    return "\n".join(lines + ([f"chosen t, and the slices: {chosen['how']}"] if chosen else []))
+
+
+def instance_scores(labels: np.ndarray, truth: np.ndarray, slices: Sequence[int] | None = None) -> dict:
+    """Scores of a stack of instance maps (N, H, W), 0 = border, against membrane labels (not 0 = cell) or instances.
+
+    Returns "mean" and "per_slice", each with V_rand, V_info, adapted Rand error and variation of information (bits).
+    Nothing is thinned: the maps count as they are. Raises ValueError for unequal shapes and a slice without a cell.
+    """
+    rows = []
+    for number, one, other in zip(range(len(truth)) if slices is None else slices, labels, truth, strict=True):
+        cells = components(other > 0) if len(np.unique(other)) <= 2 else other
+        splits, merges = variation_of_information(one, cells)
+        rows.append({"slice": int(number), "V_rand": v_rand(one, cells)[0], "V_info": v_info(one, cells)[0],
+                     "adapted_rand_error": adapted_rand_error(one, cells)[0], "variation": splits + merges})
+    return {"mean": {name: float(np.mean([row[name] for row in rows])) for name in list(rows[0])[1:]},
+            "per_slice": rows}
+
+
+def format_instances(scores: dict) -> str:
+    """The table to print of what `instance_scores` returned."""
+    names = list(scores["mean"])
+    lines = [f"{'':<10}" + "".join(f"{name:>20}" for name in names)]
+    for title, row in [*((f"slice {row['slice']}", row) for row in scores["per_slice"]), ("mean", scores["mean"])]:
+        lines.append(f"{title:<10}" + "".join(f"{row[name]:>20.4f}" for name in names))
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What differs by task: cells, classes, nuclei."""

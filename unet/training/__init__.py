@@ -1,0 +1,1 @@
+"""The feed, what a run leaves on disk, the optimizer, encoders."""
