@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
+import metrics as command
 from unet.scores import isbi as metrics
 from utils import UserError
 
@@ -262,16 +263,16 @@ def files(tmp_path):
 
 def test_swapped_files_and_numbers_of_cells_are_one_clear_line(files):
     with pytest.raises(UserError, match=r"prediction\.tif has fractions, as a prediction has; the labels come second"):
-        metrics.score_files(files / "labels.tif", files / "prediction.tif")
+        command.score_files(files / "labels.tif", files / "prediction.tif")
     cells = np.stack([metrics.components(label > 0) for label in noisy_stack(5)[1]]).astype(np.uint16)
     tifffile.imwrite(files / "cells.tif", cells)
     with pytest.raises(UserError, match="goes up to 4 of 65535; numbers of cells are scored with --instances"):
-        metrics.score_files(files / "cells.tif", files / "labels.tif")
+        command.score_files(files / "cells.tif", files / "labels.tif")
 
 
 def test_files_of_all_slices_choose_the_threshold_on_the_other_slices(files):
     probabilities, labels = noisy_stack(5)
-    scores = metrics.score_files(files / "prediction.tif", files / "labels.tif", "3-4")
+    scores = command.score_files(files / "prediction.tif", files / "labels.tif", "3-4")
     assert scores["chosen"].pop("how") == "the t best on the prediction's other 3 slices"
     threshold = metrics.best_threshold(probabilities[:3], labels[:3])
     expected = metrics.isbi_scores(probabilities[3:], labels[3:], threshold=threshold, slices=[3, 4])
@@ -281,12 +282,12 @@ def test_files_of_all_slices_choose_the_threshold_on_the_other_slices(files):
 
 def test_files_of_the_named_slices_alone_are_paired_in_order(files):
     probabilities, labels = noisy_stack(5)
-    scores = metrics.score_files(files / "two.tif", files / "labels.tif", "3-4")
+    scores = command.score_files(files / "two.tif", files / "labels.tif", "3-4")
     grey = (probabilities[3:] * 255).astype(np.uint8) / np.float32(255)
     assert scores == metrics.isbi_scores(grey, labels[3:], threshold="others", slices=[3, 4])
     with pytest.raises(UserError, match="has 2 slices"):
-        metrics.score_files(files / "two.tif", files / "labels.tif", "2-4")
-    assert metrics.score_files(files / "two.tif", files / "two.tif", "0")["chosen"]["threshold"] is not None
+        command.score_files(files / "two.tif", files / "labels.tif", "2-4")
+    assert command.score_files(files / "two.tif", files / "two.tif", "0")["chosen"]["threshold"] is not None
 
 
 def test_command_line_prints_a_table_and_writes_json(files):
