@@ -1,5 +1,15 @@
 """What tests of several rooms call by name."""
 
+from pathlib import Path
+
+import nbformat
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "jupyter.ipynb"
+
+
+def code_cells(path):
+    """The code cells of a notebook."""
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def every_cell_passed(path):
