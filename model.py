@@ -84,21 +84,20 @@ class Recipe:
     weights: str = "none"  # of an encoder at the start: 'imagenet', or 'none'
     flips: int = 1  # test-time flips and turns whose predictions are averaged: 1 (none) to 8
     zooms: tuple[float, ...] = (1.0,)  # test-time magnifications of the image whose predictions are averaged
-    crests: bool = False  # predicted membranes become walls along their crests, see crests.py
-    seen: int = 10  # of the slices that trained, the last, predicted too, to learn which walls are membranes
+    walls: bool = False  # predicted membranes become walls along their walls, see walls.py
+    look_back: int = 10  # of the slices that trained, the last, predicted too, to learn which walls are membranes
 
 
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
     # found by cross-validation inside slices 0-24 of ISBI on two cores; longer runs gain a little, with dropout
-    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, flips=8,
-                   zooms=(1.0, 1.15), crests=True),
+    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, flips=8, walls=True),
     "cpu": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=25, lr=0.02, optimizer="muon",
-                  intensity=0.4, flips=8, zooms=(1.0, 1.15), crests=True),
+                  intensity=0.4, flips=8, walls=True),
     "best": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=50, lr=0.02, optimizer="muon",
-                   intensity=0.4, flips=8, zooms=(1.0, 1.15), crests=True, seen=25),
+                   intensity=0.4, flips=8, walls=True, look_back=25),
     # full resolution and full size, for a GPU; untested on one
-    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8, crests=True),
+    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8, walls=True),
     # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);
     # one tile a batch and momentum 0.99 (section 3); the paper names no rate: rate, its schedule and the limit on the
     # gradient's norm are ours

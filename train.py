@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,20 +20,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from datasets import read_images
 from model import PRESETS, Recipe, build_unet, compile_model, with_encoder
-from predict import PRECISIONS, judge, predictor_of, prepare_device, write_prediction
-from preprocessing import fresh_geometry, fresh_manifest
-from unet.inputs.folders import find_sources, read_image
-from unet.inputs.stacks import TEST
-from unet.scores.isbi import format_scores
-from unet.scores.precision import format_nuclei
-from unet.tasks.classes import check_asked, format_classes
-from unet.tasks.nuclei_prediction import check_folder, judge_nuclei, remove_predictions, write_folder
+from predict import PRECISIONS, finish, prepare_device
+from preprocessing import fresh_geometry
+from unet.inputs.layouts import layout_of
+from unet.tasks import task_of
 from unet.training.encoders import ENCODERS, WEIGHTS
 from unet.training.feed import training_feed, validation_tiles
 from unet.training.keeper import Keeper, load_checkpoint
-from utils import UserError, at_least, check_output, file_hash, require_space, run
+from utils import UserError, at_least, file_hash, require_space, run
 
 # ------------------------------------------------------------------------------------------------------- the run
 
@@ -68,8 +62,6 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
     config = {"network": settings["network"], "channels": geometry["channels"], "normalisation": scale,
               "recipe": settings, "parameters": model.count_params(), "split": geometry["split"],
-              "membrane": geometry.get("membrane", 0.0) if recipe.crests else 0.0,
-              **{key: geometry[key] for key in ("kind", "levels", "resize") if key in geometry},
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
                            "keras": keras.__version__, "numpy": np.__version__}, **(told or {})}
     keeper = Keeper(work, recipe, config, state, tiles_hash)
@@ -120,7 +112,7 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
     if not geometry["valid"] and tile % network.stride:
         raise UserError(f"tiles of {tile} pixels do not fit a network that pools {network.stride} pixels into one; "
                         f"choose a --tile that is a multiple of {network.stride} in preprocessing.py")
-    if not geometry["counts"]["train"]:
+    if not geometry["count"]:
         raise UserError("there are no tiles to train on")
 
 
@@ -172,78 +164,13 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def stack_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model, dict], None]:
-    """What is to be done with the trained network, for stacks; what it needs is looked at now.
-
-    A missing test stack, or no room for its prediction, must not show after the training.
-    """
-    out = args.out or Path("prediction.tif")
-    notes: list[str] = []
-    test_images = read_images(Path(geometry["data"]) / TEST, notes)
-    for note in notes:
-        print(f"note: {note}")
-    classes = geometry.get("classes", 1)
-    check_output(out, 4 * test_images.size * classes)
-
-    def finish(model: keras.Model, config: dict) -> None:
-        scores = judge(args.work, model, config)
-        write_prediction(model, test_images, config, out)
-        if scores:
-            print("\nheld-out slices, which judged and never trained:\n"
-                  + (format_classes if classes > 1 else format_scores)(scores))
-        if scores and classes == 1:
-            at = scores["chosen"]
-            print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
-                  f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
-                  f"Dice {at['membrane_dice']:.3f}")
-        print_pictures(args.work, out)
-        print(f"{out}: probability of {'cell' if classes == 1 else f'{classes} classes, a channel each'}, "
-              f"{len(test_images)} slices")
-
-    return finish
-
-
-def nuclei_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model, dict], None]:
-    """What is to be done with the trained network, for nuclei images; what it needs is looked at now."""
-    out, data = args.out or Path("prediction"), Path(geometry["data"])
-    check_folder(out)
-    manifest = fresh_manifest(args.work)
-    others = [source for source in find_sources(data) if not source.masks]
-    for source in others:
-        read_image(source.image)  # raises what is wrong with it
-
-    def finish(model: keras.Model, config: dict) -> None:
-        predictor = predictor_of(model, config)
-        gone = remove_predictions(out, [manifest["images"][number]["name"] for number in manifest["split"]["train"]])
-        if gone:
-            print(f"note: {out}: predictions of {gone} images that train now were removed")
-        scores = judge_nuclei(args.work, data, manifest, predictor, out)
-        _, notes = write_folder(others, out, predictor, config["resize"]) if others else (0, [])
-        for note in notes:
-            print(f"note: {note}")
-        if scores:
-            print("\nheld-out images, which judged and never trained:\n" + format_nuclei(scores))
-            at = scores["all"]
-            print(f"pixels at probability .5: accuracy {at['accuracy']:.3f}, IoU {at['iou']:.3f}, means over images")
-        print_pictures(args.work, out)
-        count = len(others) + len(manifest["split"]["holdout"])
-        print(f"{out}: probability and instances of {count} images, held out or without masks")
-
-    return finish
-
-
-def print_pictures(work: Path, out: Path) -> None:
-    """Say which pictures there are, and how to get all of them with the scores; `out` is what was predicted."""
-    pictures = [work / name for name in ("curve.png", "holdout.png") if (work / name).is_file()]
-    print(f"pictures: {', '.join(map(str, pictures))}")
-    print(f"all about this run on one page, {work / 'report.html'}: python report.py --work {work} --out {out}")
-
-
 def main() -> None:
     args = options().parse_args()
     geometry = fresh_geometry(args.work)
-    check_asked(args.classes, geometry)
-    finish = (nuclei_job if geometry.get("kind") == "nuclei" else stack_job)(args, geometry)
+    task = task_of(geometry)
+    outputs = task.outputs(args.out)
+    layout = layout_of(geometry["data"])
+    task.check_outputs(outputs, layout.to_predict())
     device = prepare_device(args.precision)
     name, recipe = recipe_of(args)
     network = recipe.network
@@ -251,10 +178,10 @@ def main() -> None:
     kind = f"{network.encoder} with {recipe.weights} weights, " if network.encoder else ""
     print(f"{device}; preset {name}: {kind}{network.filters} to {network.filters * 2**levels} filters, "
           f"{recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step")
-    told = {"preset": name, "device": device, "data": geometry["data"]}
+    told = {"task": geometry["task"], "preset": name, "device": device, "data": geometry["data"]}
     model, config = train(args.work, recipe, args.seed, args.early_stopping, args.resume, args.tensorboard, told)
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
-    finish(model, config)
+    finish(args.work, model, config, outputs)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ def tiles(work: Path, geometry: dict, part: str, names: tuple[str, ...], keep: l
     """
     sides = {"images": geometry["tile"], "labels": geometry["label"], "weights": geometry["label"]}
     channels = {"images": geometry["channels"]}
-    types = {"images": tf.uint8, "labels": tf.uint8, "weights": tf.float16, "sources": tf.int32}
+    types = {"images": tf.uint8, "labels": tf.uint8, "weights": tf.float32, "sources": tf.int32}
 
     def records(name: str) -> tf.data.Dataset:
         path = work / "patches" / f"{part}-{name}.npy"
         size = types[name].size * sides.get(name, 1) ** 2 * channels.get(name, 1)
-        header = path.stat().st_size - size * geometry["counts"][part]
+        header = path.stat().st_size - size * geometry["count"]
         return tf.data.FixedLengthRecordDataset(str(path), size, header_bytes=header)
 
     def decode(*raw: tf.Tensor) -> tuple[tf.Tensor, ...]:
