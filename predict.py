@@ -24,7 +24,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from datasets import read_images
-from model import Network, build_unet
+from model import Network
 from preprocessing import normalise
 from unet.inputs.folders import find_images
 from unet.inputs.stacks import format_slices, open_stack, read_stack, stack_writer, write_stack
@@ -34,6 +34,7 @@ from unet.segment.crests import along_crests
 from unet.segment.walls import judge_walls, learn_walls
 from unet.tasks.classes import class_scores
 from unet.tasks.nuclei_prediction import Predictor, check_folder, write_folder
+from unet.training.encoders import build
 from utils import NotLearning, OverlapTile, UserError, check_output, read_json, run, write_json
 
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
@@ -80,7 +81,7 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
     config = read_json(path.with_name("config.json"), f"it lies beside {path.name} and belongs to it; {TRAIN_FIRST}",
                        ("network", "channels", "normalisation", "recipe"))
     try:
-        model = build_unet(Network(**config["network"]), config["channels"], **config["normalisation"])
+        model = build(Network(**config["network"]), config["channels"], config["normalisation"])
         model.load_weights(path)
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
@@ -205,7 +206,7 @@ def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
     shape = read_json(work / "augmented" / "manifest.json", "run 'python augmentation.py'")["shape"]
     images = open_stack(work / "augmented" / "images.tif", shape)
     labels = open_stack(work / "augmented" / "labels.tif", shape[:3])
-    held_out, seen = split["holdout"], split["train"][-config["recipe"].get("seen", 10):]
+    held_out, seen = split["holdout"], split["train"][-config["recipe"].get("look_back", 10):]
     several = Network(**config["network"]).classes > 1
     seen = seen if config.get("membrane") else seen[-CHOOSING:]
     bar = tqdm(seen, desc="looking back", unit="slice", disable=None)
