@@ -23,13 +23,14 @@ import tensorflow as tf
 from skimage.transform import resize
 from tqdm import tqdm
 
-from model import Network, build_unet
+from model import Network
 from unet.inputs.layouts import Layout, Sample, layout_of
 from unet.report.judged import Judged, pictures_of
 from unet.report.pictures import save
 from unet.segment.instances import run_lengths
 from unet.tasks import task_of
 from unet.tasks.task import Outputs, Task, separates
+from unet.training.encoders import build
 from utils import (
     NotLearning,
     OverlapTile,
@@ -91,7 +92,7 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
         raise UserError(f"{path} not found; {TRAIN_FIRST}")
     config = read_config(path)
     try:
-        model = build_unet(Network(**config["network"]), config["channels"], **config["normalisation"])
+        model = build(Network(**config["network"]), config["channels"], config["normalisation"])
         model.load_weights(path)
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "

@@ -1,6 +1,7 @@
 """Step 3: train a U-Net on the tiles, judge it on what was held out, predict the test stack or images without masks.
 
 results/patches/ -> results/model.keras, then prediction.tif, of nuclei prediction/
+After any stop, at any moment, python train.py --work DIR --resume does what is left.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import platform
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
@@ -20,83 +21,104 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model import PRESETS, Recipe, build_unet, compile_model, with_encoder
-from predict import PRECISIONS, finish, prepare_device
+from model import PRESETS, Recipe, with_encoder
+from predict import PRECISIONS, finish, load_model, prepare_device
 from preprocessing import fresh_geometry
 from unet.inputs.layouts import layout_of
+from unet.report.pictures import save_curve
 from unet.tasks import task_of
-from unet.training.encoders import ENCODERS, WEIGHTS
-from unet.training.feed import training_feed, validation_tiles
-from unet.training.keeper import Keeper, load_checkpoint
+from unet.training.encoders import ENCODERS, PRETRAINED, build
+from unet.training.feed import Feed, validation_tiles
+from unet.training.keeper import Keeper, read_state
+from unet.training.optimizer import compile_model
 from utils import UserError, at_least, file_hash, require_space, run
+
+DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
+            "early_stopping", "precision")  # options that decide what is trained
+
 
 # ------------------------------------------------------------------------------------------------------- the run
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How a run was started, beside what decides its weights."""
+
+    preset: str = ""
+    device: str = ""
+    command: dict = field(default_factory=dict)  # options that start it again
+    tensorboard: bool = False  # log there, too
+
+
 def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None, resume: bool = False,
-          tensorboard: bool = False, told: dict | None = None) -> tuple[keras.Model, dict]:
-    """Train on `work`/patches and write model.keras, config.json, history.csv, curve.png; returns model and config.
+          launch: Launch | None = None) -> tuple[keras.Model, dict]:
+    """Train on `work`/patches, write model.keras, config.json, history.csv, curve.png; return model and configuration.
 
     With `patience` the training stops when the loss on a validation block, the last fifth of the training slices,
-    has not fallen for so many epochs, and the weights of its least loss predict. `told` goes into the configuration.
+    has not fallen for so many epochs, and the weights of its least loss predict. With `resume` a run goes on where its
+    checkpoint is, to the same weights as if it had never stopped; a finished one is only read.
     Raises UserError where an earlier step has to run first, NotLearning where the loss is not a number,
     KeyboardInterrupt, all saved, on Ctrl-C.
     """
+    launch = launch or Launch()
     geometry = fresh_geometry(work)
-    recipe = replace(recipe, network=replace(recipe.network, classes=geometry.get("classes", 1)))
+    recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]))
     _check_fit(recipe, geometry)
-    keras.utils.set_random_seed(seed)
-    tiles_hash = file_hash(work / "patches" / "geometry.json")
+    if patience and len(geometry["split"]["train"]) < 2:
+        raise UserError("--early-stopping sets training slices aside and needs two or more")
     settings = json.loads(json.dumps({  # as a file gives it back
         **asdict(recipe), "seed": seed, "patience": patience, "precision": keras.config.dtype_policy().name}))
-    scale = geometry["normalisation"]
-    state = load_checkpoint(work, settings, tiles_hash) if resume else None
-    if state:
-        model = keras.models.load_model(work / "checkpoint" / "last.keras")
-    else:
-        try:
-            model = build_unet(recipe.network, geometry["channels"], **scale, weights=recipe.weights)
-        except OSError as error:
-            raise UserError(str(error)) from None
-        compile_model(model, recipe)
-    require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
-    config = {"network": settings["network"], "channels": geometry["channels"], "normalisation": scale,
-              "recipe": settings, "parameters": model.count_params(), "split": geometry["split"],
+    config = {"task": geometry["task"], "network": settings["network"], "channels": geometry["channels"],
+              "normalisation": geometry["normalisation"], "recipe": settings, "split": geometry["split"],
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
-                           "keras": keras.__version__, "numpy": np.__version__}, **(told or {})}
-    keeper = Keeper(work, recipe, config, state, tiles_hash)
-    _fit(model, work, geometry, keeper, seed, patience, tensorboard)
-    keeper.finish()
-    return keeper.predictor, config
+                           "keras": keras.__version__, "numpy": np.__version__},
+              "preset": launch.preset, "device": launch.device, "data": geometry["data"], "command": launch.command}
+    keeper = Keeper(work, recipe, config, file_hash(work / "patches" / "geometry.json"), patience)
+    state = read_state(work) if resume else None
+    if state:
+        keeper.check(state)
+    elif resume:
+        print(f"note: {work} has no run that was stopped; training from the beginning")
+    if keeper.finished:
+        print(f"{work / 'model.keras'} is trained, {len(keeper.rows)} epochs; nothing is left to train")
+    else:
+        keras.utils.set_random_seed(seed)
+        model = build(recipe.network, geometry["channels"], geometry["normalisation"],
+                      "none" if keeper.rows else recipe.pretrained)
+        compile_model(model, recipe)
+        require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
+        config["parameters"] = model.count_params()
+        keeper.start(model)
+        _fit(model, geometry, keeper, seed, launch.tensorboard)
+    if not (work / "curve.png").is_file():
+        save_curve(work / "curve.png", keeper.rows)
+    return load_model(work / "model.keras")
 
 
-def _fit(model: keras.Model, work: Path, geometry: dict, keeper: Keeper, seed: int, patience: int | None,
-         tensorboard: bool) -> None:
+def _fit(model: keras.Model, geometry: dict, keeper: Keeper, seed: int, tensorboard: bool) -> None:
     """Run the schedule from where `keeper` stands; raises KeyboardInterrupt, which says what was saved, on Ctrl-C."""
-    recipe, done = keeper.recipe, len(keeper.rows)
-    callbacks: list[keras.callbacks.Callback] = [keeper]
-    slices, keep, validation = geometry["split"]["train"], None, None
-    if patience is not None:
-        if len(slices) < 2:
-            raise UserError("--early-stopping sets training slices aside and needs two or more")
+    recipe, work, epochs = keeper.recipe, keeper.work, len(keeper.rows)
+    patches, slices, keep, validation = work / "patches", geometry["split"]["train"], None, None
+    if keeper.patience:
         keep = slices[:-max(1, len(slices) // 5)]
-        validation = validation_tiles(work, [number for number in slices if number not in keep])
-        callbacks.append(keras.callbacks.EarlyStopping(patience=patience))
-    if tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
-    feed = training_feed(work, geometry, recipe, seed * 1000 + done, keep)
+        validation = validation_tiles(patches, [number for number in slices if number not in keep])
+    feed = Feed(patches, recipe.batch, seed, recipe.intensity, keep)
+    callbacks = [keeper, *([keras.callbacks.TensorBoard(str(work / "tensorboard"))] if tensorboard else [])]
     began = time.perf_counter()
     try:
-        model.fit(feed, epochs=recipe.epochs, initial_epoch=done, steps_per_epoch=recipe.steps, verbose=0,
-                  shuffle=False, validation_data=validation, validation_batch_size=recipe.batch, callbacks=callbacks)
+        model.fit(feed.from_step(epochs * recipe.steps, recipe.epochs * recipe.steps), epochs=recipe.epochs,
+                  initial_epoch=epochs, steps_per_epoch=recipe.steps, verbose=0, shuffle=False,
+                  validation_data=validation, validation_batch_size=recipe.batch, callbacks=callbacks)
     except KeyboardInterrupt:
-        epochs = len(keeper.rows)
-        raise KeyboardInterrupt(
-            f"stopped; {work / 'model.keras'} has the best of {epochs} epochs, the same command with --resume goes on"
-            if epochs else "stopped before the first epoch ended; nothing was changed") from None
+        file = f"{work / 'model.keras'} {f'has {keeper.contents}' if keeper.contents else 'is as it was'}"
+        raise KeyboardInterrupt(f"stopped; {file}; {_way_on(work)}") from None
     finally:
         keeper.bar.close()
     print(f"trained for {time.perf_counter() - began:.0f} s, start of fit to end of fit")
+
+
+def _way_on(work: Path) -> str:
+    return f"'python train.py --work {work} --resume' does what is left"
 
 
 def _check_fit(recipe: Recipe, geometry: dict) -> None:
@@ -117,17 +139,17 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
 
 
 def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
-    """The preset's name and its recipe with what the command line changes in it."""
+    """Give the preset's name and its recipe with what the command line changes in it."""
     name = args.preset
-    if name == "auto":
+    if name in (None, "auto"):
         name = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     recipe = PRESETS[name]
     if args.encoder:
         if args.depth:
             raise UserError("--depth is not for encoders, which halve the image five times; leave it out")
-        recipe = with_encoder(recipe, args.encoder, args.weights)
-    elif args.weights != "none":
-        raise UserError(f"--weights {args.weights} are those of an encoder; name one with --encoder, or leave it out")
+        recipe = with_encoder(recipe, args.encoder, args.pretrained or "none")
+    elif args.pretrained not in (None, "none"):
+        raise UserError(f"--pretrained {args.pretrained} is for an encoder; name one with --encoder, or leave it out")
     network = recipe.network
     if args.depth and args.depth != network.depth:
         spare = network.dropout[-1:] * args.depth  # deeper levels drop out as much as the bottom did
@@ -137,13 +159,13 @@ def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line of `python train.py`."""
+    """Make the command line of `python train.py`; None stands for what the command does not name."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
     parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
                                                  "predicted nuclei images (prediction)")
-    parser.add_argument("--preset", choices=["auto", *PRESETS], default="auto", help="network and schedule; auto fits "
+    parser.add_argument("--preset", choices=["auto", *PRESETS], help="network and schedule; auto fits "
                                                                                      "the machine: gpu or cpu")
     whole = at_least(1)
     for name, number, meaning in (("epochs", whole, "pieces of the schedule"), ("steps", whole, "steps an epoch"),
@@ -152,36 +174,51 @@ def options() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=number, help=f"{meaning} (without it the preset's)")
     parser.add_argument("--encoder", choices=list(ENCODERS), help="a network of keras.applications as the contracting "
                         "path, on 16 to 256 filters back up, trained with Adam")
-    parser.add_argument("--weights", choices=WEIGHTS, default="none", help="an encoder's weights to start from; "
-                        "imagenet is downloaded once (none)")
-    parser.add_argument("--classes", type=whole, help="check that the labels have so many; augmentation.py takes them")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of weights and the order of tiles (0)")
+    parser.add_argument("--pretrained", choices=PRETRAINED, help="an encoder's weights to start from; imagenet is "
+                        "downloaded once (none)")
+    parser.add_argument("--seed", type=at_least(0), help="of weights, dropout and the order of tiles (0)")
     parser.add_argument("--early-stopping", type=at_least(1), metavar="PATIENCE", help="stop when the loss on a "
                         "block of training slices has not fallen for so many epochs; its best weights predict")
-    parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic (auto)")
-    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    parser.add_argument("--precision", choices=["auto", *PRECISIONS], help="arithmetic (auto)")
+    parser.add_argument("--resume", action="store_true", help="do what a run that was stopped has left; no "
+                        "other option is needed")
     parser.add_argument("--tensorboard", action="store_true", help="log to results/tensorboard, too")
     return parser
 
 
+def resumed(args: argparse.Namespace) -> argparse.Namespace:
+    """Give the options of the run that was stopped where --resume comes without any that decides what is trained."""
+    state = read_state(args.work)
+    if not state or any(getattr(args, name) is not None for name in DECIDING):
+        return args
+    command = state["config"]["command"]
+    return argparse.Namespace(**{**vars(args), **command, "out": args.out or (command["out"] and Path(command["out"]))})
+
+
 def main() -> None:
     args = options().parse_args()
+    args = resumed(args) if args.resume else args
     geometry = fresh_geometry(args.work)
     task = task_of(geometry)
     outputs = task.outputs(args.out)
-    layout = layout_of(geometry["data"])
-    task.check_outputs(outputs, layout.to_predict())
-    device = prepare_device(args.precision)
+    task.check_outputs(outputs, layout_of(geometry["data"]).to_predict())  # now, not after the training
+    device = prepare_device(args.precision or "auto")
     name, recipe = recipe_of(args)
     network = recipe.network
     levels = network.depth - bool(network.encoder)  # the bottom is the encoder's
-    kind = f"{network.encoder} with {recipe.weights} weights, " if network.encoder else ""
+    kind = f"{network.encoder} with {recipe.pretrained} weights, " if network.encoder else ""
     print(f"{device}; preset {name}: {kind}{network.filters} to {network.filters * 2**levels} filters, "
           f"{recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step")
-    told = {"task": geometry["task"], "preset": name, "device": device, "data": geometry["data"]}
-    model, config = train(args.work, recipe, args.seed, args.early_stopping, args.resume, args.tensorboard, told)
+    precision = {policy: name for name, policy in PRECISIONS.items()}[keras.config.dtype_policy().name]
+    command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,
+               "out": str(args.out) if args.out else None}
+    launch = Launch(name, device, command, args.tensorboard)
+    model, config = train(args.work, recipe, args.seed or 0, args.early_stopping, args.resume, launch)
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
-    finish(args.work, model, config, outputs)
+    try:
+        finish(args.work, model, config, outputs)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; {args.work / 'model.keras'} is trained; {_way_on(args.work)}") from None
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def methods_of_stacks(run: StackRun, what: str, loss: str) -> str:
 def paragraph(run: StackRun) -> str:
     """The methods of a paper: what was done to get the prediction, how good it is, and whom to cite; Markdown."""
     width = run.config.get("membrane")
-    seen = min(run.config["recipe"].get("seen", 10), len(run.train))
+    seen = min(run.config["recipe"].get("look_back", 10), len(run.train))
     value = ("the mean probability along its crest" if not run.config.get("walls") else
              "the probability that it is none, by a logistic regression on its length, the sizes of the cells beside "
              f"it and the probabilities along it, fitted to {seen} of the training slices "

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from model import Network, build_unet
+from model import Network
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, PURPLE
+from unet.training.encoders import build
 
 DRAWN = ("InputLayer", "Conv2D", "Conv2DTranspose", "Concatenate")  # whose output is a feature map of its own
 MOST = 6  # feature maps drawn of one level and side; of more, the first and the last
@@ -68,7 +69,7 @@ def _parents(layer: keras.Layer) -> list[str]:
 
 def draw_network(network: Network, channels: int = 1, tile: int = 256) -> Figure:
     """Draw a U-Net for input tiles of `tile` pixels: boxes are feature maps, arrows what makes one of another."""
-    model = build_unet(network, channels)
+    model = build(network, channels, {"mean": 0.0, "sd": 255.0})
     maps = _arranged(feature_maps(model, tile))
     depth, most = max(one.level for one in maps), max(one.channels for one in maps)
     figure = Figure(figsize=(12, 1.15 * depth + 2.2), dpi=DPI, layout="constrained")
