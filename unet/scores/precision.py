@@ -70,13 +70,13 @@ def nuclei_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], names: Sequenc
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
         ap = {f"{t:.2f}": value for t, value in scores["ap"].items()}
-        kind = {"kind": kinds[number]} if kinds is not None else {}
+        kind = {"modality": kinds[number]} if kinds is not None else {}
         rows.append({"image": name, **kind, "predicted": scores["predicted"], "true": scores["true"], "ap": ap,
                      "mean": scores["mean"]})
     if not rows:
         raise ValueError("there is no image to score")
     found = sorted(set(kinds or ()))
-    return {"all": _mean(rows), "kinds": {kind: _mean([row for row in rows if row["kind"] == kind]) for kind in found},
+    return {"all": _mean(rows), "modalities": {kind: _mean([row for row in rows if row["modality"] == kind]) for kind in found},
             "per_image": rows}
 
 
@@ -97,7 +97,7 @@ def pixel_scores(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]
 def format_nuclei(scores: dict) -> str:
     """The table to print of what `nuclei_scores` returned: each image, each kind, all."""
     heads = ("true", "found", *(f"AP@{t:.2f}" for t in SHOWN), "mean AP")
-    sets = [*((f"{kind}, {row['images']} images", row) for kind, row in scores["kinds"].items()),
+    sets = [*((f"{kind}, {row['images']} images", row) for kind, row in scores["modalities"].items()),
             (f"all, {scores['all']['images']} images", scores["all"])]
     lines = [" " * 32 + "".join(f"{head:>9}" for head in heads)]
     for title, row in [*((row["image"], row) for row in scores["per_image"]), ("", None), *sets]:
