@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from model import Network
 from unet.inputs.layouts import Layout, Sample, layout_of
-from unet.report.judged import Judged, pictures_of
+from unet.report.by_task import Judged, pictures_of
 from unet.report.pictures import save
 from unet.segment.instances import run_lengths
 from unet.tasks import task_of
