@@ -1,21 +1,26 @@
-"""Which pictures and words go with a run: those for stacks of cells, for several classes, or for nuclei images."""
+"""Which pictures and words go with a task: a fourth task is its two classes and its row here."""
 
 from __future__ import annotations
 
-from types import ModuleType
+from unet.report.base import Judged, Pictures
+from unet.report.cells import CellPictures, CellWords
+from unet.report.classes import ClassPictures, ClassWords
+from unet.report.nuclei import NucleiPictures, NucleiWords
+from unet.report.words import Words
+from unet.tasks.task import Task
 
-from unet.report import methods, methods_classes, methods_nuclei, show_cells, show_classes, show_nuclei
-from unet.report.lastrun import Run
+__all__ = ["OF_TASK", "Judged", "pictures_of", "words_of"]
 
-PICTURES = {"cells": show_cells, "classes": show_classes, "nuclei": show_nuclei}
-WORDS = {"cells": methods, "classes": methods_classes, "nuclei": methods_nuclei}
-
-
-def pictures_of(run: Run) -> ModuleType:
-    """The module that draws such a run: example, show_images, show_tiles, ... show_prediction."""
-    return PICTURES[run.kind]
+OF_TASK: dict[str, tuple[type[Pictures], type[Words]]] = {
+    "cells": (CellPictures, CellWords), "classes": (ClassPictures, ClassWords),
+    "nuclei": (NucleiPictures, NucleiWords)}
 
 
-def words_of(run: Run) -> ModuleType:
-    """The module that tells of such a run, in Markdown: settings, scores, paragraph."""
-    return WORDS[run.kind]
+def pictures_of(task: Task) -> Pictures:
+    """What draws a task's runs and predictions."""
+    return OF_TASK[task.name][0](task)
+
+
+def words_of(task: Task) -> Words:
+    """What tells of a task's runs, in Markdown."""
+    return OF_TASK[task.name][1](task)

@@ -1,221 +1,235 @@
-"""Pictures of a run on stacks of cells: slices, tiles, scores, errors that merge or split cells, the test stack.
-
-Each takes a run as `lastrun` reads it and returns a figure; where the run did not come so far, the figure says so.
-show_classes.py and show_nuclei.py have functions of the same names for other runs.
-"""
+"""Runs on cells between membranes, in pictures and words: merges and splits, walls before and after."""
 
 from __future__ import annotations
 
-from io import BytesIO
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from PIL import Image
 
-from unet.report import show_data
-from unet.report.colours import matched_colours, random_colours
-from unet.report.lastrun import StackRun
-from unet.report.pictures import (
-    BLUE,
-    DPI,
-    GREEN,
-    INVENTED,
-    MISSED,
-    ORANGE,
-    YELLOW,
-    colour_bar,
-    message,
-    panels,
-    show,
-)
-from unet.scores.isbi import components, segments, v_rand
-from unet.scores.mistakes import Mistakes, find_mistakes, paint, places
-from utils import OverlapTile, atomic_path
+from unet.inputs.stacks import format_slices
+from unet.report.base import GREY, NOT_JUDGED, Judged, Window
+from unet.report.colours import coloured, stretched
+from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, paint_membranes, places
+from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
+from unet.report.slices import SlicePictures, SliceWords
+from unet.report.words import NO_SCORES, cited, table
+from unet.scores.isbi import NAMES, THRESHOLDS, components, v_rand
+from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
+from unet.segment.crests import find_walls
+from unet.segment.walls import number_cells
+from unet.tasks.cells import SCORED
 
-NOT_JUDGED = ("No slice was held out of this run (--holdout none), or it was stopped before it was judged, so there is "
-              "nothing to compare the prediction with.")
-NOT_PREDICTED = ("The test stack or its prediction is not there, or they are not of one size: run 'python predict.py' "
-                 "on the test stack, and name both with DATA and OUT.")
-LEGEND = [Patch(color=MISSED, label="missed membrane, two cells merge"),
-          Patch(color=INVENTED, label="invented membrane, a cell is split"),
-          Patch(color=YELLOW, label="drawn beside the true border, harmless")]
-SIDE = 128  # of the worst tiles at most, pixels; of small slices half the side
+if TYPE_CHECKING:
+    from unet.report.run import Run
+
+ZOOM = 96  # pixels around a mistake
+NEAR = 160  # pixels in which walls before and after are shown
+LOOKS = {"probability": {"color": ORANGE, "marker": "s"}, "walls": {"color": BLUE, "marker": "o"}}
+NOTHING_CHOSEN = ("This run was stopped before a threshold was chosen, or it kept no scores of what it chose from.")
+TITLES = {"V_rand": "V_rand", "V_rand_split": "split", "V_rand_merge": "merge", "V_info": "V_info",
+          "V_info_split": "split", "V_info_merge": "merge", "warping_error": "warping error",
+          "pixel_error": "pixel error", "membrane_iou": "IoU", "membrane_dice": "Dice", "accuracy": "accuracy"}
 
 
-# ------------------------------------------------------------------------------------------- what goes in
+class CellPictures(SlicePictures):
+    """What a run on cells looks like."""
+
+    label_means = "black = membrane, white = cell"
+    object_name = "cells"
+    marks = (MERGED, SPLIT, HARMLESS)
+    mistakes_mean = "Few pixels decide whether cells merge or are split; those beside a true border do neither."
+
+    def label(self, label: np.ndarray) -> np.ndarray:
+        return label
+
+    def truth(self, label: np.ndarray) -> np.ndarray:
+        return components(label > 0)
+
+    def maps(self, one: Judged) -> list[Panel]:
+        """The network's probability and, where any are drawn, the walls."""
+        maps = [Panel(one.probability, "probability of cell", "probability of cell, the network's")]
+        if one.redrawn is not one.probability:
+            maps.append(Panel(one.redrawn, "walls drawn", "probability that no membrane is here, as judged"))
+        return maps
+
+    def _sorted(self, one: Judged, learnt: dict) -> MembraneMistakes:
+        return membrane_mistakes(one.sample.label, one.redrawn, learnt["threshold"])
+
+    def mistakes(self, one: Judged, learnt: dict) -> Panel:
+        mistakes = self._sorted(one, learnt)
+        return Panel(paint_membranes(stretched(one.sample.image), mistakes),
+                     f"merges: {mistakes.merges}, splits: {mistakes.splits}")
+
+    def wrong(self, one: Judged, learnt: dict) -> np.ndarray:
+        mistakes = self._sorted(one, learnt)
+        return mistakes.merging | mistakes.splitting
+
+    def score(self, run: Run, one: Judged) -> tuple[float, str]:
+        value = self.row_of((run.scores["walls"] or run.scores["probability"])["chosen"]["per_slice"], run, one)["V_rand"]
+        return value, f"V_rand {value:.4f}"
+
+    def windows(self, run: Run, one: Judged) -> list[tuple[float, str, Window]]:
+        truth, parts = self.truth(one.sample.label), []
+        for window in self.tiles_of(one):
+            if truth[window].any():
+                value = v_rand(one.objects[window], truth[window])[0]
+                parts.append((value, f"y {window[0].start}, x {window[1].start}, V_rand {value:.3f}", window))
+        return parts
+
+    def errors(self, run: Run, most: int = 3) -> Figure:
+        """The held-out slice with the lowest score, and a close look at places where cells merge or are split."""
+        if not run.judged:
+            return message(NOT_JUDGED)
+        one = min(run.judged, key=lambda one: self.score(run, one)[0])
+        mistakes = self._sorted(one, run.learnt)
+        spots = [(*spot, word) for where, word in ((mistakes.merging, "merge"), (mistakes.splitting, "split"))
+                 for spot in places(where)[:most].astype(int)]
+        spots = (spots[:2] + spots[-1:])[:most] if len(spots) > most else spots
+        rows = [self.row(one, run.learnt, f"{one.sample.name}, {self.score(run, one)[1]}")]
+        for number, (y, x, word) in enumerate(spots, 1):
+            part = _around((y, x), one.objects.shape)
+            rows.append([*self.row(one, run.learnt, f"{number}: a {word}", part)])
+        figure, axes = grid(rows, f"The held-out slice with the lowest score, whole and close by, at the threshold "
+                            f"{run.learnt['threshold']:g}, which was chosen on slices that trained. {self.mistakes_mean}",
+                            3)
+        for number, (y, x, _) in enumerate(spots, 1):
+            axes[0, -1].scatter(x, y, s=220, facecolors="none", edgecolors="black", linewidths=1.5)
+            axes[0, -1].annotate(str(number), (x, y), (9, 7), textcoords="offset points", weight="bold")
+        self.mark(figure)
+        return figure
+
+    def scores(self, run: Run) -> Figure:
+        """Three scores over the threshold, of the probability and of the walls."""
+        if run.scores is None:
+            return message(NOT_JUDGED)
+        figure = Figure(figsize=(11, 3.8), dpi=DPI, layout="constrained")
+        names = {"V_rand": "V_rand", "V_info": "V_info", "membrane_dice": "Dice of the membrane"}
+        for axis, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
+            least = 1.0
+            for part, words in SCORED.items():
+                if run.scores[part]:
+                    at = [point["threshold"] for point in run.scores[part]["curve"]]
+                    values = [point[name] for point in run.scores[part]["curve"]]
+                    axis.plot(at, values, label=words, markersize=4, **LOOKS[part])
+                    axis.axvline(run.scores[part]["chosen"]["threshold"], color=LOOKS[part]["color"], linestyle=":")
+                    least = min(least, *values[3:8])
+            room = max(1 - least, 0.01)
+            axis.set(title=title, xlabel="threshold: cell is where it is greater", ylim=(least - 0.2 * room,
+                                                                                       1 + 0.1 * room))
+        figure.axes[0].set_ylabel("score, 1 = perfect")
+        figure.axes[0].legend(loc="lower center", fontsize=8)
+        figure.suptitle("Held-out slices. Dotted: the thresholds that were chosen on slices that trained", fontsize=11)
+        return figure
+
+    def objects(self, run: Run) -> Figure:
+        """Crests, judged walls and cells, where walls change most in a held-out slice."""
+        if not run.judged:
+            return message(NOT_JUDGED)
+        plain, threshold = (run.learnt.get(key, 0.5) for key in ("plain_threshold", "threshold"))
+        changes = [(one.probability > plain) != (one.redrawn > threshold) for one in run.judged]
+        place = max(range(len(changes)), key=lambda number: np.count_nonzero(changes[number]))
+        one, part = run.judged[place], busiest(changes[place], NEAR)
+        before = number_cells(one.probability, plain)
+        row = [Panel(stretched(one.sample.image), one.sample.name, GREY), self.maps(one)[0],
+               Panel(coloured(before), f"cells of the probability > {plain:g}")]
+        if one.redrawn is not one.probability:
+            row += [Panel(_crests(one, threshold), "crests: black = a membrane"), self.maps(one)[1],
+                    Panel(coloured(one.objects), f"cells of the walls > {threshold:g}")]
+        row.append(Panel(self.label(one.sample.label), "truth"))
+        words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells is "
+                 "judged as a whole, by what was learnt on slices that trained (black: a membrane; orange: none), and "
+                 "drawn as a wall." if one.redrawn is not one.probability else
+                 f"No walls are drawn in this run: {run.learnt.get('why', 'it was not asked for')}.")
+        figure, _ = grid([[Panel(p.array[part], p.title, p.means, p.look) for p in row]],
+                         f"From the network's probability to cells, where a held-out slice changes most. {words}", 2.6)
+        return figure
+
+    def choices(self, run: Run) -> Figure:
+        """V_rand over the threshold on the slices that chose it."""
+        curves = run.learnt.get("curves")
+        if not curves:
+            return message(NOTHING_CHOSEN)
+        figure = Figure(figsize=(8, 3.6), dpi=DPI, layout="constrained")
+        axis = figure.subplots()
+        for part, key in (("probability", "plain_threshold"), ("walls", "threshold")):
+            if curves.get(part):
+                axis.plot(THRESHOLDS, curves[part], label=SCORED[part], **LOOKS[part])
+                axis.axvline(run.learnt[key], color=LOOKS[part]["color"], linestyle=":", label=f"chosen: {run.learnt[key]:g}")
+        axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand, mean with both neighbours",
+                 title=f"Chosen on slices {format_slices(run.learnt['on'])}, which trained")
+        axis.legend()
+        return figure
 
 
-def example(run: StackRun) -> tuple[np.ndarray, np.ndarray]:
-    """A training slice and its label, uint8 (H, W) each, to show augmentations on."""
-    return run.example
+def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Window:
+    """The window of ZOOM pixels around (y, x) inside an image of `shape`."""
+    sides = [min(ZOOM, full) for full in shape]
+    corner = [int(np.clip(at - side // 2, 0, full - side)) for at, side, full in zip(spot, sides, shape, strict=True)]
+    return tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
 
 
-def show_images(run: StackRun, count: int = 4) -> Figure:
-    """Some labelled slices, from the first to the last, with their labels."""
-    chosen = np.unique(np.linspace(0, len(run.images) - 1, count).astype(int))
-    height, width = run.images.shape[1:3]
-    return show_data.show_pairs(
-        [(f"slice {number}", run.images[number], run.labels[number]) for number in chosen],
-        f"What the network learns from: {len(run.images)} slices of {height} x {width} pixels and, below each, its "
-        "label. Every dark line in the image should be a black line in the label.")[0]
+def _crests(one: Judged, threshold: float) -> np.ndarray:
+    """The faded image, float (H, W, 3), with the crests: black where a membrane was drawn, orange where none."""
+    overlay, walls = faded(stretched(one.sample.image)), find_walls(one.probability)
+    if walls is not None:
+        crest = walls.cells == 0
+        overlay[crest] = to_rgb(ORANGE)
+        overlay[crest & (one.redrawn <= threshold)] = 0
+    return overlay
 
 
-def show_tiles(run: StackRun) -> Figure:
-    """Overlap tiles over a slice, and one of them as the network gets it."""
-    return show_data.show_tiles(*run.example, run.geometry["core"], run.geometry["margin"])
+class CellWords(SliceWords):
+    """What is to be said of a run on cells."""
 
+    aim = "Membranes were segmented"
+    loss = "binary cross-entropy"
 
-def show_weights(run: StackRun) -> Figure:
-    """The two parts of the weight map, in the middle of a slice."""
-    return show_data.show_weights(show_data.middle(run.example[1]), run.geometry["cell_share"])
+    def after(self, run: Run) -> list[str]:
+        learnt, walls = run.learnt, run.learnt.get("walls")
+        if not learnt:
+            return ["stopped before thresholds and walls were learnt"]
+        sentences = []
+        if walls:
+            sentences.append(
+                "a seeded watershed on the probability then gave the crests of the predicted membranes; each piece "
+                "between two cells was judged as a whole and drawn as a wall, by a logistic regression on its length, "
+                "the sizes of the cells beside it and the probabilities along it, fitted to slices "
+                f"{format_slices(learnt['on'])} of those that trained (after {cited('walls')})")
+        sentences.append(f"cells are what is over {learnt['threshold']:g}, a threshold chosen on slices that trained, "
+                         "after border thinning")
+        return sentences
 
+    def scores(self, run: Run) -> str:
+        if run.scores is None:
+            return NO_SCORES
+        head, parts = ("", "threshold", *(TITLES[name] for name in NAMES)), []
+        for part, words in SCORED.items():
+            scores = run.scores[part]
+            if scores:
+                rows = {**{f"best {name}": at for name, at in scores["best"].items()}, "chosen": scores["chosen"],
+                        **{f"slice {at['slice']}": at for at in scores["chosen"]["per_slice"]}}
+                parts.append(f"**{words[0].upper()}{words[1:]}.**\n\n" + table([head, *(
+                    (title, f"{at['threshold']:g}", *(f"{at[name]:.4f}" for name in NAMES))
+                    for title, at in rows.items())]))
+        return ("Held-out slices. *best*: one threshold for the stack, picked on these very slices, as the ISBI challenge "
+                f"reported it; *chosen*, and slice by slice: {run.scores['probability']['chosen']['how']}.\n\n"
+                + "\n\n".join(parts))
 
-# ------------------------------------------------------------------------------------------ what came out
+    def results(self, run: Run) -> str:
+        parts = []
+        for part, words in SCORED.items():
+            scores = run.scores[part]
+            if scores:
+                best, at = scores["best"], scores["chosen"]
+                parts.append(f"{words}: V_rand {best['V_rand']['V_rand']:.4f} and V_info {best['V_info']['V_info']:.4f} at "
+                             f"the best threshold, {at['V_rand']:.4f} and {at['V_info']:.4f} at {at['threshold']:g}, "
+                             "chosen without these slices")
+        error = run.scores["probability"]["best"]["pixel_error"]["pixel_error"]
+        return (f"On the held-out slices the scores after border thinning ({cited('ISBI scores')}) were, of "
+                f"{'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")
 
-
-def show_scores(run: StackRun) -> Figure:
-    """The hold-out's scores over the threshold that makes cells of probabilities."""
-    if run.scores is None:
-        return message(NOT_JUDGED)
-    figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
-    at = [point["threshold"] for point in run.scores["curve"]]
-    for name, title, colour, marker in (("V_rand", "V_rand", BLUE, "o"), ("V_info", "V_info", ORANGE, "s"),
-                                        ("membrane_dice", "Dice of the membrane", GREEN, "^")):
-        axis.plot(at, [point[name] for point in run.scores["curve"]], color=colour, marker=marker, label=title)
-    axis.axvline(run.threshold, color="#777777", linestyle=":", label="chosen on training slices")
-    axis.set(xlabel="threshold: cell is where the probability is greater", ylabel="score, 1 = perfect", ylim=(0, 1.02),
-             title="Held-out slices: a good network has a wide flat top")
-    axis.legend()
-    return figure
-
-
-def _judged(run: StackRun) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, Mistakes]]:
-    """Number, image, label, probability and mistakes of each held-out slice."""
-    return [(number, run.images[number], run.labels[number], probability,
-             find_mistakes(run.labels[number], probability, run.threshold))
-            for number, probability in zip(run.holdout, run.judged, strict=True)]
-
-
-def show_errors(run: StackRun, most: int = 2) -> Figure:
-    """Held-out slices, those with the most merges and splits first: image, truth, prediction, mistakes by kind."""
-    if run.judged is None:
-        return message(NOT_JUDGED)
-    judged = sorted(_judged(run), key=lambda one: one[4].merges + one[4].splits, reverse=True)[:most]
-    figure, axes = panels(len(judged), 4, f"Held-out slices at the threshold {run.threshold:g}, chosen on training "
-                          "slices. Rings: where cells merge (vermilion) or are split (blue); few pixels decide. Yellow "
-                          "pixels lie beside the true border: they merge and split no cell.", size=3)
-    for row, (number, image, label, probability, mistakes) in zip(axes, judged, strict=True):
-        grey = show(row[0], image, f"held-out slice {number}")
-        show(row[1], label, "truth: black = membrane")
-        drawn = show(row[2], probability, "predicted probability of cell")
-        show(row[3], paint(image, mistakes), f"merges: {mistakes.merges}, splits: {mistakes.splits}")
-        _ring(row[3], mistakes)
-    colour_bar(figure, grey, axes[-1, 0], "grey level", "bottom")
-    colour_bar(figure, drawn, axes[-1, 2], "probability of cell", "bottom")
-    figure.legend(handles=LEGEND, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
-    return figure
-
-
-def _ring(axis: Axes, mistakes: Mistakes) -> None:
-    """Draw a ring around each place where cells merge or are split."""
-    for where, colour in ((mistakes.merging, MISSED), (mistakes.splitting, INVENTED)):
-        middles = places(where)
-        axis.scatter(middles[:, 1], middles[:, 0], s=220, facecolors="none", edgecolors=colour, linewidths=1.5)
-
-
-def worst_tiles(run: StackRun, count: int = 4) -> list[tuple[float, int, tuple[int, int], int]]:
-    """The held-out tiles with the lowest V_rand, worst first: (V_rand, which held-out slice, corner (y, x), side)."""
-    found = []
-    shape = run.images.shape[1:3]
-    side = max(1, min(SIDE, *(full // 2 for full in shape)))
-    tiles = OverlapTile(shape, side)
-    for place, (number, probability) in enumerate(zip(run.holdout, run.judged, strict=True)):
-        truth, cells = components(run.labels[number] > 0), segments(probability > run.threshold)
-        corners = tiles.inside()
-        for corner, one, other in zip(corners, tiles.cut_at(cells, corners), tiles.cut_at(truth, corners), strict=True):
-            if other.any():
-                found.append((v_rand(one, other)[0], place, corner, side))
-    return sorted(found)[:count]
-
-
-def show_worst(run: StackRun) -> Figure:
-    """The four worst tiles of the held-out slices: prediction above, mistakes by kind below."""
-    if run.judged is None:
-        return message(NOT_JUDGED)
-    worst = worst_tiles(run)
-    figure, axes = panels(3, len(worst), "The worst tiles of the held-out slices, by V_rand: where to look first. "
-                          "Often a membrane cut at a slant is a grey smear there, or the label itself is in doubt.",
-                          size=2.8)
-    for column, (score, place, corner, side) in zip(axes.T, worst, strict=True):
-        number = run.holdout[place]
-        image, label, probability = run.images[number], run.labels[number], run.judged[place]
-        mistakes = find_mistakes(label, probability, run.threshold)
-        window = tuple(slice(start, start + side) for start in corner)
-        grey = show(column[0], image[window], f"slice {number}, y {corner[0]}, x {corner[1]}\nV_rand {score:.3f}")
-        drawn = show(column[1], probability[window])
-        show(column[2], paint(image, mistakes)[window])
-    for axis, what in zip(axes[:, 0], ("image", "probability of cell", "mistakes"), strict=True):
-        axis.set_ylabel(what, fontsize=9)
-    colour_bar(figure, grey, axes[0], "grey level")
-    colour_bar(figure, drawn, axes[1], "probability of cell")
-    figure.legend(handles=LEGEND, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
-    return figure
-
-
-def show_instances(run: StackRun) -> Figure:
-    """A held-out slice and its cells, each in a colour of its own, as they are in truth and as predicted."""
-    if run.judged is None:
-        return message(NOT_JUDGED)
-    number, image, label, probability, _ = max(_judged(run), key=lambda one: one[4].merges + one[4].splits)
-    truth, cells = components(label > 0), segments(probability > run.threshold)
-    colours = random_colours(truth)
-    figure, axes = panels(1, 3, "Instances in random colours: each predicted cell has the colour of the true cell that "
-                          "it covers most of. Where one colour fills two true cells, they merged; where a black line "
-                          "runs through one colour, a cell was split.", size=3.6)
-    grey = show(axes[0, 0], image, f"held-out slice {number}")
-    show(axes[0, 1], colours[truth], f"truth: {truth.max()} cells")
-    show(axes[0, 2], matched_colours(cells, truth, colours), f"predicted: {cells.max()} cells")
-    colour_bar(figure, grey, axes[0, :1], "grey level")
-    return figure
-
-
-def show_prediction(run: StackRun, most: int = 5) -> Figure:
-    """Slices of the test stack, from its first to its last, above their stitched predictions."""
-    if run.prediction is None:
-        return message(NOT_PREDICTED)
-    chosen = np.unique(np.linspace(0, len(run.test) - 1, most).astype(int))
-    figure, axes = panels(2, len(chosen), f"The test stack, {len(run.test)} slices, above; below its prediction, which "
-                          "was stitched from the cores of tiles. No seam should be seen, and walls should be closed.")
-    for column, number in zip(axes.T, chosen, strict=True):
-        grey = show(column[0], run.test[number], f"test slice {number}")
-        drawn = show(column[1], run.prediction[number])
-    colour_bar(figure, grey, axes[0], "grey level")
-    colour_bar(figure, drawn, axes[1], "probability of cell")
-    return figure
-
-
-def animate_prediction(run: StackRun, path: Path, most: int = 10, side: int = 256) -> None:
-    """Write an animated GIF: test slices one after the other, image, probability and cells beside each other."""
-    frames = []
-    for number, (image, probability) in enumerate(zip(run.test[:most], run.prediction, strict=False)):
-        window = (slice(0, side), slice(0, side))
-        cells = segments(probability > run.threshold)
-        figure, axes = panels(1, 3, "Prediction slice by slice: the image, the network's probability of cell, and the "
-                              "cells that follow from it, in colours drawn anew for each slice.", size=2.6)
-        grey = show(axes[0, 0], image[window], f"test slice {number}")
-        drawn = show(axes[0, 1], probability[window], "probability of cell")
-        show(axes[0, 2], random_colours(cells)[cells][window], "cells")
-        colour_bar(figure, grey, axes[0, :1], "grey level")
-        colour_bar(figure, drawn, axes[0, 1:2], "probability of cell")
-        buffer = BytesIO()
-        figure.savefig(buffer, format="png", dpi=85)
-        frames.append(Image.open(buffer).convert("RGB"))
-    # one palette for all frames, or colours would flicker
-    palette = Image.fromarray(np.vstack([np.asarray(frame) for frame in frames])).quantize(64)
-    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    with atomic_path(path) as temporary:
-        first.save(temporary, save_all=True, append_images=others, duration=700, loop=0)
+    def cites(self, run: Run) -> list[str]:
+        return [*(["ISBI scores"] if run.scores else []), *(["walls"] if run.learnt.get("walls") else []),
+                *super().cites(run)]

@@ -1,19 +1,21 @@
-"""What the last run left: its settings, images, scores and predictions, read for whoever looks at them."""
+"""What the last run left: its settings, samples, scores and predictions, read for whoever looks at them."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from datasets import read_images
-from unet.inputs.folders import Nuclei, Source, find_sources, is_nuclei_folder, read_source
-from unet.inputs.stacks import TEST, VOLUME, open_stack, read_stack
-from unet.scores.precision import SUFFIX
+from preprocessing import Content
+from unet.inputs.layouts import Layout, Sample, layout_of
+from unet.inputs.stacks import open_stack
+from unet.report.base import Judged
+from unet.tasks import task_of
+from unet.tasks.task import Outputs, Task
 from utils import UserError, read_json
 
 STEPS = "run 'make', or the three scripts one after the other (with the same --work)"
@@ -24,7 +26,9 @@ class Run:
     """A run, finished or stopped; what it did not come to is None or empty."""
 
     work: Path  # the folder of all that it made
-    out: Path  # what it predicted: a stack, of nuclei a folder
+    task: Task
+    layout: Layout  # of the data that it was made of
+    outputs: Outputs  # what it predicted
     manifest: dict  # of augmentation.py
     geometry: dict  # of preprocessing.py
     config: dict  # of train.py
@@ -32,175 +36,114 @@ class Run:
     scores: dict | None  # of metrics.json
 
     @property
-    def kind(self) -> str:
-        """What it segmented: 'cells', 'classes' where there are several, or 'nuclei'."""
-        return "nuclei" if self.geometry.get("kind") == "nuclei" else "classes" if self.classes > 1 else "cells"
+    def recipe(self) -> dict:
+        """Network and schedule."""
+        return self.config["recipe"]
 
     @property
-    def classes(self) -> int:
-        """How many kinds of pixels it tells apart, by their numbers; 1 for cells and for nuclei."""
-        return self.geometry.get("classes", 1)
+    def learnt(self) -> dict:
+        """Thresholds and walls, as config.json has them; empty where the run was stopped before."""
+        return self.config.get("learnt", {})
 
     @property
     def train(self) -> list[int]:
-        """Numbers of the slices or images that trained."""
+        """Numbers of the samples that trained."""
         return self.config["split"]["train"]
 
     @property
     def holdout(self) -> list[int]:
-        """Numbers of the slices or images that judged."""
+        """Numbers of the samples that judged and never trained."""
         return self.config["split"]["holdout"]
 
     @property
-    def threshold(self) -> float:
-        """Cell is where the probability is greater; chosen on training slices, 0.5 where none was chosen."""
-        return self.config.get("threshold", 0.5)
-
-
-# -------------------------------------------------------------------------------------------------- stacks
-
-
-@dataclass(frozen=True)
-class StackRun(Run):
-    """A run on stacks of slices; of K classes predictions are (slices, K, H, W), and labels 0 .. K-1."""
-
-    images: np.ndarray  # uint8 (N, H, W), the labelled slices
-    labels: np.ndarray  # uint8 (N, H, W), 0 = membrane, 255 = cell
-    judged: np.ndarray | None  # float32 (held out, H, W), probability of cell
-    test: np.ndarray | None  # uint8 (M, H, W), the slices to segment
-    prediction: np.ndarray | None  # float32 (M, H, W), their probability of cell
-
-    @property
-    def example(self) -> tuple[np.ndarray, np.ndarray]:
-        """A training slice and its label, uint8 (H, W) each: the one to show augmentations on."""
-        number = self.train[0]
-        return np.asarray(self.images[number]), np.asarray(self.labels[number])
-
-    @property
     def is_demo(self) -> bool:
-        """Whether the data are the demo stack, that is synthetic."""
-        return Path(self.manifest["data"]).name == "demo"
+        """Whether the data are synthetic: the demo stack, or something made of it in a folder inside."""
+        return "demo" in Path(self.manifest["data"]).parts[-2:]
+
+    # --------------------------------------------------------------------------------- steps 1 and 2
+
+    @cached_property
+    def pages(self) -> np.ndarray:
+        """All that step 1 wrote, the originals first: (M, H, W[, 3]); `manifest["samples"]` says what each is."""
+        return open_stack(self.work / "augmented" / "images.tif", self.manifest["shape"])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """The labels of `pages`, (M, H, W)."""
+        return open_stack(self.work / "augmented" / "labels.tif", self.manifest["shape"][:3])
+
+    def page(self, number: int) -> tuple[np.ndarray, np.ndarray, dict]:
+        """A page of step 1: image (H, W[, 3]), label (H, W), and the levels that `task.normalise` takes."""
+        source = self.manifest["samples"][number]["source"]
+        return np.asarray(self.pages[number]), np.asarray(self.labels[number]), self.manifest["sources"][source]["levels"]
+
+    def originals(self, source: int) -> list[int]:
+        """Numbers of the pages that are parts of a sample and were not augmented."""
+        return [page["page"] for page in self.manifest["samples"]
+                if page["source"] == source and not page["operations"]]
 
     @property
-    def data_hash(self) -> str:
-        """SHA-256 of the images that it was trained on, as augmentation.py found them."""
-        return next((was for path, was in self.manifest["inputs"].items() if Path(path).name == VOLUME), "unknown")
+    def content(self) -> Content:
+        """How a page becomes image, target and weights."""
+        return Content(self.task, self.geometry["weights"], self.geometry["shares"])
 
+    # -------------------------------------------------------------------------------- what came out
 
-def _stack_run(common: dict, data: Path) -> StackRun:
-    """Read a run on stacks; `data` is the folder of the test stack."""
-    work, manifest = common["work"], common["manifest"]
-    labelled = sum(not sample["operations"] for sample in manifest["samples"])  # they come first
-    images = open_stack(work / "augmented" / "images.tif", manifest["shape"])[:labelled]
-    labels = open_stack(work / "augmented" / "labels.tif", manifest["shape"][:3])[:labelled]
-    classes, size = manifest.get("classes", 1), images.shape[1:]
-    judged = _probabilities(work / "holdout.tif", (len(common["config"]["split"]["holdout"]), *size), classes)
-    try:
-        test = read_images(data / TEST)
-    except UserError:
-        test = None
-    prediction = None if test is None else _probabilities(common["out"], test.shape, classes)
-    return StackRun(**common, images=images, labels=labels, judged=judged, test=test, prediction=prediction)
-
-
-def _probabilities(path: Path, shape: tuple[int, ...], classes: int) -> np.ndarray | None:
-    """A stack (N, H, W), of several classes (N, K, H, W), that train.py wrote; None where it is not there or others'.
-
-    `shape` is (N, H, W) of the slices that it belongs to.
-    """
-    if not path.is_file():
-        return None
-    if classes > 1:
-        try:
-            return open_stack(path, [shape[0], classes, *shape[1:]])
-        except ValueError:  # of other slices
+    def _judged(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> Judged | None:
+        probability = self.task.read(outputs, samples, number)
+        if probability is None:
             return None
-    stack = read_stack(path)
-    return stack if stack.shape == tuple(shape) else None
+        redrawn = self.task.redraw(probability, self.learnt)
+        return Judged(samples[number], probability, redrawn, self.task.segment(redrawn, self.learnt))
+
+    @cached_property
+    def judged(self) -> list[Judged]:
+        """The held-out samples and what was predicted of them, as far as it is there."""
+        if self.scores is None:
+            return []
+        samples = [self.layout[number] for number in self.holdout]
+        outputs = self.task.holdout_outputs(self.work, self.outputs)
+        rows = (self._judged(outputs, samples, number) for number in range(len(samples)))
+        return [row for row in rows if row is not None]
+
+    @cached_property
+    def to_predict(self) -> Sequence[Sample]:
+        """What nobody labelled."""
+        return self.layout.to_predict()
+
+    def predicted(self, numbers: Sequence[int]) -> list[Judged]:
+        """Those of `to_predict` with these numbers, and what was predicted of them, as far as it is there."""
+        rows = (self._judged(self.outputs, self.to_predict, number) for number in numbers)
+        return [row for row in rows if row is not None]
 
 
-# -------------------------------------------------------------------------------------------------- nuclei
+def last_run(work: str | Path = "results", data: str | Path | None = None, out: str | Path | None = None) -> Run:
+    """Read the run in the folder `work`.
 
-
-@dataclass(frozen=True)
-class NucleiRun(Run):
-    """A run on nuclei images of many sizes; they are read one by one, as they are wanted."""
-
-    sources: dict[str, Source]  # where each image lies, by its name; those without masks, too
-    windows: np.ndarray  # uint8 (P, side, side, 3) of augmentation.py: of each image some, then the augmented ones
-    labels: np.ndarray  # uint16 (P, side, side), 0 = background, a number for each nucleus
-
-    @property
-    def data_hash(self) -> str:
-        """SHA-256 of the hashes of all its images and masks, as augmentation.py found them, wherever they lay."""
-        return hashlib.sha256("\n".join(sorted(self.manifest["inputs"].values())).encode()).hexdigest()
-
-    def kind_of(self, number: int) -> str:
-        """What an image shows: fluorescence, histology or bright-field."""
-        return self.manifest["images"][number]["kind"]
-
-    def read(self, number: int) -> Nuclei:
-        """A labelled image, its nuclei and its levels."""
-        return read_source(self.sources[self.manifest["images"][number]["name"]])
-
-    def pages(self, numbers: list[int]) -> list[dict]:
-        """The records of the windows that were cut of these images and not augmented."""
-        wanted = set(numbers)
-        return [sample for sample in self.manifest["samples"]
-                if sample["source"] in wanted and not sample["operations"]]
-
-    def predicted(self, name: str, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
-        """Probability float32 (H, W) and nuclei uint16 (H, W) of an image; None where they are not there, or others'.
-
-        `shape` is the image's, (H, W).
-        """
-        files = self.out / f"{name}.tif", self.out / f"{name}{SUFFIX}"
-        if not all(file.is_file() for file in files):
-            return None
-        probability, nuclei = (read_stack(file)[0] for file in files)
-        return (probability, nuclei) if probability.shape == nuclei.shape == tuple(shape) else None
-
-    @property
-    def others(self) -> list[Source]:
-        """The images without masks that were predicted."""
-        return [source for source in self.sources.values()
-                if not source.masks and (self.out / f"{source.name}{SUFFIX}").is_file()]
-
-
-def _nuclei_run(common: dict, data: Path) -> NucleiRun:
-    """Read a run on nuclei; `data` is the folder of its images."""
-    manifest, folder = common["manifest"], common["work"] / "augmented"
-    sources = {source.name: source for source in find_sources(data)} if is_nuclei_folder(data) else {}
-    for image in manifest["images"]:
-        if image["name"] not in sources:
-            raise UserError(f"{data} has no image {image['name']}, which this run was made of; name the folder of its "
-                            "images with DATA")
-    return NucleiRun(**common, sources=sources, windows=open_stack(folder / "images.tif", manifest["shape"]),
-                     labels=open_stack(folder / "labels.tif", manifest["shape"][:3]))
-
-
-# ------------------------------------------------------------------------------------------------ any of them
-
-
-def last_run(work: Path | None = None, data: Path | None = None, out: Path | None = None) -> StackRun | NucleiRun:
-    """Read a run; without arguments what the environment's WORK, DATA and OUT name, as for make.
-
-    Their defaults: results, the data that the run was made of, and prediction.tif, of nuclei prediction. Raises
-    UserError where no model was trained.
+    Its data are looked for where they were, or in `data`; its prediction where it wrote it, beside it, or in `out`.
+    Raises UserError where no model was trained, and where the data are others.
     """
-    work = Path(work or os.environ.get("WORK") or "results")
-    manifest = read_json(work / "augmented" / "manifest.json", STEPS)
-    geometry = read_json(work / "patches" / "geometry.json", STEPS)
-    config = read_json(work / "config.json", STEPS)
+    work = Path(work)
+    manifest = read_json(work / "augmented" / "manifest.json", STEPS, ("task", "sources"))
+    geometry = read_json(work / "patches" / "geometry.json", STEPS, ("task", "shares"))
+    config = read_json(work / "config.json", STEPS, ("task", "recipe"))
     if manifest["split"] != config["split"]:
         raise UserError(f"{work / 'model.keras'} was trained on another split than {work / 'augmented'} has now; "
                         f"{STEPS}")
-    is_nuclei = geometry.get("kind") == "nuclei"
-    data = Path(data or os.environ.get("DATA") or manifest["data"])
-    out = Path(out or os.environ.get("OUT") or ("prediction" if is_nuclei else "prediction.tif"))
+    task, layout = task_of(config), layout_of(data or manifest["data"])
+    if sorted(layout.hashes().values()) != sorted(manifest["inputs"].values()):
+        raise UserError(f"{layout.folder} has other images or labels than this run was made of; name their folder with "
+                        f"data= or --data, or {STEPS}")
     with open(work / "history.csv") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     scores = read_json(work / "metrics.json", STEPS) if (work / "metrics.json").is_file() else None
-    common = {"work": work, "out": out, "manifest": manifest, "geometry": geometry, "config": config,
-              "history": history, "scores": scores}
-    return (_nuclei_run if is_nuclei else _stack_run)(common, data)
+    outputs = task.outputs(Path(out) if out else _where(work, task))
+    return Run(work, task, layout, outputs, manifest, geometry, config, history, scores)
+
+
+def _where(work: Path, task: Task) -> Path:
+    """The prediction of a run: where it wrote it, beside all else, or where the user stands."""
+    marks = read_json(work / "finished.json", STEPS) if (work / "finished.json").is_file() else {}
+    places = [Path(marks["predicted"]["out"])] if "predicted" in marks else []
+    places.append(work / task.default_out)
+    return next((place for place in places if place.exists()), task.default_out)

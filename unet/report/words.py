@@ -1,74 +1,54 @@
-"""A run on stacks of cells in words: settings, scores slice by slice, the paragraph for a paper's methods; Markdown.
-
-methods_classes.py and methods_nuclei.py have functions of the same names for other runs.
-"""
+"""A run in words, whatever its task: settings, scores, the paragraph for a paper's methods; Markdown."""
 
 from __future__ import annotations
 
-from unet.inputs.stacks import format_slices
-from unet.report.lastrun import Run, StackRun
-from unet.scores.isbi import NAMES
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-ISBI_VOLUME = "bcc7ffcecedefe29ba5343c6eddbc8b7b55e5613cb5315dc99e8dff40d7da8c2"  # SHA-256 of its train-volume.tif
+import yaml
+
+from unet.tasks.task import Task
+
+if TYPE_CHECKING:
+    from unet.report.run import Run
+
+CITATIONS = Path(__file__).resolve().parents[2] / "CITATION.cff"
 OPTIMIZERS = {"adam": "Adam", "sgd": "stochastic gradient descent with momentum 0.99",
-              "muon": "Muon (Jordan et al. 2024) for convolution kernels and Adam for all other weights"}
-LOSSES = {"none": "binary cross-entropy", "balance": "binary cross-entropy with balanced classes",
-          "border": "binary cross-entropy weighted for narrow borders (Ronneberger et al. 2015)"}
-TITLES = {"V_rand": "V_rand", "V_rand_split": "split", "V_rand_merge": "merge", "V_info": "V_info",
-          "V_info_split": "split", "V_info_merge": "merge", "warping_error": "warping error",
-          "pixel_error": "pixel error", "membrane_iou": "IoU", "membrane_dice": "Dice", "accuracy": "accuracy"}
-REFERENCES = {
-    "U-Net": "O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation. "
-             "MICCAI 2015. doi 10.1007/978-3-319-24574-4_28",
-    "scores": "I. Arganda-Carreras, S. C. Turaga, D. R. Berger, et al.: Crowdsourcing the creation of image "
-              "segmentation algorithms for connectomics. Frontiers in Neuroanatomy 9, 142, 2015. doi "
-              "10.3389/fnana.2015.00142",
-    "walls": "J. Nunez-Iglesias, R. Kennedy, T. Parag, J. Shi, D. B. Chklovskii: Machine Learning of Hierarchical "
-             "Clustering to Segment 2D and 3D Images. PLoS ONE 8(8), e71715, 2013. doi 10.1371/journal.pone.0071715",
-    "stack": "A. Cardona, S. Saalfeld, S. Preibisch, et al.: An Integrated Micro- and Macroarchitectural Analysis of "
-             "the Drosophila Brain by Computer-Assisted Serial Section Electron Microscopy. PLoS Biology 8(10), "
-             "e1000502, 2010. doi 10.1371/journal.pbio.1000502",
-    "nuclei": "J. C. Caicedo, A. Goodman, K. W. Karhohs, et al.: Nucleus segmentation across imaging experiments: the "
-              "2018 Data Science Bowl. Nature Methods 16, 1247-1253, 2019. doi 10.1038/s41592-019-0612-7",
-}
+              "muon": "Muon ({Muon}) for the kernels of hidden convolutions and Adam for all other weights"}
+NO_SCORES = "Nothing was held out of this run, or it was stopped before it was judged: there are no scores."
 
 
-def data_in_words(run: StackRun) -> str:
-    """What the run was trained on, with what has to be said or cited."""
-    slices, height, width = run.images.shape[:3]
-    size = f"{slices} labelled slices of {height} x {width} pixels"
-    if run.data_hash == ISBI_VOLUME:
-        return (f"the ISBI 2012 stack, {size}: serial section transmission electron microscopy of the Drosophila first "
-                "instar larva ventral nerve cord (Cardona et al. 2010; Arganda-Carreras et al. 2015)")
-    if run.is_demo:
-        return f"a synthetic demo stack, {size}; it is made by a program and shows no real tissue"
-    return f"our own stack, {size} (SHA-256 of the images: {run.data_hash[:16]})"
+# ------------------------------------------------------------------------------------------------ whom to cite
 
 
-def network_in_words(run: Run) -> str:
-    """The network's shape: filters, levels, resolution, parameters."""
-    network = run.config["network"]
-    filters, depth = network["filters"], network["depth"]
-    half = " at half the image's resolution, with a light block at full resolution" if network.get("half") else ""
-    return (f"a U-Net with {filters} to {filters * 2**depth} filters and {depth} poolings{half}, "
-            f"{run.config['parameters']:,} parameters")
+@cache
+def works() -> dict[str, dict]:
+    """The references of CITATION.cff by their abbreviations."""
+    return {work["abbreviation"]: work for work in yaml.safe_load(CITATIONS.read_text(encoding="utf-8"))["references"]}
 
 
-def training_in_words(run: Run, loss: str) -> str:
-    """How the network was trained: steps, loss, optimizer, learning rate, seed; the middle of a sentence."""
-    recipe = run.config["recipe"]
-    stop = f", stopped early with a patience of {recipe['patience']} epochs" if recipe.get("patience") else ""
-    optimizer = OPTIMIZERS.get(recipe["optimizer"], recipe["optimizer"])
-    return (f"trained for {int(run.history[-1]['step'])} steps of {recipe['batch']} tiles{stop} on {loss} with "
-            f"{optimizer} (learning rate {recipe['lr']:g}, linear warm-up, then cosine decay to zero; seed "
-            f"{recipe['seed']})")
+def cited(name: str) -> str:
+    """A work in the text, as 'Ronneberger et al. 2015'."""
+    return f"{works()[name]['authors'][0]['family-names']} et al. {works()[name]['year']}"
 
 
-def software_in_words(run: Run) -> str:
-    """Versions and machine, a sentence."""
-    versions = run.config["versions"]
-    return (f"The software was Keras {versions['keras']} on TensorFlow {versions['tensorflow']}, Python "
-            f"{versions['python']}; the machine: {run.config.get('device', 'unknown')}.")
+def reference(name: str) -> str:
+    """A work in the list of references."""
+    work = works()[name]
+    authors = ", ".join(one.get("name") or f"{one['given-names']} {one['family-names']}" for one in work["authors"])
+    issue = f"({work['issue']})" if "issue" in work else ""
+    pages = f", {work['start']}{'-' + str(work['end']) if 'end' in work else ''}" if "start" in work else ""
+    place = f"{work['journal']} {work['volume']}{issue}{pages}, " if "journal" in work else \
+        f"{work['collection-title']} " if "collection-title" in work else ""
+    where = f"doi {work['doi']}" if "doi" in work else work["url"]
+    return f"{authors}: {work['title']}. {place}{work['year']}. {where}"
+
+
+# ------------------------------------------------------------------------------------------------ small words
 
 
 def table(rows: list[tuple]) -> str:
@@ -77,124 +57,173 @@ def table(rows: list[tuple]) -> str:
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
-def common_settings(run: Run) -> dict[str, object]:
-    """What every run was made with, name and value: options, network, schedule, seeds, machine, versions."""
-    recipe, config = run.config["recipe"], run.config
-    optimizer = OPTIMIZERS.get(recipe["optimizer"], recipe["optimizer"])
-    return {
-        "drawn for each copy": "; ".join(f"{name.replace('_', ' ')} {_plain(value)}"
-                                         for name, value in run.manifest["options"].items() if name != "side"),
-        "weights of the loss": run.geometry["weights"],
-        "network": f"{network_in_words(run)} (preset {config.get('preset', 'of its own')})",
-        "schedule": f"{recipe['epochs']} epochs of {recipe['steps']} steps, {recipe['batch']} tiles a step; "
-                    f"{optimizer}, learning rate at most {recipe['lr']:g}",
-        "seed of the training": recipe["seed"],
-        "machine": f"{config.get('device', 'unknown')} ({recipe['precision']})",
-        "time to train": f"{config['seconds']:.0f} s" if "seconds" in config else "unknown",
-        "versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items()),
-    }
+def listed(words: list[str]) -> str:
+    """Words as 'a, b and c'."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
 
 
-def settings(run: StackRun) -> str:
-    """All that the run was made with: data, split, options, seeds, machine, versions; a Markdown table."""
-    recipe, config, tiles = run.config["recipe"], run.config, run.geometry
-    same = {name: (name, value) for name, value in common_settings(run).items()}
-    several = [("classes", run.classes)] if run.classes > 1 else []
-    threshold = ("threshold", f"{run.threshold:g}" + (", chosen on training slices" if "threshold" in config else ""))
-    return table([
-        ("setting", "value"),
-        ("data", data_in_words(run)),
-        *several,
-        ("slices that trained", format_slices(run.train)),
-        ("slices that judged, and never trained", format_slices(run.holdout)),
-        ("augmented copies of each slice", f"{run.manifest['copies']}, seed {run.manifest['seed']}"),
-        same["drawn for each copy"],
-        ("tiles", f"{tiles['tile']} pixels with margins of {tiles['margin']}; {tiles['counts']['train']} to train on"),
-        same["weights of the loss"],
-        same["network"],
-        same["schedule"],
-        same["seed of the training"],
-        ("prediction", f"mean of {recipe.get('flips', 1)} flips and turns, at {_zooms(recipe)} times the size"
-                       + (f"; membranes drawn as walls {config['membrane']:.1f} pixels wide"
-                          if config.get("membrane") else "")
-                       + (", judged by their shape" if config.get("walls") else "")),
-        same["machine"],
-        same["time to train"],
-        *([] if several else [threshold]),
-        same["versions"],
-    ])
-
-
-def _zooms(recipe: dict) -> str:
-    return " and ".join(f"{zoom:g}" for zoom in recipe.get("zooms", [1.0]))
-
-
-def _plain(value: object) -> str:
+def _range(value: object) -> str:
     return " to ".join(f"{end:g}" for end in value) if isinstance(value, list | tuple) else f"{value:g}"
 
 
-def scores(run: StackRun) -> str:
-    """The hold-out's scores, of the stack and of each slice; Markdown tables."""
-    if run.scores is None:
-        return "No slice was held out of this run, or it was stopped before it was judged: there are no scores."
-    head = ("", "threshold", *(TITLES[name] for name in NAMES))
-
-    def row(title: str, at: dict) -> tuple:
-        threshold = "varies" if at["threshold"] is None else f"{at['threshold']:g}"
-        return (title, threshold, *(f"{at[name]:.4f}" for name in NAMES))
-
-    chosen = run.scores["chosen"] or run.scores["best"]["V_rand"]
-    stack = [row(f"best {name}", at) for name, at in run.scores["best"].items()]
-    stack += [row("chosen threshold", run.scores["chosen"])] if run.scores["chosen"] else []
-    slices = [row(f"slice {at['slice']}", at) for at in chosen["per_slice"]]
-    return (f"**All held-out slices.** *best*: one threshold for the stack, picked on these very slices, as the ISBI "
-            f"challenge reported it; *chosen*: {chosen.get('how', 'as best')}.\n\n{table([head, *stack])}\n\n"
-            f"**Slice by slice**, at the {'chosen' if run.scores['chosen'] else 'best'} threshold.\n\n"
-            f"{table([head, *slices])}")
+def optimizer(recipe: dict) -> str:
+    """The optimizer, with whom to cite for it."""
+    return OPTIMIZERS[recipe["optimizer"]].format(Muon=cited("Muon"))
 
 
-def methods_of_stacks(run: StackRun, what: str, loss: str) -> str:
-    """How slices were augmented, trained on and predicted; `what` begins with what was done with them."""
-    recipe = run.config["recipe"]
-    judged = f"slices {format_slices(run.holdout)} (numbered from 0) were held out beforehand and never trained" \
-        if run.holdout else "no slice was held out"
-    flips = recipe.get("flips", 1)
-    turned = f", as the mean over {flips} of the square's symmetries," if flips > 1 else ""
-    turned = (f", at {_zooms(recipe)} times their size" if _zooms(recipe) != "1" else "") + turned
-    return (
-        f"{what} with {network_in_words(run)} (Ronneberger et al. 2015), trained on "
-        f"{data_in_words(run)}. Of these, {judged}. Each of the {len(run.train)} training slices was augmented "
-        f"{run.manifest['copies']} times by flips, rotation, magnification, elastic deformation, cropping with "
-        f"symmetric padding, noise and brightness, brought to one mean and standard deviation, and cut into tiles of "
-        f"{run.geometry['tile']} pixels. The network was {training_in_words(run, loss)}. Slices were predicted{turned} "
-        f"in overlapping tiles and stitched.")
+def network(run: Run) -> str:
+    """The network's shape: filters, levels, resolution, dropout, parameters."""
+    shape = run.config["network"]
+    filters, depth, encoder = shape["filters"], shape["depth"], shape["encoder"]
+    half = ", at half the image's resolution with a light block at full resolution" if shape["half"] else ""
+    dropout = [f"{rate:g}" for rate in shape["dropout"]]
+    drops = f", dropout of {', '.join(dropout)} from the top level to the bottom" if any(shape["dropout"]) else ""
+    begins = {"none": "random weights", "imagenet": "weights learnt on ImageNet"}[run.recipe["pretrained"]]
+    path = f" with {encoder} ({begins}) as its contracting path," if encoder else ""
+    return (f"a U-Net{path} with {filters} to {filters * 2**(depth - bool(encoder))} filters and {depth} "
+            f"{'halvings' if encoder else 'poolings'}{half}{drops}, {run.config['parameters']:,} parameters")
 
 
-def paragraph(run: StackRun) -> str:
-    """The methods of a paper: what was done to get the prediction, how good it is, and whom to cite; Markdown."""
-    width = run.config.get("membrane")
-    seen = min(run.config["recipe"].get("look_back", 10), len(run.train))
-    value = ("the mean probability along its crest" if not run.config.get("walls") else
-             "the probability that it is none, by a logistic regression on its length, the sizes of the cells beside "
-             f"it and the probabilities along it, fitted to {seen} of the training slices "
-             "(after Nunez-Iglesias et al. 2013)")
-    walls = (f" A seeded watershed on the probability then drew each membrane between two cells as a wall {width:.1f} "
-             f"pixels wide, the mean width of the labelled ones, with {value}." if width else "")
-    text = (methods_of_stacks(run, "Membranes were segmented",
-                              LOSSES.get(run.geometry["weights"], "a weighted cross-entropy"))
-            + f"{walls} {software_in_words(run)}")
-    if run.scores:
-        best = run.scores["best"]
-        text += (f" On the held-out slices it reached V_rand {best['V_rand']['V_rand']:.4f}, V_info "
-                 f"{best['V_info']['V_info']:.4f} and pixel error {best['pixel_error']['pixel_error']:.4f}, each at "
-                 "its best threshold and after border thinning (Arganda-Carreras et al. 2015)")
-        at = run.scores["chosen"]
-        text += (f", and V_rand {at['V_rand']:.4f}, V_info {at['V_info']:.4f} at the threshold {run.threshold:g}, "
-                 "chosen without these slices." if at else ".")
-    return text + "\n\n" + references("U-Net", "scores", *(["walls"] if run.config.get("walls") else []),
-                                      *(["stack"] if run.data_hash == ISBI_VOLUME else []))
+def averaging(recipe: dict) -> str:
+    """Which weights predict."""
+    if recipe["patience"]:
+        return (f"Training stopped when the loss on a validation block, the last fifth of those to train on, had not "
+                f"fallen for {recipe['patience']} epochs; the weights of its least loss predict")
+    count = max(1, round(recipe["epochs"] * recipe["average"]))
+    share = f"{count} of {recipe['epochs']} epochs"
+    return (f"The weights that predict are the mean of those after each of the last {share} ({cited('averaging')})"
+            if count > 1 else "The weights after the last step predict")
 
 
-def references(*names: str) -> str:
-    """The list of whom to cite."""
-    return "\n".join(f"- {REFERENCES[name]}" for name in names)
+def variation(recipe: dict, channels: int) -> str:
+    """What was drawn anew for each tile while training, as `unet.training.feed` draws it."""
+    strength = recipe["intensity"]
+    if not strength:
+        return "Tiles were turned and mirrored at random while training"
+    low, high = math.exp(-0.35 * strength), math.exp(0.35 * strength)
+    gain = f", each colour by {math.exp(-0.22 * strength):.2f} to {math.exp(0.22 * strength):.2f}" \
+        if channels > 1 else ""
+    return (f"While training tiles were turned and mirrored at random, and varied in gamma (exponents of {low:.2f} to "
+            f"{high:.2f}), contrast (by {low:.2f} to {high:.2f}){gain}, brightness (up to {20 * strength:g} of 255 "
+            f"grey levels) and noise (a standard deviation of up to {12 * strength:.2g})")
+
+
+# ------------------------------------------------------------------------------------------------ a run
+
+
+class Words(ABC):
+    """What is to be said of a task's runs."""
+
+    aim: ClassVar[str]  # begins the methods: what was done
+    loss: ClassVar[str]  # unweighted
+    borders: ClassVar[str] = "borders"  # what the weights of --weights border are for
+    normalised: ClassVar[str]  # how images were normalised, a part of a sentence
+
+    def __init__(self, task: Task):
+        self.task = task
+
+    @abstractmethod
+    def data(self, run: Run) -> str:
+        """What the run was trained on, with what has to be said or cited."""
+
+    @abstractmethod
+    def counted(self, run: Run, numbers: list[int]) -> str:
+        """Samples of a run by their numbers, in words."""
+
+    @abstractmethod
+    def scores(self, run: Run) -> str:
+        """The hold-out's scores, of all and one by one; Markdown tables."""
+
+    @abstractmethod
+    def results(self, run: Run) -> str:
+        """How good the run is, a sentence or two; `run.scores` are there."""
+
+    @abstractmethod
+    def after(self, run: Run) -> list[str]:
+        """What was done with the probability, a sentence each."""
+
+    def cites(self, run: Run) -> list[str]:
+        """Whom this task cites."""
+        return []
+
+    def data_hash(self, run: Run) -> str:
+        """SHA-256 of the hashes of all images and labels, wherever they lay."""
+        return hashlib.sha256("\n".join(sorted(run.manifest["inputs"].values())).encode()).hexdigest()
+
+    def losses(self, run: Run) -> str:
+        """The loss with its weights."""
+        return self.loss + {"none": "", "balance": " with balanced classes", "border": " with balanced classes, weighted "
+                            f"for narrow {self.borders} ({cited('U-Net')})"}[run.geometry["weights"]]
+
+    def schedule(self, run: Run) -> str:
+        """Steps, optimizer and learning rate, as was trained."""
+        recipe = run.recipe
+        warmup = f"linear warm-up over the first {recipe['warmup']:.0%} of the schedule, then " if recipe["warmup"] else ""
+        return (f"{int(run.history[-1]['step'])} steps of {recipe['batch']} tiles with {optimizer(recipe)} (learning "
+                f"rate at most {recipe['lr']:g}, {warmup}cosine decay to zero, gradients of norm 1 at most)")
+
+    def predicted(self, run: Run) -> str:
+        """How the network predicted."""
+        zooms = [f"{zoom:g}" for zoom in run.recipe.get("zooms", [1.0])]
+        flips = run.recipe["flips"]
+        return ("in overlapping tiles" + (f", at {listed(zooms)} times the size" if zooms != ["1"] else "")
+                + (f", as the mean over {flips} of the square's eight symmetries" if flips > 1 else ""))
+
+    def settings(self, run: Run) -> str:
+        """All that the run was made with: data, split, options, seeds, machine, versions; a Markdown table."""
+        manifest, geometry, recipe, config = run.manifest, run.geometry, run.recipe, run.config
+        size, noun = manifest["shape"][1:3], run.layout.noun
+        rows = {
+            "data": self.data(run),
+            "task": f"{self.task.name}: the network puts out the {self.task.output}",
+            f"{noun}s that trained": self.counted(run, run.train),
+            f"{noun}s that judged, and never trained": self.counted(run, run.holdout),
+            f"augmented copies of each {noun}": f"{manifest['copies']}{' on average' * self.task.windowed}, seed "
+                                                f"{manifest['seed']}",
+            "drawn for each copy": "; ".join(f"{name.replace('_', ' ')} {_range(value)}"
+                                             for name, value in manifest["options"].items()),
+            "tiles": f"{geometry['tile']} pixels with margins of {geometry['margin']}, of pages of {size[0]} x {size[1]}; "
+                     f"{geometry['count']} to train on",
+            "drawn for each tile": variation(recipe, run.config["channels"]),
+            "loss": f"{self.losses(run)} (--weights {geometry['weights']})",
+            "network": f"{network(run)} (preset {config['preset'] or 'of its own'})",
+            "schedule": f"{recipe['epochs']} epochs of {recipe['steps']} steps; {self.schedule(run)}",
+            "weights that predict": averaging(recipe),
+            "seed of the training": recipe["seed"],
+            "prediction": "; ".join([self.predicted(run), *self.after(run)]),
+            "machine": f"{config['device'] or 'unknown'} ({recipe['precision']})",
+            "time to train": f"{config['seconds']:.0f} s",
+            "versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items())}
+        return table([("setting", "value"), *rows.items()])
+
+    def augmentation(self, run: Run) -> str:
+        """What step 1 drew, as a list."""
+        options = run.manifest["options"]
+        names = {"turn_probability": "rotation and magnification", "elastic_probability": "elastic deformation",
+                 "crop_probability": "cropping with symmetric padding", "brightness": "brightness",
+                 "noise_probability": "noise"}
+        return listed(["flips", *(name for key, name in names.items() if options[key])])
+
+    def paragraph(self, run: Run) -> str:
+        """The methods of a paper: what was done to get the prediction, how good it is, and whom to cite; Markdown."""
+        manifest, noun, versions = run.manifest, run.layout.noun, run.config["versions"]
+        judged = f"{self.counted(run, run.holdout)} were held out beforehand and never trained" if run.holdout else \
+            f"no {noun} was held out"
+        copies = (f"Each of the {len(run.train)} {noun}s that train was augmented {manifest['copies']} times"
+                  f"{' on average' * self.task.windowed} by {self.augmentation(run)}. " if manifest["copies"] else "")
+        sentences = [
+            f"{self.aim} with {network(run)} ({cited('U-Net')}), trained on {self.data(run)}.",
+            f"Of these, {judged}.",
+            f"{copies}{noun.capitalize()}s were {self.normalised}, and cut into tiles of {run.geometry['tile']} pixels.",
+            f"The network was trained on {self.losses(run)} for {self.schedule(run)}, seed {run.recipe['seed']}.",
+            f"{variation(run.recipe, run.config['channels'])}.",
+            f"{averaging(run.recipe)}.",
+            f"{noun.capitalize()}s were predicted {self.predicted(run)}.",
+            *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in self.after(run)),
+            f"The software was keras-unet, with Keras {versions['keras']} on TensorFlow {versions['tensorflow']}, Python "
+            f"{versions['python']}; the machine: {run.config['device'] or 'unknown'}.",
+            *([self.results(run)] if run.scores else [])]
+        text = " ".join(sentences)
+        names = ["U-Net", *(["Muon"] if run.recipe["optimizer"] == "muon" else []),
+                 *(["averaging"] if cited("averaging") in text else []), *self.cites(run)]
+        return text + "\n\n" + "\n".join(f"- {reference(name)}" for name in dict.fromkeys(names))

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from unet.inputs.layouts import Layout, Sample, StackSamples
-from unet.inputs.stacks import parse_slices, stack_writer
+from unet.inputs.stacks import open_stack, parse_slices, stack_writer
 from unet.tasks.task import Outputs, Page, Task, Write
 from utils import UserError, check_output
 
@@ -98,6 +98,15 @@ class SliceTask(Task):
                     walls(np.moveaxis(redrawn, -1, 0) if several else redrawn)
 
             yield write
+
+    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+        size = samples[number].image.shape
+        shape = [len(samples), self.classes, *size] if self.classes > 1 else [len(samples), *size]
+        try:
+            page = open_stack(outputs.out, shape)[number]
+        except (FileNotFoundError, ValueError):  # not there, or of other slices
+            return None
+        return np.moveaxis(page, 0, -1) if self.classes > 1 else page
 
 
 def padding(image: np.ndarray) -> np.ndarray:
