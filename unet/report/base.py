@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 NOT_JUDGED = ("Nothing was held out of this run (--holdout none), or it was stopped before it was judged, or the "
               "prediction is not where it was written: there is nothing to compare.")
-NOT_PREDICTED = ("There was nothing to predict, or the prediction is not where it was written: 'python predict.py' makes "
-                 "it, and out= or --out names it.")
+NOT_PREDICTED = ("There was nothing to predict, or the prediction is not where it was written: 'python predict.py' "
+                 "makes it, and out= or --out names it.")
 LOOKED_AT = 60  # pages of step 1 among which the one to be shown is chosen
 GREY = "grey level, stretched"
 CIVIDIS = {"cmap": "cividis"}
@@ -51,6 +51,7 @@ class Pictures(ABC):
     """The pictures of a task's runs: each a figure, which says so where the run did not come so far."""
 
     label_means: ClassVar[str]  # what a label's colours mean
+    advice: ClassVar[str]  # how labels are drawn, a sentence
     object_name: ClassVar[str]  # what is counted, plural
     marks: ClassVar[tuple[str, ...]]  # colours of mistakes, those of `paint.MEANING`
     mistakes_mean: ClassVar[str]  # what mistakes are, for captions
@@ -138,8 +139,8 @@ class Pictures(ABC):
         shown = {number in run.holdout for number in numbers}
         figure, axes = grid(rows, f"{len(run.layout)} labelled {run.layout.noun}s: {len(run.train)} train, "
                             f"{len(run.holdout)} judge and never train"
-                            + " (framed)" * (True in shown) + f". Below each its label: {self.label_means}.",
-                            2.4, ("image", "label"))
+                            + " (framed)" * (True in shown) + f". Below each its label: {self.label_means}. "
+                            + self.advice, 2.4, ("image", "label"))
         for number, axis in zip(numbers, axes[0], strict=True):
             if number in run.holdout:
                 for side in axis.spines.values():
@@ -182,8 +183,7 @@ class Pictures(ABC):
 
     def weights(self, run: Run) -> Figure:
         """The parts of the weight map, in the middle of a training page."""
-        image, label, _ = run.page(self._telling_page(run))
-        label = middle(label)
+        label = middle(run.page(self._telling_page(run))[1])
         target, several = self.task.target(label), self.task.classes > 1
         row = [Panel(self.label(label), f"label: {self.label_means}")]
         if ((label > 0) != (target > 0)).any():
@@ -211,14 +211,15 @@ class Pictures(ABC):
         else:
             line += [Panel(self.label(self.task.label(one.sample.label)), f"truth: {self.label_means}"),
                      *self.maps(one), self.mistakes(one, learnt)]
-        return line if part is None else [Panel(p.array[part], p.title, p.means, p.look) for p in line]
+        return line if part is None else cut(line, part)
 
     def holdout(self, judged: Sequence[Judged], learnt: dict, most: int = 5) -> Figure:
         """Some samples and what was predicted of them; with a label what is wrong."""
         known = judged[0].sample.label is not None
         rows = [self.row(one, learnt, part=busiest(self.wrong(one, learnt) if known else one.objects > 0, self.side))
                 for one in _spread(judged, most)]
-        figure, _ = grid(rows, f"Judged on what never trained: {self.mistakes_mean}" if known else "Predicted.", 3.2)
+        figure, _ = grid(rows, f"Held out: these judged and never trained. {self.mistakes_mean}" if known else
+                         "Predicted.", 3.2)
         if known:
             self.mark(figure)
         return figure
@@ -254,9 +255,9 @@ class Pictures(ABC):
         columns = [self.row(run.judged[place], run.learnt, f"{self._name(run, run.judged[place])}\n{words}", window)
                    for _, words, place, window in parts]
         names = [panel.title for panel in columns[0]]
-        columns = [[line[0], *(Panel(p.array, "", p.means, p.look) for p in line[1:])] for line in columns]
-        figure, _ = grid(columns, f"The parts of held-out {run.layout.noun}s with the lowest scores: where to look "
-                         f"first. Sometimes the label itself is in doubt. {self.mistakes_mean}", 2.6,
+        caption = (f"The parts of held-out {run.layout.noun}s with the lowest scores: where to look first. Sometimes "
+                   f"the label itself is in doubt. {self.mistakes_mean}")
+        figure, _ = grid([[line[0], *untitled(line[1:])] for line in columns], caption, 2.6,
                          ("image", *names[1:-1], "mistakes"))
         self.mark(figure)
         return figure
@@ -273,9 +274,10 @@ class Pictures(ABC):
                 for objects, words in ((truth, "truth"), (one.objects, "predicted")))])
         if not rows:
             return message(NOT_JUDGED)
-        figure, _ = grid(rows, f"{self.object_name.capitalize()} in random colours: each predicted one has the colour of "
-                         "the true one that it covers most of, light grey where it covers none. Where one colour fills "
-                         "two true ones, they merged; where a black line runs through one colour, it was split.", 3.2)
+        caption = (f"{self.object_name.capitalize()} in random colours: each predicted one has the colour of the true "
+                   "one that it covers most of, light grey where it covers none. Where one colour fills two true ones, "
+                   "they merged; where a black line runs through one colour, it was split.")
+        figure, _ = grid(rows, caption, 3.2)
         return figure
 
     def prediction(self, run: Run, most: int = 5) -> Figure:
@@ -286,11 +288,20 @@ class Pictures(ABC):
             return message(NOT_PREDICTED)
         rows = [self.row(one, run.learnt, part=busiest(one.objects > 0, self.side)) for one in shown]
         names = [panel.title for panel in rows[0]]
-        figure, _ = grid([[line[0], *(Panel(p.array, "", p.means, p.look) for p in line[1:-1]), line[-1]]
-                          for line in rows],
+        figure, _ = grid([[line[0], *untitled(line[1:-1]), line[-1]] for line in rows],
                          f"Predicted, {count} {run.layout.noun}s in all. The probability is stitched from the cores of "
                          "tiles: no seam should be visible.", 2.4, ("image", *names[1:-1], self.object_name))
         return figure
+
+
+def cut(row: Sequence[Panel], part: Window) -> list[Panel]:
+    """A part of each panel."""
+    return [replace(panel, array=panel.array[part]) for panel in row]
+
+
+def untitled(row: Sequence[Panel]) -> list[Panel]:
+    """The same panels without titles."""
+    return [replace(panel, title="") for panel in row]
 
 
 def plain(image: np.ndarray) -> np.ndarray:

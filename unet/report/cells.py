@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from unet.inputs.stacks import format_slices
-from unet.report.base import GREY, NOT_JUDGED, Judged, Window
-from unet.report.colours import coloured, stretched
+from unet.report.base import NOT_JUDGED, Judged, Window, cut, untitled
+from unet.report.colours import matched_colours, random_colours, stretched
 from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, paint_membranes, places
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
 from unet.report.slices import SlicePictures, SliceWords
@@ -37,6 +37,7 @@ class CellPictures(SlicePictures):
     """What a run on cells looks like."""
 
     label_means = "black = membrane, white = cell"
+    advice = ("What is dark and no membrane stays white: vesicles, the insides of mitochondria.")
     object_name = "cells"
     marks = (MERGED, SPLIT, HARMLESS)
     mistakes_mean = "Few pixels decide whether cells merge or are split; those beside a true border do neither."
@@ -49,13 +50,18 @@ class CellPictures(SlicePictures):
 
     def maps(self, one: Judged) -> list[Panel]:
         """The network's probability and, where any are drawn, the walls."""
-        maps = [Panel(one.probability, "probability of cell", "probability of cell, the network's")]
+        maps = [Panel(one.probability, "probability of cell", "by the network")]
         if one.redrawn is not one.probability:
-            maps.append(Panel(one.redrawn, "walls drawn", "probability that no membrane is here, as judged"))
+            maps.append(Panel(one.redrawn, "walls drawn", "as each wall was judged"))
         return maps
 
     def _sorted(self, one: Judged, learnt: dict) -> MembraneMistakes:
         return membrane_mistakes(one.sample.label, one.redrawn, learnt["threshold"])
+
+    def _wrong(self, one: Judged, probability: np.ndarray, threshold: float) -> np.ndarray:
+        """Where cells merge or are split, bool (H, W), at a threshold of a probability (H, W)."""
+        mistakes = membrane_mistakes(one.sample.label, probability, threshold)
+        return mistakes.merging | mistakes.splitting
 
     def mistakes(self, one: Judged, learnt: dict) -> Panel:
         mistakes = self._sorted(one, learnt)
@@ -63,11 +69,11 @@ class CellPictures(SlicePictures):
                      f"merges: {mistakes.merges}, splits: {mistakes.splits}")
 
     def wrong(self, one: Judged, learnt: dict) -> np.ndarray:
-        mistakes = self._sorted(one, learnt)
-        return mistakes.merging | mistakes.splitting
+        return self._wrong(one, one.redrawn, learnt["threshold"])
 
     def score(self, run: Run, one: Judged) -> tuple[float, str]:
-        value = self.row_of((run.scores["walls"] or run.scores["probability"])["chosen"]["per_slice"], run, one)["V_rand"]
+        scores = run.scores["walls"] or run.scores["probability"]
+        value = self.row_of(scores["chosen"]["per_slice"], run, one)["V_rand"]
         return value, f"V_rand {value:.4f}"
 
     def windows(self, run: Run, one: Judged) -> list[tuple[float, str, Window]]:
@@ -90,13 +96,15 @@ class CellPictures(SlicePictures):
         rows = [self.row(one, run.learnt, f"{one.sample.name}, {self.score(run, one)[1]}")]
         for number, (y, x, word) in enumerate(spots, 1):
             part = _around((y, x), one.objects.shape)
-            rows.append([*self.row(one, run.learnt, f"{number}: a {word}", part)])
-        figure, axes = grid(rows, f"The held-out slice with the lowest score, whole and close by, at the threshold "
-                            f"{run.learnt['threshold']:g}, which was chosen on slices that trained. {self.mistakes_mean}",
-                            3)
+            line = self.row(one, run.learnt, f"{number}: a {word}", part)
+            rows.append([line[0], *untitled(line[1:])])
+        caption = (f"The held-out slice with the lowest score, whole and close by, at the threshold "
+                   f"{run.learnt['threshold']:g}, which was chosen on slices that trained. {self.mistakes_mean}")
+        figure, axes = grid(rows, caption, 3)
         for number, (y, x, _) in enumerate(spots, 1):
             axes[0, -1].scatter(x, y, s=220, facecolors="none", edgecolors="black", linewidths=1.5)
-            axes[0, -1].annotate(str(number), (x, y), (9, 7), textcoords="offset points", weight="bold")
+            axes[0, -1].annotate(str(number), (x, y), (9, 6 if y > ZOOM else -14), textcoords="offset points",
+                                 weight="bold")
         self.mark(figure)
         return figure
 
@@ -116,10 +124,9 @@ class CellPictures(SlicePictures):
                     axis.axvline(run.scores[part]["chosen"]["threshold"], color=LOOKS[part]["color"], linestyle=":")
                     least = min(least, *values[3:8])
             room = max(1 - least, 0.01)
-            axis.set(title=title, xlabel="threshold: cell is where it is greater", ylim=(least - 0.2 * room,
-                                                                                       1 + 0.1 * room))
+            axis.set(title=title, xlabel="threshold: cell is where it is greater", ylim=(least - 0.2 * room, 1))
         figure.axes[0].set_ylabel("score, 1 = perfect")
-        figure.axes[0].legend(loc="lower center", fontsize=8)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         figure.suptitle("Held-out slices. Dotted: the thresholds that were chosen on slices that trained", fontsize=11)
         return figure
 
@@ -127,23 +134,30 @@ class CellPictures(SlicePictures):
         """Crests, judged walls and cells, where walls change most in a held-out slice."""
         if not run.judged:
             return message(NOT_JUDGED)
-        plain, threshold = (run.learnt.get(key, 0.5) for key in ("plain_threshold", "threshold"))
-        changes = [(one.probability > plain) != (one.redrawn > threshold) for one in run.judged]
+        plain, threshold = (run.learnt[key] for key in ("plain_threshold", "threshold"))
+        changes = [self._wrong(one, one.probability, plain) ^ self._wrong(one, one.redrawn, threshold)
+                   for one in run.judged]
         place = max(range(len(changes)), key=lambda number: np.count_nonzero(changes[number]))
         one, part = run.judged[place], busiest(changes[place], NEAR)
-        before = number_cells(one.probability, plain)
-        row = [Panel(stretched(one.sample.image), one.sample.name, GREY), self.maps(one)[0],
-               Panel(coloured(before), f"cells of the probability > {plain:g}")]
+        truth = self.truth(one.sample.label)
+        colours = random_colours(truth)
+
+        def cells(objects: np.ndarray, title: str) -> Panel:
+            return Panel(matched_colours(objects, truth, colours), title)
+
+        rows = [[Panel(stretched(one.sample.image), one.sample.name), self.maps(one)[0],
+                 cells(number_cells(one.probability, plain), f"cells: probability > {plain:g}"),
+                 Panel(self.label(one.sample.label), "truth")]]
         if one.redrawn is not one.probability:
-            row += [Panel(_crests(one, threshold), "crests: black = a membrane"), self.maps(one)[1],
-                    Panel(coloured(one.objects), f"cells of the walls > {threshold:g}")]
-        row.append(Panel(self.label(one.sample.label), "truth"))
+            rows.append([Panel(_crests(one, threshold), "crests"), self.maps(one)[1],
+                         cells(one.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
         words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells is "
                  "judged as a whole, by what was learnt on slices that trained (black: a membrane; orange: none), and "
                  "drawn as a wall." if one.redrawn is not one.probability else
                  f"No walls are drawn in this run: {run.learnt.get('why', 'it was not asked for')}.")
-        figure, _ = grid([[Panel(p.array[part], p.title, p.means, p.look) for p in row]],
-                         f"From the network's probability to cells, where a held-out slice changes most. {words}", 2.6)
+        caption = ("From the network's probability to cells, where a held-out slice changes most; each cell has the "
+                   f"colour of the true one that it covers most of. {words}")
+        figure, _ = grid([cut(row, part) for row in rows], caption, 2.8)
         return figure
 
     def choices(self, run: Run) -> Figure:
@@ -156,7 +170,8 @@ class CellPictures(SlicePictures):
         for part, key in (("probability", "plain_threshold"), ("walls", "threshold")):
             if curves.get(part):
                 axis.plot(THRESHOLDS, curves[part], label=SCORED[part], **LOOKS[part])
-                axis.axvline(run.learnt[key], color=LOOKS[part]["color"], linestyle=":", label=f"chosen: {run.learnt[key]:g}")
+                axis.axvline(run.learnt[key], color=LOOKS[part]["color"], linestyle=":",
+                             label=f"chosen: {run.learnt[key]:g}")
         axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand, mean with both neighbours",
                  title=f"Chosen on slices {format_slices(run.learnt['on'])}, which trained")
         axis.legend()
@@ -213,9 +228,9 @@ class CellWords(SliceWords):
                 parts.append(f"**{words[0].upper()}{words[1:]}.**\n\n" + table([head, *(
                     (title, f"{at['threshold']:g}", *(f"{at[name]:.4f}" for name in NAMES))
                     for title, at in rows.items())]))
-        return ("Held-out slices. *best*: one threshold for the stack, picked on these very slices, as the ISBI challenge "
-                f"reported it; *chosen*, and slice by slice: {run.scores['probability']['chosen']['how']}.\n\n"
-                + "\n\n".join(parts))
+        return ("Held-out slices. *best*: one threshold for the stack, picked on these very slices, as the ISBI "
+                "challenge reported it; *chosen*, and slice by slice: "
+                f"{run.scores['probability']['chosen']['how']}.\n\n" + "\n\n".join(parts))
 
     def results(self, run: Run) -> str:
         parts = []
@@ -223,9 +238,9 @@ class CellWords(SliceWords):
             scores = run.scores[part]
             if scores:
                 best, at = scores["best"], scores["chosen"]
-                parts.append(f"{words}: V_rand {best['V_rand']['V_rand']:.4f} and V_info {best['V_info']['V_info']:.4f} at "
-                             f"the best threshold, {at['V_rand']:.4f} and {at['V_info']:.4f} at {at['threshold']:g}, "
-                             "chosen without these slices")
+                parts.append(f"{words}: V_rand {best['V_rand']['V_rand']:.4f} and V_info "
+                             f"{best['V_info']['V_info']:.4f} at the best threshold, {at['V_rand']:.4f} and "
+                             f"{at['V_info']:.4f} at {at['threshold']:g}, chosen without these slices")
         error = run.scores["probability"]["best"]["pixel_error"]["pixel_error"]
         return (f"On the held-out slices the scores after border thinning ({cited('ISBI scores')}) were, of "
                 f"{'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")

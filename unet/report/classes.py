@@ -28,6 +28,7 @@ class ClassPictures(SlicePictures):
     """What a run on classes looks like."""
 
     label_means = "classes in colours"
+    advice = "What looks alike in the image should have one colour."
     object_name = "pieces"
     marks = ()
     mistakes_mean = "Borders one pixel beside the true ones matter little; whole areas do."
@@ -131,5 +132,6 @@ class ClassWords(SliceWords):
 
     def results(self, run: Run) -> str:
         mean = run.scores["mean"]
-        return (f"On the held-out slices the mean intersection over union of the classes was {mean['iou']:.4f}, the mean "
-                f"Dice coefficient {mean['dice']:.4f}; {run.scores['accuracy']:.2%} of the pixels had the right class.")
+        return (f"On the held-out slices the mean intersection over union of the classes was {mean['iou']:.4f}, the "
+                f"mean Dice coefficient {mean['dice']:.4f}; {run.scores['accuracy']:.2%} of the pixels had the right "
+                "class.")

@@ -6,6 +6,8 @@ not among them, it marks what merged.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from matplotlib.colors import to_rgb
 from scipy import ndimage
@@ -78,7 +80,7 @@ def linked_colours(slices: list[np.ndarray], seed: int = 0) -> list[np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     picked = [pick_colours(slices[0], rng)]
-    for before, now in zip(slices, slices[1:], strict=False):
+    for before, now in pairwise(slices):
         backward, forward = largest_overlap(now, before), largest_overlap(before, now)
         same = (backward > 0) & (forward[backward] == np.arange(len(backward)))
         kept = np.where(same[:, np.newaxis], picked[-1][backward], -1)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unet.inputs.folders import MODALITIES
-from unet.report.base import GREY, NOT_JUDGED, Judged, Pictures, Window
+from unet.report.base import GREY, NOT_JUDGED, Judged, Pictures, Window, cut
 from unet.report.colours import coloured, stretched
 from unet.report.paint import INVENTED, MERGED, MISSED, RIGHT, SPLIT, busiest, paint_objects
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, SKY, Panel, grid, message
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 LOOKS = ({"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}, {"color": GREEN, "marker": "^"},
          {"color": SKY, "marker": "v"})
-NO_CHOICE = (f"Nothing is chosen after training: nuclei are where the probability is over {NUCLEUS:g}, in every run. The "
-             "value is by cross-validation on images of the 2018 Data Science Bowl.")
+NO_CHOICE = (f"Nothing is chosen after training: nuclei are where the probability is over {NUCLEUS:g}, in every run. "
+             "The value is by cross-validation on images of the 2018 Data Science Bowl.")
 SHOWN = ("0.50", "0.60", "0.70", "0.80", "0.90")  # of the thresholds of the intersection over union
 
 
@@ -31,10 +31,12 @@ class NucleiPictures(Pictures):
     """What a run on nuclei looks like."""
 
     label_means = "nuclei in random colours"
+    advice = "Nuclei that touch should have two colours."
     object_name = "nuclei"
     marks = (RIGHT, MISSED, MERGED, SPLIT, INVENTED)
-    mistakes_mean = ("Right: more than half of true and predicted nucleus together is common to both. Black: outlines of "
-                     "the prediction. Of large images the part with the most mistakes is shown, numbers are of the whole.")
+    mistakes_mean = ("Right: more than half of true and predicted nucleus together is common to both. Black: outlines "
+                     "of the prediction. Of large images the part with the most mistakes is shown, numbers are of "
+                     "the whole.")
     side = 256  # nuclei have some twenty pixels
 
     def label(self, label: np.ndarray) -> np.ndarray:
@@ -44,7 +46,7 @@ class NucleiPictures(Pictures):
         return label.astype(np.int32)
 
     def maps(self, one: Judged) -> list[Panel]:
-        return [Panel(one.probability, "probability of nucleus", "probability of nucleus, the network's")]
+        return [Panel(one.probability, "probability of nucleus", "by the network")]
 
     def mistakes(self, one: Judged, learnt: dict) -> Panel:
         mistakes = object_mistakes(one.objects, one.sample.label)
@@ -77,8 +79,7 @@ class NucleiPictures(Pictures):
         draw(total, f"all {total['images']}, mean {total['mean']:.3f}", color="black", linestyle="--")
         axis.set(xlabel="intersection over union from which on a nucleus counts as found",
                  ylabel="average precision, 1 = perfect", ylim=(0, 1.02))
-        axis.set_title("Held-out images: at the left, whether nuclei are found; at the right, how well they are outlined",
-                       fontsize=10)
+        axis.set_title("Held-out images: left, whether nuclei are found; right, how well they are outlined", fontsize=10)
         figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)  # curves may be anywhere
         return figure
 
@@ -92,12 +93,12 @@ class NucleiPictures(Pictures):
                    Panel(inside, f"grey: over {NUCLEUS:g}, white: seeds"),
                    Panel(coloured(one.objects), f"{one.objects.max()} nuclei"),
                    Panel(self.label(one.sample.label), f"truth: {one.sample.label.max()} nuclei")]
-            rows.append([Panel(p.array[part], p.title, p.means, p.look) for p in row])
+            rows.append(cut(row, part))
         if not rows:
             return message(NOT_JUDGED)
-        figure, _ = grid(rows, f"From the network's probability to nuclei: each piece of more than {CORE:g} is a seed and "
-                         f"grows by a watershed over what is more than {NUCLEUS:g}; objects under {SMALLEST} pixels are "
-                         "dropped.", 2.6)
+        figure, _ = grid(rows, f"From the network's probability to nuclei: each piece of more than {CORE:g} is a seed "
+                         f"and grows by a watershed over what is more than {NUCLEUS:g}; objects under {SMALLEST} "
+                         "pixels are dropped.", 2.6)
         return figure
 
     def choices(self, run: Run) -> Figure:
@@ -121,9 +122,9 @@ class NucleiWords(Words):
         """How images were normalised, a part of a sentence."""
         if self.task.resize:
             return f"squeezed to {self.task.resize} x {self.task.resize} pixels as wholes"
-        return ("inverted where they are bright, stretched channel by channel between two percentiles of the whole image, "
-                f"cut into windows of {self.task.side} pixels at their own resolution, their labels made background "
-                "on both sides of a border where nuclei touch")
+        return ("inverted where they are bright, stretched channel by channel between two percentiles of the whole "
+                f"image, cut into windows of {self.task.side} pixels at their own resolution, their labels made "
+                "background on both sides of a border where nuclei touch")
 
     def counted(self, run: Run, numbers: list[int]) -> str:
         counts = Counter(run.layout.groups[number] for number in numbers)
@@ -138,8 +139,8 @@ class NucleiWords(Words):
                 f"{cited('bowl')}]")
 
     def after(self, run: Run) -> list[str]:
-        return [f"nuclei are where the probability is over {NUCLEUS:g}; a seeded watershed took touching ones apart, and "
-                f"objects under {SMALLEST} pixels were dropped"]
+        return [f"nuclei are where the probability is over {NUCLEUS:g}; a seeded watershed took touching ones apart, "
+                f"and objects under {SMALLEST} pixels were dropped"]
 
     def scores(self, run: Run) -> str:
         if run.scores is None:
@@ -156,10 +157,10 @@ class NucleiWords(Words):
                 for name, one in _by_modality(run)]
         every = run.scores["all"]
         worst_first = sorted(images, key=lambda image: (MODALITIES.index(image["modality"]), image["mean"]))
-        return ("**All held-out images.** AP = TP / (TP + FP + FN), where a predicted and a true nucleus are a pair, TP, "
-                "if their intersection over union is greater than the value above the column; mean AP: over .50, .55, "
-                "... .95, as the Data Science Bowl of 2018 scored. Of a set it is the mean over its images. Accuracy and "
-                "IoU are of pixels.\n\n"
+        return ("**All held-out images.** AP = TP / (TP + FP + FN), where a predicted and a true nucleus are a pair, "
+                "TP, if their intersection over union is greater than the value above the column; mean AP: over .50, "
+                ".55, ... .95, as the Data Science Bowl of 2018 scored. Of a set it is the mean over its images. "
+                "Accuracy and IoU are of pixels.\n\n"
                 + table([("", "images", *head), *sets, ("all", every["images"], *row(every, images))])
                 + "\n\n**Image by image**, the worst of each modality first.\n\n"
                 + table([("", "modality", *head), *((image["image"][:12], image["modality"], *row(image, [image]))
@@ -168,9 +169,9 @@ class NucleiWords(Words):
     def results(self, run: Run) -> str:
         at = run.scores["all"]
         return (f"On the held-out images the average precision, TP / (TP + FP + FN), was {at['ap']['0.50']:.3f} at an "
-                f"intersection over union of .5, and {at['mean']:.3f} as the mean over .50, .55, ... .95 (the score of the "
-                f"2018 Data Science Bowl; {cited('bowl')}). Images were held out one by one: which of them are of one "
-                "experiment is not known, so that like images may have trained and judged.")
+                f"intersection over union of .5, and {at['mean']:.3f} as the mean over .50, .55, ... .95 (the score of "
+                f"the 2018 Data Science Bowl; {cited('bowl')}). Images were held out one by one: which of them are of "
+                "one experiment is not known, so that like images may have trained and judged.")
 
     def cites(self, run: Run) -> list[str]:
         return ["bowl"]

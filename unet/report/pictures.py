@@ -21,6 +21,7 @@ from utils import atomic_path
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 DPI = 100
+LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # of the bar that shows the scale, pixels
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ class Panel:
     look: dict = field(default_factory=dict)
 
 
-def panels(rows: int, columns: int, caption: str, size: float = 2.4) -> tuple[Figure, np.ndarray]:
-    """Make a figure of rows x columns square panels, `size` inches each, and its axes (rows, columns); caption below."""
+def panels(rows: int, columns: int, caption: str, size: float = 2.4, room: float = 0.0) -> tuple[Figure, np.ndarray]:
+    """Make a figure of rows x columns square panels, `size` inches each, and its axes (rows, columns); caption below.
+
+    `room` inches are added to its height, for titles and colour bars.
+    """
     width = max(columns * size, 5)
     text = textwrap.fill(caption, int(width * 12))  # characters of this size to an inch
-    figure = Figure(figsize=(width, rows * size + 0.2 * text.count("\n") + 0.4), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(width, rows * size + 0.2 * text.count("\n") + 0.4 + room), dpi=DPI, layout="constrained")
     figure.supxlabel(text, x=0.01, ha="left", fontsize=10)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
@@ -54,7 +58,10 @@ def grid(rows: Sequence[Sequence[Panel]], caption: str, size: float = 3.0, names
     With `names` the rows become columns, each thing one above the other, and the names stand at the left.
     """
     shape = (len(rows[0]), len(rows)) if names else (len(rows), len(rows[0]))
-    figure, axes = panels(*shape, caption, size)
+    titles = [max(panel.title.count("\n") + bool(panel.title) for panel in line)
+              for line in (zip(*rows, strict=True) if names else rows)]
+    bars = not names and any(panel.means and panel.array.ndim == 2 for line in rows for panel in line)
+    figure, axes = panels(*shape, caption, size, 0.14 * sum(titles) + 0.5 * bars)
     for things, line in zip(axes.T if names else axes, rows, strict=True):
         for axis, panel in zip(things, line, strict=True):
             show(axis, panel.array, panel.title, **panel.look)
@@ -76,7 +83,8 @@ def show(axis: Axes, image: np.ndarray, title: str = "", **look) -> AxesImage:
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_title(title, fontsize=9)
-    length = max(side for side in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if side <= max(image.shape[1] / 4, 1))
+    axis.set_anchor("N")  # in a line with panels that have a colour bar below
+    length = max(side for side in LENGTHS if side <= max(image.shape[1] / 4, 1))
     bar = AnchoredSizeBar(axis.transData, length, f"{length} px", "lower left", pad=0.25, borderpad=0.3, sep=2,
                           color="white", label_top=True, size_vertical=image.shape[1] / 100,
                           fontproperties={"size": 7})

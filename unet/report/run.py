@@ -74,8 +74,8 @@ class Run:
 
     def page(self, number: int) -> tuple[np.ndarray, np.ndarray, dict]:
         """A page of step 1: image (H, W[, 3]), label (H, W), and the levels that `task.normalise` takes."""
-        source = self.manifest["samples"][number]["source"]
-        return np.asarray(self.pages[number]), np.asarray(self.labels[number]), self.manifest["sources"][source]["levels"]
+        levels = self.manifest["sources"][self.manifest["samples"][number]["source"]]["levels"]
+        return np.asarray(self.pages[number]), np.asarray(self.labels[number]), levels
 
     def originals(self, source: int) -> list[int]:
         """Numbers of the pages that are parts of a sample and were not augmented."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from unet.inputs.stacks import VOLUME, format_slices
 from unet.report.base import Judged, Pictures, Window
 from unet.report.words import Words, cited

@@ -152,13 +152,13 @@ class Words(ABC):
 
     def losses(self, run: Run) -> str:
         """The loss with its weights."""
-        return self.loss + {"none": "", "balance": " with balanced classes", "border": " with balanced classes, weighted "
-                            f"for narrow {self.borders} ({cited('U-Net')})"}[run.geometry["weights"]]
+        return self.loss + {"none": "", "balance": " with balanced classes", "border": " with balanced classes, "
+                            f"weighted for narrow {self.borders} ({cited('U-Net')})"}[run.geometry["weights"]]
 
     def schedule(self, run: Run) -> str:
         """Steps, optimizer and learning rate, as was trained."""
         recipe = run.recipe
-        warmup = f"linear warm-up over the first {recipe['warmup']:.0%} of the schedule, then " if recipe["warmup"] else ""
+        warmup = f"linear warm-up over {recipe['warmup']:.0%} of the schedule, then " if recipe["warmup"] else ""
         return (f"{int(run.history[-1]['step'])} steps of {recipe['batch']} tiles with {optimizer(recipe)} (learning "
                 f"rate at most {recipe['lr']:g}, {warmup}cosine decay to zero, gradients of norm 1 at most)")
 
@@ -182,8 +182,7 @@ class Words(ABC):
                                                 f"{manifest['seed']}",
             "drawn for each copy": "; ".join(f"{name.replace('_', ' ')} {_range(value)}"
                                              for name, value in manifest["options"].items()),
-            "tiles": f"{geometry['tile']} pixels with margins of {geometry['margin']}, of pages of {size[0]} x {size[1]}; "
-                     f"{geometry['count']} to train on",
+            "tiles": f"{geometry['count']} to train on, {geometry['tile']} pixels, of pages of {size[0]} x {size[1]}",
             "drawn for each tile": variation(recipe, run.config["channels"]),
             "loss": f"{self.losses(run)} (--weights {geometry['weights']})",
             "network": f"{network(run)} (preset {config['preset'] or 'of its own'})",
@@ -214,14 +213,15 @@ class Words(ABC):
         sentences = [
             f"{self.aim} with {network(run)} ({cited('U-Net')}), trained on {self.data(run)}.",
             f"Of these, {judged}.",
-            f"{copies}{noun.capitalize()}s were {self.normalised}, and cut into tiles of {run.geometry['tile']} pixels.",
+            f"{copies}{noun.capitalize()}s were {self.normalised}, and cut into tiles of {run.geometry['tile']} "
+            "pixels.",
             f"The network was trained on {self.losses(run)} for {self.schedule(run)}, seed {run.recipe['seed']}.",
             f"{variation(run.recipe, run.config['channels'])}.",
             f"{averaging(run.recipe)}.",
             f"{noun.capitalize()}s were predicted {self.predicted(run)}.",
             *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in self.after(run)),
-            f"The software was keras-unet, with Keras {versions['keras']} on TensorFlow {versions['tensorflow']}, Python "
-            f"{versions['python']}; the machine: {run.config['device'] or 'unknown'}.",
+            f"The software was keras-unet, with Keras {versions['keras']} on TensorFlow {versions['tensorflow']}, "
+            f"Python {versions['python']}; the machine: {run.config['device'] or 'unknown'}.",
             *([self.results(run)] if run.scores else [])]
         text = " ".join(sentences)
         names = ["U-Net", *(["Muon"] if run.recipe["optimizer"] == "muon" else []),
