@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,7 +158,7 @@ class CellPictures(SlicePictures):
                  f"No walls are drawn in this run: {run.learnt.get('why', 'it was not asked for')}.")
         caption = ("From the network's probability to cells, where a held-out slice changes most; each cell has the "
                    f"colour of the true one that it covers most of. {words}")
-        figure, _ = grid([cut(row, part) for row in rows], caption, 2.8)
+        figure, _ = grid([[replace(panel, means="") for panel in cut(row, part)] for row in rows], caption, 2.8)
         return figure
 
     def choices(self, run: Run) -> Figure:

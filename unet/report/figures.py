@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ SOURCE = "Images: BBBC038v1 of the Broad Bioimage Benchmark Collection (CC0; Cai
 def _overview(one: Run, pictures: Pictures) -> Figure:
     """A slice that nobody labelled: image, probability, cells."""
     image, *maps, cells = pictures.row(one.predicted([0])[0], one.learnt, "image")
-    return grid([[image, maps[0], cells]], "", 4)[0]
+    return grid([[replace(panel, means="") for panel in (image, maps[0], cells)]], "", 4)[0]
 
 
 def _examples(one: Run, pictures: Pictures, caption: str) -> Figure:

@@ -45,10 +45,10 @@ def draw_overlap_tiles(run: Run) -> Figure:
                                 "grey level, as the network sees it"),
                           Panel(one.probability.max(axis=-1) if one.probability.ndim == 3 else one.probability,
                                 "stitched", run.task.output if run.task.classes == 1 else "greatest probability")]],
-                        f"How an image is predicted: in {len(tiles)} overlap tile{'s' * (len(tiles) > 1)}, each a core "
-                        f"of {tiles.core} pixels (blue) and {tiles.margin} pixels around it (yellow: one whole tile), "
-                        "as far as the network looks; beyond the image these are its mirror image. Of each prediction "
-                        "the core counts, so that no seam is left.", 4.2)
+                        f"How an image is predicted: in {len(tiles)} overlap tile{'s' * (len(tiles) > 1)}, a core of "
+                        f"{tiles.core} pixels each (blue) and {tiles.margin} pixels around it (yellow: one whole "
+                        "tile), as far as the network looks; beyond the image these are its mirror image. Of what is "
+                        "predicted the cores count: no seam is left.", 4.2)
     for y, x in tiles.corners():
         frame(axes[0, 0], (y + tiles.margin, x + tiles.margin), (tiles.core,) * 2, SKY, 3)
     frame(axes[0, 0], tiles.corners()[0], (tiles.tile,) * 2, YELLOW, 3, linestyle="--")

@@ -79,7 +79,7 @@ class NucleiPictures(Pictures):
         draw(total, f"all {total['images']}, mean {total['mean']:.3f}", color="black", linestyle="--")
         axis.set(xlabel="intersection over union from which on a nucleus counts as found",
                  ylabel="average precision, 1 = perfect", ylim=(0, 1.02))
-        axis.set_title("Held-out images: left, whether nuclei are found; right, how well they are outlined", fontsize=10)
+        axis.set_title("Held-out images: left, whether nuclei are found; right, how well outlined", fontsize=10)
         figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)  # curves may be anywhere
         return figure
 

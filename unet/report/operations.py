@@ -145,7 +145,8 @@ def in_words(operation: dict) -> str:
     """An operation of the manifest with what was drawn for it, as 'elastic: alpha 3.1, sigma 40.2'."""
     values = {name: value for name, value in operation.items() if name != "operation"}
     return f"{operation['operation']}: " + ", ".join(
-        f"{name} {f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values.items())
+        value if isinstance(value, str) else f"{name} {f'{value:.3g}' if isinstance(value, float) else value}"
+        for name, value in values.items())
 
 
 def show_pages(run: Run, pictures: Pictures, numbers: Sequence[int]) -> Figure:
@@ -156,9 +157,9 @@ def show_pages(run: Run, pictures: Pictures, numbers: Sequence[int]) -> Figure:
         lines = [f"page {number}, of {record['name'][:20]}", *map(in_words, record["operations"])]
         columns.append(("\n".join(textwrap.fill(line, 40) for line in lines),
                         plain(run.task.normalise(image, levels)), pictures.label(label)))
-    figure, _ = _pairs(columns, f"Pages of {run.work / 'augmented' / 'images.tif'}, {len(run.pages)} in all, and what "
-                       "was drawn for each, in the order in which it was done; grey levels are those of the file.", 2.8)
-    return figure
+    return _pairs(columns, f"Pages of {run.work / 'augmented' / 'images.tif'}, {len(run.pages)} in all, and what was "
+                  "drawn for each, in the order in which it was done: angles in degrees, lengths in pixels, shift and "
+                  "noise in grey levels of the file.", 2.8)[0]
 
 
 def show_batch(pictures: Pictures, arrays: Sequence[np.ndarray]) -> Figure:

@@ -53,7 +53,7 @@ def panels(rows: int, columns: int, caption: str, size: float = 2.4, room: float
 
 def grid(rows: Sequence[Sequence[Panel]], caption: str, size: float = 3.0, names: Sequence[str] = ()
          ) -> tuple[Figure, np.ndarray]:
-    """Draw rows of panels, a colour bar below each column; gives the figure and its axes (rows, columns).
+    """Draw rows of panels, colour bars below their columns, each once; gives the figure and its axes (rows, columns).
 
     With `names` the rows become columns, each thing one above the other, and the names stand at the left.
     """
@@ -67,9 +67,12 @@ def grid(rows: Sequence[Sequence[Panel]], caption: str, size: float = 3.0, names
             show(axis, panel.array, panel.title, **panel.look)
     for axis, name in zip(axes[:, 0], names, strict=False):
         axis.set_ylabel(name, fontsize=9)
+    explained = set()
     for number, alike in enumerate(zip(*rows, strict=True)):
-        which = next((place for place, panel in enumerate(alike) if panel.means and panel.array.ndim == 2), None)
+        which = next((place for place, panel in enumerate(alike)
+                      if panel.means and panel.array.ndim == 2 and (panel.look or panel.means not in explained)), None)
         if which is not None:
+            explained.add(alike[which].means)
             line = axes[number] if names else axes[:, number]
             colour_bar(figure, line[which].images[0], line if names else line[-1:], alike[which].means,
                        "right" if names else "bottom")
@@ -111,7 +114,8 @@ def colour_bar(figure: Figure, artist: AxesImage, axes: Sequence[Axes], label: s
     """Add the colour bar of an image beside the axes, or at their 'bottom': what values mean; colours have none."""
     if artist.get_array().ndim == 3:
         return
-    bar = figure.colorbar(artist, ax=list(np.ravel(axes)), location=where, shrink=0.8, aspect=25, pad=0.01)
+    bar = figure.colorbar(artist, ax=list(np.ravel(axes)), location=where, shrink=0.8, aspect=25, pad=0.01,
+                          panchor=False)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
