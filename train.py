@@ -21,24 +21,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from datasets import read_images
 from model import PRESETS, Recipe, with_encoder
-from predict import PRECISIONS, judge, load_model, predictor_of, prepare_device, write_prediction
-from preprocessing import fresh_geometry, fresh_manifest
-from unet.inputs.folders import find_sources, read_image
-from unet.inputs.stacks import TEST
+from predict import PRECISIONS, finish, load_model, prepare_device
+from preprocessing import fresh_geometry
+from unet.inputs.layouts import layout_of
 from unet.report.pictures import save_curve
-from unet.scores.isbi import format_scores
-from unet.scores.precision import format_nuclei
-from unet.tasks.classes import check_asked, format_classes
-from unet.tasks.nuclei_prediction import check_folder, judge_nuclei, remove_predictions, write_folder
+from unet.tasks import task_of
 from unet.training.encoders import ENCODERS, PRETRAINED, build
 from unet.training.feed import Feed, validation_tiles
 from unet.training.keeper import Keeper, read_state
 from unet.training.optimizer import compile_model
-from utils import UserError, at_least, check_output, file_hash, require_space, run
+from utils import UserError, at_least, file_hash, require_space, run
 
-HANDED_ON = ("task", "kind", "membrane", "levels", "resize")  # of the geometry, what prediction must know
 DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
             "early_stopping", "precision")  # options that decide what is trained
 
@@ -68,19 +62,17 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     """
     launch = launch or Launch()
     geometry = fresh_geometry(work)
-    recipe = replace(recipe, network=replace(recipe.network, classes=geometry.get("classes", 1)))
+    recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]))
     _check_fit(recipe, geometry)
     if patience and len(geometry["split"]["train"]) < 2:
         raise UserError("--early-stopping sets training slices aside and needs two or more")
     settings = json.loads(json.dumps({  # as a file gives it back
         **asdict(recipe), "seed": seed, "patience": patience, "precision": keras.config.dtype_policy().name}))
-    config = {"network": settings["network"], "channels": geometry["channels"],
+    config = {"task": geometry["task"], "network": settings["network"], "channels": geometry["channels"],
               "normalisation": geometry["normalisation"], "recipe": settings, "split": geometry["split"],
-              **{key: geometry[key] for key in HANDED_ON if key in geometry},
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
                            "keras": keras.__version__, "numpy": np.__version__},
-              "preset": launch.preset, "device": launch.device, "data": geometry["data"], "command": launch.command,
-              **({} if recipe.walls else {"membrane": 0.0})}
+              "preset": launch.preset, "device": launch.device, "data": geometry["data"], "command": launch.command}
     keeper = Keeper(work, recipe, config, file_hash(work / "patches" / "geometry.json"), patience)
     state = read_state(work) if resume else None
     if state:
@@ -142,7 +134,7 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
     if not geometry["valid"] and tile % network.stride:
         raise UserError(f"tiles of {tile} pixels do not fit a network that pools {network.stride} pixels into one; "
                         f"choose a --tile that is a multiple of {network.stride} in preprocessing.py")
-    if not geometry["counts"]["train"]:
+    if not geometry["count"]:
         raise UserError("there are no tiles to train on")
 
 
@@ -184,7 +176,6 @@ def options() -> argparse.ArgumentParser:
                         "path, on 16 to 256 filters back up, trained with Adam")
     parser.add_argument("--pretrained", choices=PRETRAINED, help="an encoder's weights to start from; imagenet is "
                         "downloaded once (none)")
-    parser.add_argument("--classes", type=whole, help="check that the labels have so many; augmentation.py takes them")
     parser.add_argument("--seed", type=at_least(0), help="of weights, dropout and the order of tiles (0)")
     parser.add_argument("--early-stopping", type=at_least(1), metavar="PATIENCE", help="stop when the loss on a "
                         "block of training slices has not fallen for so many epochs; its best weights predict")
@@ -208,8 +199,9 @@ def main() -> None:
     args = options().parse_args()
     args = resumed(args) if args.resume else args
     geometry = fresh_geometry(args.work)
-    check_asked(args.classes, geometry)
-    prepare_finish(args.work, args.out)
+    task = task_of(geometry)
+    outputs = task.outputs(args.out)
+    task.check_outputs(outputs, layout_of(geometry["data"]).to_predict())  # now, not after the training
     device = prepare_device(args.precision or "auto")
     name, recipe = recipe_of(args)
     network = recipe.network
@@ -224,78 +216,9 @@ def main() -> None:
     model, config = train(args.work, recipe, args.seed or 0, args.early_stopping, args.resume, launch)
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
     try:
-        finish(args.work, model, config, args.out, args.resume)
+        finish(args.work, model, config, outputs)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; {args.work / 'model.keras'} is trained; {_way_on(args.work)}") from None
-
-
-# ---------------------------------------------------------------------------- after training, stage by stage
-
-
-def prepare_finish(work: Path, out: Path | None) -> None:
-    """Look at what `finish` needs, as a missing test stack, or no place for `out`, must not show after the training."""
-    geometry = fresh_geometry(work)
-    if geometry.get("kind") == "nuclei":
-        check_folder(out or Path("prediction"))
-        for source in find_sources(Path(geometry["data"])):
-            if not source.masks:
-                read_image(source.image)  # raises what is wrong with it
-        return
-    notes: list[str] = []
-    images = read_images(Path(geometry["data"]) / TEST, notes)
-    for note in notes:
-        print(f"note: {note}")
-    check_output(out or Path("prediction.tif"), 4 * images.size * geometry.get("classes", 1))
-
-
-def finish(work: Path, model: keras.Model, config: dict, out: Path | None, resume: bool) -> None:
-    """Look back, judge, predict."""
-    (finish_nuclei if config.get("kind") == "nuclei" else finish_stack)(work, model, config, out)
-
-
-def finish_stack(work: Path, model: keras.Model, config: dict, out: Path | None) -> None:
-    out, classes = out or Path("prediction.tif"), model.output_shape[-1]
-    scores = judge(work, model, config)
-    test_images = read_images(Path(config["data"]) / TEST, [])
-    write_prediction(model, test_images, config, out)
-    if scores:
-        print("\nheld-out slices, which judged and never trained:\n"
-              + (format_classes if classes > 1 else format_scores)(scores))
-    if scores and classes == 1:
-        at = scores["chosen"]
-        print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
-              f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
-              f"Dice {at['membrane_dice']:.3f}")
-    print_pictures(work, out)
-    print(f"{out}: probability of {'cell' if classes == 1 else f'{classes} classes, a channel each'}, "
-          f"{len(test_images)} slices")
-
-
-def finish_nuclei(work: Path, model: keras.Model, config: dict, out: Path | None) -> None:
-    out, data, manifest = out or Path("prediction"), Path(config["data"]), fresh_manifest(work)
-    others = [source for source in find_sources(data) if not source.masks]
-    predictor = predictor_of(model, config)
-    gone = remove_predictions(out, [manifest["images"][number]["name"] for number in manifest["split"]["train"]])
-    if gone:
-        print(f"note: {out}: predictions of {gone} images that train now were removed")
-    scores = judge_nuclei(work, data, manifest, predictor, out)
-    _, notes = write_folder(others, out, predictor, config["resize"]) if others else (0, [])
-    for note in notes:
-        print(f"note: {note}")
-    if scores:
-        print("\nheld-out images, which judged and never trained:\n" + format_nuclei(scores))
-        at = scores["all"]
-        print(f"pixels at probability .5: accuracy {at['accuracy']:.3f}, IoU {at['iou']:.3f}, means over images")
-    print_pictures(work, out)
-    count = len(others) + len(manifest["split"]["holdout"])
-    print(f"{out}: probability and instances of {count} images, held out or without masks")
-
-
-def print_pictures(work: Path, out: Path) -> None:
-    """Say which pictures there are, and how to get all of them with the scores; `out` is what was predicted."""
-    pictures = [work / name for name in ("curve.png", "holdout.png") if (work / name).is_file()]
-    print(f"pictures: {', '.join(map(str, pictures))}")
-    print(f"all about this run on one page, {work / 'report.html'}: python report.py --work {work} --out {out}")
 
 
 if __name__ == "__main__":

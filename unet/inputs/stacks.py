@@ -21,7 +21,7 @@ from utils import UserError, atomic_path
 VOLUME, LABELS, TEST = "train-volume.tif", "train-labels.tif", "test-volume.tif"
 
 BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed to reshape")
-
+EIGHT_BIT = "in Fiji: Image > Type > 8-bit, then File > Save As > Tiff"
 
 
 def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
@@ -55,6 +55,28 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
     if stack.ndim != 3 + has_channels:
         raise UserError(f"{path} has {stack.ndim} dimensions ({axes}, {stack.shape}), expected one stack of slices; in "
                         "Fiji split it with Image > Color > Split Channels or Image > Stacks > Tools")
+    return stack
+
+
+def one_channel(path: Path, stack: np.ndarray) -> np.ndarray:
+    """The stack, which must be (N, H, W); raises UserError, naming its file, for colours."""
+    if stack.ndim == 4:
+        raise UserError(f"{path} has {stack.shape[3]} channels, expected gray slices of one; {EIGHT_BIT}")
+    return stack
+
+
+def gray(path: Path, stack: np.ndarray) -> np.ndarray:
+    """Gray images (N, H, W) as uint8 or uint16 as they are, bool as 0 and 255, all else as float32.
+
+    Raises UserError, naming the file, for colours and for pixels that are not numbers.
+    """
+    stack = one_channel(path, stack)
+    if stack.dtype == bool:
+        return stack.astype(np.uint8) * 255
+    if stack.dtype not in (np.uint8, np.uint16):
+        stack = stack.astype(np.float32)
+        if not np.isfinite(stack).all():
+            raise UserError(f"{path} has pixels that are not numbers (NaN or infinite); {EIGHT_BIT}")
     return stack
 
 

@@ -87,6 +87,13 @@ def _mean(rows: list[dict]) -> dict:
             "mean": float(np.mean([row["mean"] for row in rows]))}
 
 
+def pixel_scores(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Share of the pixels (H, W) that are right at a probability of .5, and intersection over union of the nuclei."""
+    nuclei, true = probability > 0.5, truth > 0
+    union = int(np.sum(nuclei | true))
+    return {"accuracy": float(np.mean(nuclei == true)), "iou": float(np.sum(nuclei & true) / union) if union else 1.0}
+
+
 def format_nuclei(scores: dict) -> str:
     """The table to print of what `nuclei_scores` returned: each image, each kind, all."""
     heads = ("true", "found", *(f"AP@{t:.2f}" for t in SHOWN), "mean AP")

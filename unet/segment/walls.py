@@ -100,3 +100,32 @@ def _terms(values: np.ndarray, learnt: dict) -> np.ndarray:
     scaled = (inside - learnt["mean"]) / np.array(learnt["sd"])
     one, other = np.triu_indices(scaled.shape[1])
     return np.concatenate([np.ones((len(scaled), 1)), scaled, scaled[:, one] * scaled[:, other]], axis=1)
+
+
+# bridge
+def thin_walls(labels):
+    from unet.segment.crests import membrane_width
+    return membrane_width(labels) > 0
+
+
+def learn_cells(outputs, labels, walls=True):
+    from unet.scores.isbi import best_threshold
+    from unet.segment.crests import membrane_width
+    width = membrane_width(labels) if walls else 0
+    if not width:
+        return {"threshold": best_threshold(outputs[-5:], labels[-5:]), "walls": None}
+    w = {"width": width, "judge": learn_walls(outputs, labels)}
+    return {"threshold": best_threshold(np.stack([draw_walls(o, w) for o in outputs[-5:]]), labels[-5:]), "walls": w}
+
+
+def draw_walls(probability, walls):
+    from functools import partial
+
+    from unet.segment.crests import along_crests
+    judge = walls["judge"]
+    return along_crests(probability, walls["width"], *([partial(judge_walls, learnt=judge)] if judge else []))
+
+
+def number_cells(probability, threshold):
+    from unet.scores.isbi import segments
+    return segments(probability > threshold)

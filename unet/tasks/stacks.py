@@ -1,0 +1,116 @@
+"""What cells and classes share: gray slices of equal size, augmented and predicted whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from scipy import ndimage
+
+from unet.inputs.layouts import Layout, Sample, StackSamples
+from unet.inputs.stacks import parse_slices, stack_writer
+from unet.tasks.task import Outputs, Page, Task, Write
+from utils import UserError, check_output
+
+HOLDOUT = 5  # slices at the end of the stack that judge and never train: 25-29 of ISBI's 30
+CLIPPED = (0.1, 99.9)  # percentiles between which pixels of more than 8 bits count: a hot pixel moves nothing
+LEAST_PADDING = 0.01  # of a slice: fewer black or white pixels at its border are tissue
+
+
+class SliceTask(Task):
+    """A task on gray slices, all of one size."""
+
+    layouts: ClassVar = ("stacks",)
+
+    def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
+        """`holdout` like '25-29' or 'none'; without it the last 5, of short stacks fewer."""
+        count = len(layout)
+        if holdout is None:
+            return list(range(count - min(HOLDOUT, max(count // 6, int(count > 1))), count))
+        chosen = parse_slices(holdout, count)
+        if len(chosen) == count:
+            raise UserError(f"--holdout {holdout} holds out all {count} slices; leave some to train on")
+        return chosen
+
+    def page_shape(self, layout: Layout) -> tuple[int, ...]:
+        return layout[0].image.shape
+
+    def pages(self, sample: Sample) -> Iterator[Page]:
+        yield sample.image, self.label(sample.label), {}
+
+    def window(self, sample: Sample, rng: np.random.Generator) -> Page:
+        return sample.image, self.label(sample.label), {}
+
+    def levels(self, image: np.ndarray) -> dict:
+        """Mean and standard deviation of the pixels that are no padding, from the image's own depth."""
+        pixels = image[~padding(image)]
+        if image.dtype != np.uint8:
+            pixels = np.clip(pixels, *np.percentile(pixels, CLIPPED))
+        return {"mean": float(pixels.mean(dtype=np.float64)), "sd": float(pixels.std(dtype=np.float64))}
+
+    def grey_level(self, levels: dict) -> float:
+        return levels["sd"] / self.normalisation["sd"]
+
+    def normalise(self, image: np.ndarray, levels: dict) -> np.ndarray:
+        """Bring the image to the mean and deviation of `normalisation`; uint8, clipped.
+
+        What a microscope's brightness and contrast settings change linearly is gone after this; an image of one grey
+        level becomes the mean everywhere.
+        """
+        scale = self.normalisation["sd"] / levels["sd"] if levels["sd"] > 1e-3 else 0.0
+        grey = (image.astype(np.float32) - np.float32(levels["mean"])) * np.float32(scale)
+        return np.clip(np.rint(grey + np.float32(self.normalisation["mean"])), 0, 255).astype(np.uint8)
+
+    def inputs(self, path: Path) -> Sequence[Sample]:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, but the model was trained on stacks of slices; name a TIFF stack, or "
+                            "a model of nuclei with --model")
+        return StackSamples(path, "name the TIFF stack to segment")
+
+    def check_outputs(self, outputs: Outputs, samples: Sequence[Sample]) -> None:
+        pixels = len(samples) * samples[0].image.size
+        check_output(outputs.out, 4 * pixels * self.classes)
+        for path in filter(None, (outputs.objects, outputs.redrawn)):
+            check_output(path, 4 * pixels)
+
+    @contextmanager
+    def writer(self, outputs: Outputs, samples: Sequence[Sample]) -> Iterator[Write]:
+        """Stacks of a page a slice: float32 probabilities (of several classes a channel each), uint16 objects."""
+        count, size = len(samples), samples[0].image.shape
+        several = self.classes > 1
+        shape = (count, self.classes, *size) if several else (count, *size)
+        with ExitStack() as files:
+            page = files.enter_context(stack_writer(outputs.out, shape, np.float32, channels=several))
+            numbers = outputs.objects and files.enter_context(stack_writer(outputs.objects, (count, *size), np.uint16))
+            walls = outputs.redrawn and files.enter_context(stack_writer(outputs.redrawn, shape, np.float32, several))
+
+            def write(sample: Sample, probability: np.ndarray, redrawn: np.ndarray, objects: np.ndarray) -> None:
+                page(np.moveaxis(probability, -1, 0) if several else probability)
+                if numbers:
+                    if objects.max() > 65535:
+                        raise UserError(f"{outputs.objects}: {sample.name} has {objects.max()} objects, more than an "
+                                        "ImageJ label stack can number")
+                    numbers(objects.astype(np.uint16))
+                if walls:
+                    walls(np.moveaxis(redrawn, -1, 0) if several else redrawn)
+
+            yield write
+
+
+def padding(image: np.ndarray) -> np.ndarray:
+    """Where a slice (H, W) was filled up, bool (H, W): areas of its darkest or brightest value that touch its border.
+
+    Small ones are tissue. They do not count for mean and deviation: a third of black would move all tissue.
+    """
+    filled = np.zeros(image.shape, bool)
+    for value in {image.min(), image.max()}:
+        area = image == value
+        if LEAST_PADDING * image.size <= np.count_nonzero(area) < image.size:
+            pieces, _ = ndimage.label(area)
+            border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+            large = np.bincount(pieces.ravel()) >= LEAST_PADDING * image.size
+            filled |= np.isin(pieces, border[(border > 0) & large[border]])
+    return filled if not filled.all() else np.zeros(image.shape, bool)
