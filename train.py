@@ -185,8 +185,9 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
     state = read_state(args.work)
     if not state or any(getattr(args, name) is not None for name in DECIDING):
         return args
-    command = state["config"]["command"]
-    return argparse.Namespace(**{**vars(args), **command, "out": args.out or (command["out"] and Path(command["out"]))})
+    command = state["config"].get("command", {})
+    out = args.out or command.get("out")
+    return argparse.Namespace(**{**vars(args), **command, "out": out and Path(out)})
 
 
 def main() -> None:
