@@ -16,7 +16,7 @@ from tqdm import tqdm
 from unet.inputs.folders import Source, find_sources, kind_of, levels_of, read_image, read_source, stretch
 from unet.inputs.stacks import write_stack
 from unet.report.pictures import save_nuclei
-from unet.scores.precision import SUFFIX, nuclei_scores
+from unet.scores.precision import SUFFIX, nuclei_scores, pixel_scores
 from unet.segment.instances import run_lengths, split_nuclei
 from unet.tasks.crops import squeeze
 from utils import NotLearning, UserError, atomic_path, require_space, write_json
@@ -155,10 +155,3 @@ def judge_nuclei(work: Path, data: Path, manifest: dict, predictor: Predictor, o
     write_json(work / "metrics.json", scores)
     save_nuclei(work / "holdout.png", shown)
     return scores
-
-
-def pixel_scores(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Share of the pixels (H, W) that are right at a probability of .5, and intersection over union of the nuclei."""
-    nuclei, true = probability > 0.5, truth > 0
-    union = int(np.sum(nuclei | true))
-    return {"accuracy": float(np.mean(nuclei == true)), "iou": float(np.sum(nuclei & true) / union) if union else 1.0}
