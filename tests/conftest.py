@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def isbi_folder():
     """Folder of the real ISBI stacks; without them the test is skipped."""
-    folder = Path(os.environ.get("ISBI_DATA", ROOT.parent / "shared/data/isbi"))
-    if not all((folder / name).is_file() for name in (VOLUME, LABELS, TEST)):
-        pytest.skip(f"no ISBI stacks in {folder}; ISBI_DATA names the folder, 'python datasets.py isbi' gets them")
-    return folder
+    folders = ROOT / "data", Path(os.environ.get("ISBI_DATA", ROOT.parent / "shared/data/isbi"))
+    for folder in folders:
+        if all((folder / name).is_file() for name in (VOLUME, LABELS, TEST)):
+            return folder
+    pytest.skip("no ISBI stacks in data/ or the folder that ISBI_DATA names; 'python datasets.py isbi' gets them")
 
 
 @pytest.fixture(scope="session")
