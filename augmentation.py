@@ -64,7 +64,7 @@ def elastic_field(shape: tuple[int, int], alpha: float, sigma: float, rng: np.ra
 
 
 def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
-    """Displacement field, float32 (2, H, W), that turns by `angle` degrees and magnifies by `zoom` about the middle."""
+    """Displacement field, float32 (2, H, W), that turns clockwise by `angle` degrees and magnifies by `zoom`, both about the middle."""
     y, x = (np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2) for side in shape)
     cosine, sine = np.float32(np.cos(np.radians(angle)) / zoom), np.float32(np.sin(np.radians(angle)) / zoom)
     return np.stack([np.add.outer((cosine - 1) * y, -sine * x), np.add.outer(sine * y, (cosine - 1) * x)])
