@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from preprocessing import BORDER_SIGMA, BORDER_W0, Tiling, balance_weights, border_weights, tile_corners
-from unet.inputs.layouts import Sample
 from unet.report.colours import coloured, matched_colours, random_colours, stretched
 from unet.report.paint import busiest, legend
 from unet.report.pictures import SKY, YELLOW, Panel, frame, grid, message, middle
 from unet.tasks.nuclei import separated
-from unet.tasks.task import Task
+from unet.tasks.task import Judged, Task
 from utils import OverlapTile
 
 if TYPE_CHECKING:
@@ -30,21 +29,6 @@ LOOKED_AT = 60  # pages of step 1 among which the one to be shown is chosen
 GREY = "grey level, stretched"
 CIVIDIS = {"cmap": "cividis"}
 Window = tuple[slice, slice]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A sample and what was predicted of it.
-
-    probability : float32 (H, W[, classes]), the network's
-    redrawn : the same with walls drawn; the very array where nothing is drawn
-    objects : int (H, W), a number for each, 0 = none
-    """
-
-    sample: Sample
-    probability: np.ndarray
-    redrawn: np.ndarray
-    objects: np.ndarray
 
 
 class Pictures(ABC):
@@ -71,7 +55,7 @@ class Pictures(ABC):
         """The true objects of a label (H, W): int (H, W), 0 = none."""
 
     @abstractmethod
-    def maps(self, one: Judged) -> list[Panel]:
+    def maps(self, one: Judged, learnt: dict) -> list[Panel]:
         """What the network says, and what was drawn into it, as it is shown."""
 
     @abstractmethod
@@ -207,10 +191,10 @@ class Pictures(ABC):
         """A sample from left to right: image, truth, what the network says, mistakes; without a label its objects."""
         line = [Panel(stretched(one.sample.image), title or one.sample.name[:20], GREY)]
         if one.sample.label is None:
-            line += [*self.maps(one), Panel(coloured(one.objects), f"{one.objects.max()} {self.object_name}")]
+            line += [*self.maps(one, learnt), Panel(coloured(one.objects), f"{one.objects.max()} {self.object_name}")]
         else:
             line += [Panel(self.label(self.task.label(one.sample.label)), f"truth: {self.label_means}"),
-                     *self.maps(one), self.mistakes(one, learnt)]
+                     *self.maps(one, learnt), self.mistakes(one, learnt)]
         return line if part is None else cut(line, part)
 
     def holdout(self, judged: Sequence[Judged], learnt: dict, most: int = 5) -> Figure:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from unet.report.base import Judged, Pictures
+from unet.report.base import Pictures
 from unet.report.cells import CellPictures, CellWords
 from unet.report.classes import ClassPictures, ClassWords
 from unet.report.nuclei import NucleiPictures, NucleiWords
 from unet.report.words import Words
 from unet.tasks.task import Task
-
-__all__ = ["OF_TASK", "Judged", "pictures_of", "words_of"]
 
 OF_TASK: dict[str, tuple[type[Pictures], type[Words]]] = {
     "cells": (CellPictures, CellWords), "classes": (ClassPictures, ClassWords),

@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from unet.inputs.stacks import format_slices
-from unet.report.base import NOT_JUDGED, Judged, Window, cut, untitled
+from unet.report.base import NOT_JUDGED, Window, cut, untitled
 from unet.report.colours import matched_colours, random_colours, stretched
 from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, paint_membranes, places
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
@@ -21,6 +21,7 @@ from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
 from unet.segment.crests import find_walls
 from unet.segment.walls import number_cells
 from unet.tasks.cells import SCORED
+from unet.tasks.task import Judged
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -49,10 +50,10 @@ class CellPictures(SlicePictures):
     def truth(self, label: np.ndarray) -> np.ndarray:
         return components(label > 0)
 
-    def maps(self, one: Judged) -> list[Panel]:
+    def maps(self, one: Judged, learnt: dict) -> list[Panel]:
         """The network's probability and, where any are drawn, the walls."""
         maps = [Panel(one.probability, "probability of cell", "by the network")]
-        if one.redrawn is not one.probability:
+        if self.task.redraws(learnt):
             maps.append(Panel(one.redrawn, "walls drawn", "as each wall was judged"))
         return maps
 
@@ -146,15 +147,15 @@ class CellPictures(SlicePictures):
         def cells(objects: np.ndarray, title: str) -> Panel:
             return Panel(matched_colours(objects, truth, colours), title)
 
-        rows = [[Panel(stretched(one.sample.image), one.sample.name), self.maps(one)[0],
+        rows = [[Panel(stretched(one.sample.image), one.sample.name), self.maps(one, run.learnt)[0],
                  cells(number_cells(one.probability, plain), f"cells: probability > {plain:g}"),
                  Panel(self.label(one.sample.label), "truth")]]
-        if one.redrawn is not one.probability:
-            rows.append([Panel(_crests(one, threshold), "crests"), self.maps(one)[1],
+        if self.task.redraws(run.learnt):
+            rows.append([Panel(_crests(one, threshold), "crests"), self.maps(one, run.learnt)[1],
                          cells(one.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
         words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells is "
                  "judged as a whole, by what was learnt on slices that trained (black: a membrane; orange: none), and "
-                 "drawn as a wall." if one.redrawn is not one.probability else
+                 "drawn as a wall." if self.task.redraws(run.learnt) else
                  f"No walls are drawn in this run: {run.learnt.get('why', 'it was not asked for')}.")
         caption = ("From the network's probability to cells, where a held-out slice changes most; each cell has the "
                    f"colour of the true one that it covers most of. {words}")

@@ -9,12 +9,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from unet.report.base import NOT_JUDGED, Judged, Window
+from unet.report.base import NOT_JUDGED, Window
 from unet.report.colours import class_colours, coloured_classes, stretched
 from unet.report.paint import MISSED
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
 from unet.report.slices import SlicePictures, SliceWords
 from unet.report.words import NO_SCORES, table
+from unet.tasks.task import Judged
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -45,7 +46,7 @@ class ClassPictures(SlicePictures):
         """The classes themselves: pieces are not counted."""
         return label.astype(np.int32)
 
-    def maps(self, one: Judged) -> list[Panel]:
+    def maps(self, one: Judged, learnt: dict) -> list[Panel]:
         """How sure the network is, and its most probable class."""
         return [Panel(one.probability.max(axis=-1), "probability of that class", "greatest probability"),
                 Panel(self.label(one.probability.argmax(axis=-1)), "the most probable class")]
@@ -90,7 +91,7 @@ class ClassPictures(SlicePictures):
         one = run.judged[0]
         row = [Panel(stretched(one.sample.image), one.sample.name),
                *(Panel(one.probability[..., number], f"class {number}", f"probability of class {number}")
-                 for number in range(min(self.task.classes, 4))), self.maps(one)[1]]
+                 for number in range(min(self.task.classes, 4))), self.maps(one, run.learnt)[1]]
         figure, _ = grid([row], "A held-out slice: the network puts out a probability for each class, and each pixel "
                          "belongs to the most probable one.", 2.6)
         self.mark(figure)

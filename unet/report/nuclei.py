@@ -9,13 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unet.inputs.folders import MODALITIES
-from unet.report.base import GREY, NOT_JUDGED, Judged, Pictures, Window, cut
+from unet.report.base import GREY, NOT_JUDGED, Pictures, Window, cut
 from unet.report.colours import coloured, stretched
 from unet.report.paint import INVENTED, MERGED, MISSED, RIGHT, SPLIT, busiest, paint_objects
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, SKY, Panel, grid, message
 from unet.report.words import NO_SCORES, Words, cited, table
 from unet.scores.mistakes import object_mistakes
 from unet.segment.instances import CORE, NUCLEUS, SMALLEST
+from unet.tasks.task import Judged
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -45,7 +46,7 @@ class NucleiPictures(Pictures):
     def truth(self, label: np.ndarray) -> np.ndarray:
         return label.astype(np.int32)
 
-    def maps(self, one: Judged) -> list[Panel]:
+    def maps(self, one: Judged, learnt: dict) -> list[Panel]:
         return [Panel(one.probability, "probability of nucleus", "by the network")]
 
     def mistakes(self, one: Judged, learnt: dict) -> Panel:
@@ -89,7 +90,7 @@ class NucleiPictures(Pictures):
         for one in self.typical(run):
             inside = np.stack([one.probability > NUCLEUS, one.probability > max(CORE, NUCLEUS)]).sum(axis=0) / 2
             part = busiest(one.objects > 0, self.side // 2)
-            row = [Panel(stretched(one.sample.image), self._name(run, one), GREY), *self.maps(one),
+            row = [Panel(stretched(one.sample.image), self._name(run, one), GREY), *self.maps(one, run.learnt),
                    Panel(inside, f"grey: over {NUCLEUS:g}, white: seeds"),
                    Panel(coloured(one.objects), f"{one.objects.max()} nuclei"),
                    Panel(self.label(one.sample.label), f"truth: {one.sample.label.max()} nuclei")]

@@ -13,9 +13,8 @@ import numpy as np
 from preprocessing import Content
 from unet.inputs.layouts import Layout, Sample, layout_of
 from unet.inputs.stacks import open_stack
-from unet.report.base import Judged
 from unet.tasks import task_of
-from unet.tasks.task import Outputs, Task
+from unet.tasks.task import Judged, Options, Outputs, Task
 from utils import UserError, read_json
 
 STEPS = "run 'make', or the three scripts one after the other (with the same --work)"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unet.inputs.stacks import VOLUME, format_slices
-from unet.report.base import Judged, Pictures, Window
+from unet.report.base import Pictures, Window
 from unet.report.words import Words, cited
+from unet.tasks.task import Judged
 from utils import OverlapTile
 
 if TYPE_CHECKING:
