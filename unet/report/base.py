@@ -222,7 +222,7 @@ class Pictures(ABC):
             return message(NOT_JUDGED)
         rows = [self.row(one, run.learnt, f"{self._name(run, one)}\n{self.score(run, one)[1]}",
                          busiest(self.wrong(one, run.learnt), self.side)) for one in self.typical(run)]
-        figure, _ = grid(rows, f"Held-out {run.layout.noun}s whose scores are in the middle. {self.mistakes_mean}", 3)
+        figure, _ = grid(rows, f"Held-out {run.layout.noun}s whose scores are in the middle. {self.mistakes_mean}", 2.8)
         self.mark(figure)
         return figure
 
@@ -249,7 +249,7 @@ class Pictures(ABC):
     def instances(self, run: Run) -> Figure:
         """Held-out samples and their objects, each in a colour of its own, as they are in truth and as predicted."""
         rows = []
-        for one in self.typical(run):
+        for one in self.typical(run, max(2, len(set(run.layout.groups)))):
             truth, part = self.truth(one.sample.label), busiest(self.wrong(one, run.learnt), self.side)
             colours = random_colours(truth)
             rows.append([Panel(stretched(one.sample.image)[part], self._name(run, one), GREY), *(

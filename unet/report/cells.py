@@ -102,7 +102,7 @@ class CellPictures(SlicePictures):
             rows.append([line[0], *untitled(line[1:])])
         caption = (f"The held-out slice with the lowest score, whole and close by, at the threshold "
                    f"{run.learnt['threshold']:g}, which was chosen on slices that trained. {self.mistakes_mean}")
-        figure, axes = grid(rows, caption, 3)
+        figure, axes = grid(rows, caption, 2.6)
         for number, (y, x, _) in enumerate(spots, 1):
             axes[0, -1].scatter(x, y, s=220, facecolors="none", edgecolors="black", linewidths=1.5)
             axes[0, -1].annotate(str(number), (x, y), (9, 6 if y > ZOOM else -14), textcoords="offset points",

@@ -57,7 +57,7 @@ def _examples(one: Run, pictures: Pictures, caption: str) -> Figure:
 
 def _small(draw: Callable) -> Callable[[Run, Pictures], Figure]:
     """A picture of an operation, on the middle of an image and of its label."""
-    return lambda one, pictures: draw(*map(middle, pictures.example(one)), one.task.options)
+    return lambda one, pictures: draw(*map(middle, pictures.example(one)), one.options)
 
 
 def _random(draw: Callable) -> Callable:
@@ -71,8 +71,8 @@ FIGURES: dict[str, Callable[[Run, Pictures], Figure]] = {  # photographs as JPEG
     "noise.jpg": _small(_random(lambda image, _, *others: operations.show_noise(image, *others))),
     "brightness.jpg": _small(lambda image, _, options: operations.show_brightness(image, options)),
     "elastic.jpg": _small(_random(operations.show_elastic)),
-    "crops.jpg": lambda one, pictures: operations.show_crops(*pictures.example(one), one.task.options),
-    "pads.jpg": lambda one, pictures: operations.show_pads(*pictures.example(one), one.task.options),
+    "crops.jpg": lambda one, pictures: operations.show_crops(*pictures.example(one), one.options),
+    "pads.jpg": lambda one, pictures: operations.show_pads(*pictures.example(one), one.options),
     "pages.jpg": lambda one, pictures: operations.show_pages(one, pictures, [30, 200, 400, 600]),
     "tiles.jpg": lambda one, pictures: pictures.tiles(one),
     "overlap-tiles.jpg": lambda one, pictures: draw_overlap_tiles(one),

@@ -159,7 +159,7 @@ def show_pages(run: Run, pictures: Pictures, numbers: Sequence[int]) -> Figure:
                         plain(run.task.normalise(image, levels)), pictures.label(label)))
     return _pairs(columns, f"Pages of {run.work / 'augmented' / 'images.tif'}, {len(run.pages)} in all, and what was "
                   "drawn for each, in the order in which it was done: angles in degrees, lengths in pixels, shift and "
-                  "noise in grey levels of the file.", 2.8)[0]
+                  "noise in grey levels as the network sees them.", 2.8)[0]
 
 
 def show_batch(pictures: Pictures, arrays: Sequence[np.ndarray]) -> Figure:

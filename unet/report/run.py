@@ -61,6 +61,11 @@ class Run:
 
     # --------------------------------------------------------------------------------- steps 1 and 2
 
+    @property
+    def options(self) -> Options:
+        """What step 1 drew from."""
+        return Options(**self.manifest["options"])
+
     @cached_property
     def pages(self) -> np.ndarray:
         """All that step 1 wrote, the originals first: (M, H, W[, 3]); `manifest["samples"]` says what each is."""
@@ -117,12 +122,14 @@ class Run:
 
 
 def last_run(work: str | Path = "results", data: str | Path | None = None, out: str | Path | None = None) -> Run:
-    """Read the run in the folder `work`.
+    """Read the run in the folder `work`, or in its folder `demo` where there is no other.
 
     Its data are looked for where they were, or in `data`; its prediction where it wrote it, beside it, or in `out`.
     Raises UserError where no model was trained, and where the data are others.
     """
     work = Path(work)
+    if not (work / "config.json").is_file() and (work / "demo" / "config.json").is_file():
+        work = work / "demo"
     manifest = read_json(work / "augmented" / "manifest.json", STEPS, ("task", "sources"))
     geometry = read_json(work / "patches" / "geometry.json", STEPS, ("task", "shares"))
     config = read_json(work / "config.json", STEPS, ("task", "recipe"))
