@@ -96,23 +96,6 @@ class Nuclei(Task):
             raise UserError(f"--holdout holds out all {len(layout)} labelled images; leave some to train on")
         return sorted(chosen)
 
-    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
-        """Rare modalities more often, by the square root of their number of images, yet not endlessly.
-
-        Within a modality an image by the square root of the number of its windows.
-        """
-        shares = [0.0] * len(samples)
-        roots = {number: len(self._corners(samples[number].image.shape[:2])) ** 0.5 for number in train}
-        images = Counter(samples[number].group for number in train)
-        windows = Counter()
-        for number, root in roots.items():
-            windows[samples[number].group] += root
-        total = copies * len(train) / sum(count**0.5 for count in images.values())
-        for number, root in roots.items():
-            group = samples[number].group
-            shares[number] = total * images[group] ** 0.5 * root / windows[group]
-        return [max(1, round(share)) if share else 0 for share in shares]
-
     def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
         return self.side, self.side, 3
 
@@ -135,6 +118,23 @@ class Nuclei(Task):
         cut = OverlapTile(image.shape[:2], self.side, int(np.ceil(turned)))
         around = [(corner[0] - cut.margin, corner[1] - cut.margin)]
         return cut.cut_at(image, around)[0], cut.cut_at(label, around)[0], {"corner": corner}
+
+    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
+        """Rare modalities more often, by the square root of their number of images, yet not endlessly.
+
+        Within a modality an image by the square root of the number of its windows.
+        """
+        shares = [0.0] * len(samples)
+        roots = {number: len(self._corners(samples[number].image.shape[:2])) ** 0.5 for number in train}
+        images = Counter(samples[number].group for number in train)
+        windows = Counter()
+        for number, root in roots.items():
+            windows[samples[number].group] += root
+        total = copies * len(train) / sum(count**0.5 for count in images.values())
+        for number, root in roots.items():
+            group = samples[number].group
+            shares[number] = total * images[group] ** 0.5 * root / windows[group]
+        return [max(1, round(share)) if share else 0 for share in shares]
 
     def _squeezed(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         label = self.label(sample.label)
