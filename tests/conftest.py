@@ -1,5 +1,6 @@
 """What several tests share: the ISBI stacks where they are, a small folder like theirs, the command line."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,24 +15,35 @@ from unet.inputs.demo import make_demo
 from unet.inputs.stacks import LABELS, TEST, VOLUME
 
 ROOT = Path(__file__).resolve().parent.parent
+ISBI_PIXELS = "200da3d452d726e6c9ca1ce04b869d4edb727320d23b516d01cce707dc8c4760"  # SHA-256 of the images' pixels
+
+
+def real_folder(fits, variable):
+    """The first of data/ and the folder that an environment variable names that fits; else the test is skipped."""
+    for folder in (ROOT / "data", os.environ.get(variable)):
+        if folder and fits(Path(folder)):
+            return Path(folder)
+    pytest.skip(f"the real data lie neither in data/ nor in a folder that {variable} names")
+
+
+def is_isbi(folder):
+    """Whether a folder has the ISBI stacks, and not somebody's own under their names."""
+    if not all((folder / name).is_file() for name in (VOLUME, LABELS, TEST)):
+        return False
+    stack = tifffile.imread(folder / VOLUME)
+    return stack.shape == (30, 512, 512) and hashlib.sha256(stack.tobytes()).hexdigest() == ISBI_PIXELS
 
 
 @pytest.fixture(scope="session")
 def isbi_folder():
-    """Folder of the real ISBI stacks; without them the test is skipped."""
-    folder = Path(os.environ.get("ISBI_DATA", ROOT.parent / "shared/data/isbi"))
-    if not all((folder / name).is_file() for name in (VOLUME, LABELS, TEST)):
-        pytest.skip(f"no ISBI stacks in {folder}; ISBI_DATA names the folder, 'python datasets.py isbi' gets them")
-    return folder
+    """Folder of the real ISBI stacks."""
+    return real_folder(is_isbi, "ISBI_DATA")
 
 
 @pytest.fixture(scope="session")
 def bowl_folder():
-    """Folder of 120 real nuclei images of the Data Science Bowl; without them the test is skipped."""
-    folder = Path(os.environ.get("NUCLEI_DATA", ROOT.parent / "shared/data/nuclei"))
-    if not folder.is_dir():
-        pytest.skip(f"no nuclei images in {folder}; NUCLEI_DATA names the folder")
-    return folder
+    """Folder of 120 real nuclei images of the Data Science Bowl."""
+    return real_folder(lambda folder: len(list(folder.glob("*/masks"))) == 120, "NUCLEI_DATA")
 
 
 def write_png(path, pixels):

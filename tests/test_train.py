@@ -8,12 +8,12 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from training.tiny import write_patches
 
 import train
 from model import PRESETS, Network, Recipe
 from predict import load_model, predict_slices, prepare_device
 from train import Keeper, recipe_of
-from training.tiny import write_patches
 from unet.training.feed import Feed
 from utils import NotLearning, UserError, file_hash
 

@@ -7,11 +7,6 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import draw_nuclei, write_nuclei
-
-import augmentation
-from augmentation import augment
-from preprocessing import NUCLEI_NORMALISATION, PRESETS, Tiling, fresh_geometry, preprocess, separated, weight_map
-from unet.inputs.folders import RAW, Nuclei, find_sources, levels_of, read_source, stretch
 from unet.tasks.crops import (
     WindowOptions,
     augment_window,
@@ -24,6 +19,11 @@ from unet.tasks.crops import (
     windows,
 )
 from unet.tasks.transforms import elastic_field, turn_field, warp
+
+import augmentation
+from augmentation import augment
+from preprocessing import NUCLEI_NORMALISATION, PRESETS, Tiling, fresh_geometry, preprocess, separated, weight_map
+from unet.inputs.folders import RAW, Nuclei, find_sources, levels_of, read_source, stretch
 from utils import UserError
 
 QUIET = WindowOptions(side=48, turn_probability=1, elastic_probability=1, brightness=0, noise_probability=0)

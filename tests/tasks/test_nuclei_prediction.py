@@ -9,15 +9,6 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import draw_nuclei, write_png
-
-import predict
-from augmentation import augment
-from model import PRESETS, Network, Recipe, build_unet
-from predict import predict_normalised, predictor_of
-from preprocessing import preprocess
-from train import train
-from unet.inputs.folders import find_images, kind_of, levels_of, stretch
-from unet.segment.instances import from_run_lengths
 from unet.tasks.crops import WindowOptions, squeeze
 from unet.tasks.nuclei_prediction import (
     check_folder,
@@ -27,6 +18,15 @@ from unet.tasks.nuclei_prediction import (
     remove_predictions,
     write_folder,
 )
+
+import predict
+from augmentation import augment
+from model import PRESETS, Network, Recipe, build_unet
+from predict import predict_normalised, predictor_of
+from preprocessing import preprocess
+from train import train
+from unet.inputs.folders import find_images, kind_of, levels_of, stretch
+from unet.segment.instances import from_run_lengths
 from unet.training.feed import tiles, training_feed, varied
 from utils import NotLearning, UserError
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from training.tiny import write_patches
+
 from unet.training.feed import Feed, shuffled, turned, validation_tiles, varied
 
 

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from training.tiny import write_patches
 
 import train
 from model import Network, Recipe
-from training.tiny import write_patches
 from unet.training.keeper import Keeper
 
 # all that has a state of its own: dropout, momenta, the mean of the last two epochs; 10 tiles, read in 6 passes

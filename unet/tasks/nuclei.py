@@ -18,7 +18,7 @@ from skimage.transform import resize
 
 from unet.inputs.folders import MODALITIES, find_images, modality_of
 from unet.inputs.layouts import FolderSamples, Layout, Sample
-from unet.inputs.stacks import write_stack
+from unet.inputs.stacks import is_ours, require_ours, write_stack
 from unet.scores.precision import SUFFIX, format_nuclei, nuclei_scores, pixel_scores
 from unet.segment.instances import separate_nuclei
 from unet.tasks.task import Options, Outputs, Page, Task, Write
@@ -226,8 +226,9 @@ class Nuclei(Task):
         def write(sample: Sample, probability: np.ndarray, redrawn: np.ndarray, objects: np.ndarray) -> None:
             if objects.max() > np.iinfo(np.uint16).max:
                 raise UserError(f"{sample.name} has {objects.max()} nuclei, expected 65535 at most; cut it into pieces")
-            write_stack(outputs.out / f"{sample.name}.tif", probability[np.newaxis])
-            write_stack(outputs.out / f"{sample.name}{SUFFIX}", objects.astype(np.uint16)[np.newaxis])
+            for end, page in ((".tif", probability), (SUFFIX, objects.astype(np.uint16))):
+                require_ours(outputs.out / f"{sample.name}{end}")
+                write_stack(outputs.out / f"{sample.name}{end}", page[np.newaxis])
 
         yield write
 
@@ -237,11 +238,13 @@ class Nuclei(Task):
 
     def remove_stale(self, outputs: Outputs, names: Sequence[str]) -> int:
         """Those that train now would be scored as if they had been held out."""
-        ours = [name for name in names if (outputs.out / f"{name}{SUFFIX}").is_file()]  # else they may be anybody's
-        for name in ours:
-            for end in (".tif", SUFFIX, ".png"):
-                (outputs.out / f"{name}{end}").unlink(missing_ok=True)
-        return len(ours)
+        count = 0
+        for name in names:
+            ours = [path for end in (".tif", SUFFIX) if is_ours(path := outputs.out / f"{name}{end}")]
+            for path in ours:  # others may be anybody's
+                path.unlink()
+            count += bool(ours)
+        return count
 
 
 def _tenth_of_each(groups: Sequence[str], seed: int) -> list[int]:
