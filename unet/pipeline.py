@@ -90,9 +90,10 @@ def readable(data: Path) -> Layout:
 
 
 def needed_copies(one: Plan, layout: Layout) -> int | None:
-    """How many augmented copies the schedule reads, where it says and they are fewer than the task's default.
+    """How many augmented copies the schedule reads; None where they are not fewer than the task's default.
 
-    Without a preset the schedule is the machine's, which reads them all. Raises UserError for an unknown preset.
+    None, too, where the user says how many, and without a preset: then the schedule is the machine's, which reads them
+    all. Raises UserError for an unknown preset.
     """
     asked = augmentation.options().parse_args(one.augment)
     tiles = preprocessing.options().parse_args(one.tile)
@@ -101,7 +102,7 @@ def needed_copies(one: Plan, layout: Layout) -> int | None:
     for name in ("epochs", "steps", "batch"):
         schedule.add_argument(f"--{name}", type=int)
     train = schedule.parse_known_args(one.train)[0]
-    if train.preset == "auto":
+    if train.preset == "auto" or asked.copies is not None:
         return None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from model import PRESETS  # it takes seconds to come in, and with it all of Keras
@@ -116,7 +117,7 @@ def needed_copies(one: Plan, layout: Layout) -> int | None:
     preprocessing.check_tiling(task, tiling, tiles.weights or task.default_weights, shape)
     each = len(preprocessing.tile_corners(tiling, shape, task.windowed))
     copies = max(1, math.ceil(reads / (count * each)) - 1)  # the original is read, too
-    if asked.copies is not None or copies >= task.default_copies:
+    if copies >= task.default_copies:
         return None
     print(f"== Training reads {reads:,} tiles: {copies} copies of each {layout.noun} are enough, in place of "
           f"{task.default_copies}", flush=True)
@@ -162,7 +163,7 @@ def clean(args: argparse.Namespace) -> None:
     counts = {folder: len(remove_run(folder)) for folder in ([args.work] if args.work else [DEMO_WORK, WORK])}
     if not args.work:
         ours = demo_files(DEMO)
-        counts[DEMO] = len(remove([*ours, DEMO / MARK] if ours else []))
+        counts[DEMO] = len(remove([*ours, DEMO / MARK] if ours else [], DEMO))
     for folder, count in counts.items():
         left = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         stays = f"; not ours and left: {', '.join(left[:8] + ['...'] * (len(left) > 8))}" if left else ""

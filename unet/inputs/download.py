@@ -19,6 +19,7 @@ from utils import UserError
 
 ISBI_URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 ISBI_MAX_BYTES = 200_000_000  # the three stacks together are 24 MB; a larger zip is not the challenge's
+PAUSE = 0.5  # before a busy server is asked again, seconds; twice as long each time
 FILES = (VOLUME, LABELS, TEST)
 
 
@@ -51,7 +52,7 @@ def download_isbi(folder: str | Path, url: str = ISBI_URL) -> list[Path]:
 
 
 def _fetch(url: str, archive: Path) -> None:
-    retry = Retry(total=3, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+    retry = Retry(total=3, backoff_factor=PAUSE, status_forcelist=(429, 500, 502, 503, 504))
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retry))

@@ -74,18 +74,20 @@ def remove_run(work: Path) -> list[Path]:
     """
     if not marks(work):
         return []
-    ours = predictions(work)
+    out, ours = predicted_to(work), predictions(work)
     for folder, patterns in FOLDERS.items():
         ours += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
     ours += [work / name for name in FILES if (work / name).is_file()]
-    return remove(ours, work / "tensorboard", work)
+    return remove(ours, work, *([out] if out and out.is_dir() else []))
 
 
 def remove(files: list[Path], *folders: Path) -> list[Path]:
-    """Remove files, and their folders and these where nothing is left inside; returns the files."""
+    """Remove files, and of `folders` and what lies in them those where nothing is left; returns the files."""
     for path in files:
         path.unlink()
-    for folder in sorted({path.parent for path in files} | set(folders), key=lambda path: -len(path.parts)):
-        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+    inside = {parent for path in files for parent in path.parents
+              if any(parent.is_relative_to(folder) for folder in folders)}
+    for folder in sorted(inside, key=lambda path: -len(path.parts)):
+        if not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()
     return files
