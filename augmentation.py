@@ -284,17 +284,17 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
                   + int(np.prod(size[:2])) * pages * label.itemsize + 10_000_000)
     pairs = in_order(Pairs(samples, levels, task, size[:2], settings.seed).make, jobs,
                      settings.workers or default_workers())
-    with atomic_folder(work / "augmented") as folder, closing(pairs):
-        with (stack_writer(folder / "images.tif", manifest["shape"], image.dtype) as write_image,
-              stack_writer(folder / "labels.tif", manifest["shape"][:3], label.dtype) as write_label,
-              open(folder / "manifest.json", "w") as file):
-            file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "samples": [')
-            bar = tqdm(pairs, total=len(jobs), desc="augmenting", unit="pair", disable=None)
-            for page, (one, its_label, record) in enumerate(_records(samples, task, jobs, bar, settings.seed)):
-                write_image(one)
-                write_label(its_label)
-                file.write(("," if page else "") + "\n  " + json.dumps({"page": page, **record}))
-            file.write("\n ]\n}\n")
+    with (atomic_folder(work / "augmented") as folder, closing(pairs),
+          stack_writer(folder / "images.tif", manifest["shape"], image.dtype) as write_image,
+          stack_writer(folder / "labels.tif", manifest["shape"][:3], label.dtype) as write_label,
+          open(folder / "manifest.json", "w") as file):
+        file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "samples": [')
+        bar = tqdm(pairs, total=len(jobs), desc="augmenting", unit="pair", disable=None)
+        for page, (one, its_label, record) in enumerate(_records(samples, task, jobs, bar, settings.seed)):
+            write_image(one)
+            write_label(its_label)
+            file.write(("," if page else "") + "\n  " + json.dumps({"page": page, **record}))
+        file.write("\n ]\n}\n")
     return manifest
 
 

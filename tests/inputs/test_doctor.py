@@ -207,6 +207,13 @@ def test_separate_objects_may_be_absent_from_a_slice(stacks):
     assert_only(doctor.check_labels(labels, ground), "problem", "of one value all over: slices 2")
 
 
+def test_slices_that_are_all_empty_or_full_are_a_problem():
+    labels = np.zeros((4, 8, 8), np.uint8)
+    labels[2:] = 255
+    assert ("problem", f"{LABELS}: of one value all over: slices 0-3") in faults(doctor.check_labels(labels, ground))
+    assert not doctor.separate_objects(labels > 0, ground)
+
+
 def test_separate_objects_are_no_inverted_membranes(tiny_folder):
     """Dark objects on bright ground that covers most of the slice: both signs of inverted labels."""
     y, x = np.indices((64, 64))

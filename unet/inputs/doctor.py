@@ -159,7 +159,8 @@ def check_labels(labels: np.ndarray, thin_walls: Walls) -> list[Finding]:
     cells = as_cells(labels)
     membrane = 1 - cells.mean((1, 2))
     empty, full = membrane == 1, membrane == 0
-    if empty.any() and not thin_walls(cells[~empty]):
+    others = cells[~empty & ~full]
+    if empty.any() and len(others) and not thin_walls(others):
         found.append(Finding("note", f"{LABELS}: no object in slices {listed(np.flatnonzero(empty))}",
                              "Labels are objects on background, which may be absent. Nothing needs to be done."))
         empty[:] = False
@@ -189,7 +190,7 @@ def separate_objects(cells: np.ndarray, thin_walls: Walls) -> bool:
     """Whether cells, bool (N, H, W), are objects on background, and neither between membranes nor inverted ones."""
     some = cells[cells.any((1, 2)) & ~cells.all((1, 2))]
     some = some[::max(1, len(some) // 5)]  # five slices tell enough
-    return not thin_walls(some) and not thin_walls(~some)
+    return len(some) > 0 and not thin_walls(some) and not thin_walls(~some)
 
 
 def check_polarity(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
