@@ -17,7 +17,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from unet.inputs.layouts import Sample, layout_of
+from unet.inputs.layouts import LAYOUTS, Sample, layout_of
 from unet.inputs.stacks import stack_writer
 from unet.tasks import choose_task
 from unet.tasks.task import Options, Page, Task
@@ -65,7 +65,7 @@ def elastic_field(shape: tuple[int, int], alpha: float, sigma: float, rng: np.ra
 
 
 def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
-    """Displacement field, float32 (2, H, W), that turns by `angle` degrees and magnifies by `zoom` about the middle."""
+    """Displacement field, float32 (2, H, W), that turns clockwise by `angle` degrees and magnifies by `zoom`."""
     y, x = (np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2) for side in shape)
     cosine, sine = np.float32(np.cos(np.radians(angle)) / zoom), np.float32(np.sin(np.radians(angle)) / zoom)
     return np.stack([np.add.outer((cosine - 1) * y, -sine * x), np.add.outer(sine * y, (cosine - 1) * x)])
@@ -213,18 +213,19 @@ def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator,
         image, label = (symmetric_pad(crop(array, place, part), size, place) for array in (image, label))
         record.append({"operation": "crop and pad", "where": where, "corner": list(place), "size": list(part)})
 
-    shift = grey_level * rng.uniform(-options.brightness, options.brightness)
-    image = brightness(image, shift)
+    # grey levels are the network's: step 2 multiplies the image's own by the same factor
+    shift = rng.uniform(-options.brightness, options.brightness)
+    image = brightness(image, shift * grey_level)
     record.append({"operation": "brightness", "shift": round(shift, 3)})
 
     if rng.random() < options.noise_probability:
         if rng.random() < 0.5:
-            sd = grey_level * rng.uniform(*options.gaussian_sd)
-            image = gaussian_noise(image, sd, rng)
+            sd = rng.uniform(*options.gaussian_sd)
+            image = gaussian_noise(image, sd * grey_level, rng)
             record.append({"operation": "gaussian noise", "sd": round(sd, 3)})
         else:
-            intensity = grey_level * rng.uniform(*options.uniform_intensity)
-            image = uniform_noise(image, intensity, rng)
+            intensity = rng.uniform(*options.uniform_intensity)
+            image = uniform_noise(image, intensity * grey_level, rng)
             record.append({"operation": "uniform noise", "intensity": round(intensity, 3)})
     return image, label, record
 
@@ -251,6 +252,19 @@ class Pairs:
 # ------------------------------------------------------------------------------------------------- the step
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says; None is the task's own default."""
+
+    copies: int | None = None  # augmented copies of each sample to train on
+    holdout: str | None = None
+    seed: int = 0
+    workers: int | None = None
+    classes: int | None = None
+    window: int | None = None
+    resize: int | None = None
+
+
 def augment(data: Path, work: Path, settings: Settings) -> dict:
     """Write `work`/augmented/: images.tif, labels.tif (all originals first, then the copies) and manifest.json.
 
@@ -267,11 +281,11 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     copies = task.default_copies if settings.copies is None else settings.copies
     samples = list(layout)
     levels = [task.levels(sample.image) for sample in samples]
-    each = task.copies(layout, train, copies)
+    each = task.copies(samples, train, copies)
     jobs = [(number, copy) for copy in range(1, max(each) + 1) for number in train if copy <= each[number]]
     for note in [*layout.notes, *notes]:
         print(f"note: {note}")
-    size = task.page_shape(layout)
+    size = task.page_shape(samples)
     pages = sum(sum(1 for _ in task.pages(sample)) for sample in samples) + len(jobs)
     image, label = samples[0].image, task.label(samples[0].label)
     manifest = {
@@ -308,19 +322,6 @@ def _records(samples: Sequence[Sample], task: Task, jobs: Sequence[tuple[int, in
         yield image, label, {"source": source, "name": samples[source].name, "seed": [seed, source, copy], **record}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line says; None is the task's own default."""
-
-    copies: int | None = None  # augmented copies of each sample to train on
-    holdout: str | None = None
-    seed: int = 0
-    workers: int | None = None
-    classes: int | None = None
-    window: int | None = None
-    resize: int | None = None
-
-
 def options() -> argparse.ArgumentParser:
     """The command line of `python augmentation.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
@@ -334,10 +335,11 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--holdout", help="slices that judge and never train: 25-29, or 3,7,11, or none (without it "
                                           "the last 5; of fewer than 30 slices the last sixth); of nuclei images their "
                                           "names' beginnings, with commas (without it a tenth of each modality)")
-    parser.add_argument("--window", type=at_least(16), help="side of the windows cut from nuclei images, pixels "
-                                                            "(without it 256)")
-    parser.add_argument("--resize", type=at_least(16), help="squeeze whole nuclei images to this side, pixels, in "
-                                                            "place of cutting windows; 128 goes with --preset nuclei")
+    side = parser.add_mutually_exclusive_group()
+    side.add_argument("--window", type=at_least(16), help="side of the windows cut from nuclei images, pixels (without "
+                                                          "it 256)")
+    side.add_argument("--resize", type=at_least(16), help="squeeze whole nuclei images to this side, pixels, in place "
+                                                          "of cutting windows; 128 goes with --preset nuclei")
     parser.add_argument("--classes", type=at_least(2), help="kinds of pixels that the labels number from 0 (without it "
                         "cells and what is between them). The later steps know it from here")
     parser.add_argument("--seed", type=at_least(0), default=0, help="same seed, same bytes")
@@ -349,10 +351,11 @@ def main() -> None:
     args = vars(options().parse_args())
     data, work = args.pop("data"), args.pop("work")
     manifest = augment(data, work, Settings(**args))
-    split, sources = manifest["split"], manifest["sources"]
-    train, held_out = len(split["train"]), ", ".join(sources[number]["name"][:12] for number in split["holdout"])
-    print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs, {train} to train on with {manifest['copies']} copies "
-          f"each on average, {len(split['holdout'])} held out ({held_out or 'none'})")
+    noun, split, sources = LAYOUTS[manifest["layout"]].noun, manifest["split"], manifest["sources"]
+    held_out = ", ".join(sources[number]["name"][:12] for number in split["holdout"])
+    print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs; {len(split['train'])} {noun}s to train on, "
+          f"{manifest['copies']} copies of each on average; {len(split['holdout'])} {noun}s held out"
+          + (f": {held_out}" if held_out else ""))
 
 
 if __name__ == "__main__":

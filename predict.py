@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -19,17 +19,17 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's
 
 import keras
 import numpy as np
-import tensorflow as tf
 from skimage.transform import resize
 from tqdm import tqdm
 
 from model import Network
-from unet.inputs.layouts import Layout, Sample, layout_of
-from unet.report.judged import Judged, pictures_of
+from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
+from unet.report.judged import pictures_of
 from unet.report.pictures import save
 from unet.segment.instances import run_lengths
 from unet.tasks import task_of
-from unet.tasks.task import Outputs, Task, separates
+from unet.tasks.task import Judged, Outputs, Task, separates
+from unet.training.device import PRECISIONS, prepare_device
 from unet.training.encoders import build
 from utils import (
     NotLearning,
@@ -40,46 +40,27 @@ from utils import (
     check_output,
     file_hash,
     read_json,
+    require_space,
     run,
     write_json,
 )
 
-PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice
+SHOWN = 6  # held-out samples in holdout.png
 TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
 
 
-def prepare_device(precision: str = "auto") -> str:
-    """Set Keras up for the machine: GPU memory that grows as needed, and the arithmetic; returns what was chosen.
-
-    'auto' is bfloat16 where processor or GPU computes it, float16 on GPUs with tensor cores alone, else float32.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        if not tf.config.experimental.get_memory_growth(gpu):
-            tf.config.experimental.set_memory_growth(gpu, True)
-    if precision == "auto":
-        precision = _gpu_precision(gpus) if gpus else _cpu_precision()
-    keras.mixed_precision.set_global_policy(PRECISIONS[precision])
-    where = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else f"no GPU found, {os.cpu_count()} CPU cores"
-    return f"{where}, {precision}"
-
-
-def _gpu_precision(gpus: list) -> str:
-    capability = min(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus)
-    return "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
-
-
-def _cpu_precision() -> str:
-    flags = Path("/proc/cpuinfo")  # Linux only; elsewhere float32 is safe
-    text = flags.read_text() if flags.is_file() else ""
-    return "bfloat16" if "avx512_bf16" in text or "amx_bf16" in text else "float32"
-
-
 def read_config(model: Path) -> dict:
-    """The config.json that belongs to a model; raises UserError where it is missing or broken."""
-    return read_json(model.with_name("config.json"), f"it lies beside {model.name} and belongs to it; {TRAIN_FIRST}",
-                     ("task", "network", "channels", "normalisation", "recipe"))
+    """The config.json that belongs to a model; raises UserError where one of them is missing, broken or too old."""
+    if not model.is_file():
+        raise UserError(f"{model} not found; {TRAIN_FIRST}")
+    config = read_json(model.with_name("config.json"), f"it lies beside {model.name} and belongs to it; {TRAIN_FIRST}",
+                       ("task", "network", "channels", "normalisation", "recipe"))
+    here, there = task_of(config).normalisation, config["normalisation"]
+    if here != there:
+        raise UserError(f"{model} was trained on images brought to {there}, but this version brings them to {here}; "
+                        "predict with the version that trained it, or train anew")
+    return config
 
 
 def load_model(path: Path) -> tuple[keras.Model, dict]:
@@ -88,8 +69,6 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
     The network is built anew for this machine's arithmetic, then gets the weights: a model trained in bfloat16
     predicts anywhere.
     """
-    if not path.is_file():
-        raise UserError(f"{path} not found; {TRAIN_FIRST}")
     config = read_config(path)
     try:
         model = build(Network(**config["network"]), config["channels"], config["normalisation"])
@@ -177,12 +156,13 @@ def predictor_of(model: keras.Model, config: dict, flips: int | None = None, zoo
 
 @dataclass(frozen=True)
 class FinalStep:
-    """What is left to do once a network is trained: look back, judge, predict; each stage only once for a model."""
+    """What is left to do once a network is trained: look back, judge, predict; each stage once for a model."""
 
     work: Path
     predictor: Predictor
     config: dict
     layout: Layout
+    inputs: Samples  # what nobody labelled
     outputs: Outputs
 
     @property
@@ -191,32 +171,45 @@ class FinalStep:
         return self.predictor.task
 
     def run(self) -> bool:
-        """Do what is left, in order, and tell what came out; returns whether anything was left.
+        """Do what is left, in order; returns whether anything was.
 
-        Raises NotLearning where the network says the same everywhere.
+        finished.json marks the stages that are done for model.keras, known by its hash. Raises NotLearning where the
+        network says the same everywhere.
         """
-        stages = {"learnt": (self.learn, {}), "judged": (self.judge, {}),
-                  "predicted": (self.predict, {"out": str(self.outputs.out.resolve()),
-                                               "input": self.layout.hash_to_predict()})}
+        stages = {"learnt": self.learn, "judged": self.judge, "predicted": self.predict}
         path, model = self.work / "finished.json", file_hash(self.work / "model.keras")
         marks = read_json(path, "remove it") if path.is_file() else {}
-        marks = marks if marks.get("model") == model else {"model": model}
-        if "predicted" in marks and not self.outputs.out.exists():
-            del marks["predicted"]
-        left = [name for name, (_, key) in stages.items() if marks.get(name) != key]
+        if marks.get("model") != model or marks.get("learnt") is None or "learnt" not in self.config:
+            marks = {"model": model}  # what was judged and predicted stood on what was learnt
+        wanted = self.wanted()
+        left = [name for name, (purpose, files) in wanted.items()
+                if marks.get(name) != purpose or not all(file.exists() for file in files)]
         for name in left:
-            stages[name][0]()
-            marks[name] = stages[name][1]
+            stages[name]()
+            marks[name] = wanted[name][0]
             write_json(path, marks)
         return bool(left)
 
+    def wanted(self) -> dict[str, tuple[dict, list[Path]]]:
+        """Of each stage what it is done for, ready for JSON, and the files that it leaves."""
+        def places(outputs: Outputs) -> list[str]:
+            return [str(path.resolve()) for path in (outputs.out, outputs.objects, outputs.redrawn) if path]
+
+        held_out = [self.layout.names[number] for number in self.config["split"]["holdout"]]
+        judged = self.task.holdout_outputs(self.work, self.outputs)
+        scores = [self.work / "metrics.json", self.work / "holdout.png", *self.task.files(judged, held_out)]
+        return {"learnt": ({}, []),
+                "judged": ({"files": places(judged)}, scores if held_out else []),
+                "predicted": ({"files": places(self.outputs), "input": self.layout.hash_to_predict()},
+                              self.task.files(self.outputs, self.inputs.names))}
+
     def learn(self) -> None:
         """Look back at samples that trained: whether the network learnt, and what is to be learnt beside it."""
-        numbers = self.task.looked_back(self.config["split"]["train"], self.config["recipe"]["look_back"])
-        samples = [self.layout[number] for number in numbers]
-        bar = tqdm(samples, "looking back", unit=self.layout.noun, disable=None)
-        outputs = [self.predictor(sample.image) for sample in bar]
-        labels = [self.task.label(sample.label) for sample in samples]
+        numbers = self.task.looked_back(self.layout, self.config["split"]["train"], self.config["recipe"]["look_back"])
+        outputs, labels = [], []
+        for sample in tqdm(Chosen(self.layout, numbers), "looking back", unit=self.layout.noun, disable=None):
+            outputs.append(self.predictor(sample.image))
+            labels.append(self.task.label(sample.label))
         if not separates(outputs, [self.task.target(label) for label in labels], self.task.classes):
             raise NotLearning("the network says the same everywhere: it did not learn. Train longer (--epochs), with a "
                               "smaller --lr, or look for inverted labels with 'python datasets.py check'")
@@ -226,48 +219,58 @@ class FinalStep:
 
     def judge(self) -> None:
         """Predict the held-out samples and score them; writes metrics.json, their predictions and holdout.png."""
-        numbers = self.config["split"]["holdout"]
+        numbers, learnt = self.config["split"]["holdout"], self.config["learnt"]
         trained = [self.layout.names[number] for number in self.config["split"]["train"]]
         stale = self.task.remove_stale(self.outputs, trained)
         if stale:
             print(f"note: {self.outputs.out}: predictions of {stale} {self.layout.noun}s that train now were removed")
         if not numbers:
             return
-        samples, learnt = [self.layout[number] for number in numbers], self.config["learnt"]
-        judged = list(predictions(self.predictor, samples, learnt, self.task.holdout_outputs(self.work, self.outputs),
-                                  "judging"))
-        scores = self.task.score([one.probability for one in judged], samples, numbers, learnt)
+        shown: list[Judged] = []
+        judged = predictions(self.predictor, Chosen(self.layout, numbers), learnt,
+                             self.task.holdout_outputs(self.work, self.outputs), "judging")
+        scores = self.task.score(_kept(judged, shown), numbers, learnt)
         write_json(self.work / "metrics.json", scores)
-        save(pictures_of(self.task).holdout(judged, learnt), self.work / "holdout.png", dpi=80)
+        save(pictures_of(self.task).holdout(shown, learnt), self.work / "holdout.png", dpi=80)
 
     def predict(self) -> None:
         """Predict what nobody labelled."""
-        samples = self.layout.to_predict()
-        for _ in predictions(self.predictor, samples, self.config["learnt"], self.outputs):
+        for _ in predictions(self.predictor, self.inputs, self.config["learnt"], self.outputs):
             pass
 
 
-def predictions(predictor: Predictor, samples: Sequence[Sample], learnt: dict, outputs: Outputs,
-                title: str = "predicting"):
-    """Yield the prediction of each sample as it is written to `outputs`."""
+def predictions(predictor: Predictor, samples: Samples, learnt: dict, outputs: Outputs, title: str = "predicting"
+                ) -> Iterator[Judged]:
+    """Yield each sample with its prediction, which is written to `outputs`; they are in their place after the last."""
     task = predictor.task
     with task.writer(outputs, samples) as write:
         for sample in tqdm(samples, title, unit="image", disable=None):
             probability = predictor(sample.image)
             redrawn = task.redraw(probability, learnt)
             one = Judged(sample, probability, redrawn, task.segment(redrawn, learnt))
-            write(sample, probability, redrawn, one.objects)
+            write(one)
             yield one
+
+
+def _kept(judged: Iterator[Judged], kept: list[Judged], most: int = SHOWN) -> Iterator[Judged]:
+    """Yield all and keep the first ones, `most` of them; of each group one before a second one of any."""
+    for one in judged:
+        kept.append(one)
+        if len(kept) > most:
+            groups = [other.sample.group for other in kept]
+            last = max(range(len(kept)), key=lambda number: (groups[:number].count(groups[number]), number))
+            del kept[last]
+        yield one
 
 
 def finish(work: Path, model: keras.Model, config: dict, outputs: Outputs) -> None:
     """Do what is left of a run whose network is trained, and print its scores and where everything is."""
-    predictor = predictor_of(model, config)
-    step = FinalStep(work, predictor, config, layout_of(config["data"]), outputs)
+    predictor, layout = predictor_of(model, config), layout_of(config["data"])
+    step = FinalStep(work, predictor, config, layout, layout.to_predict(), outputs)
     if not step.run():
         print("nothing is left to do: the network is trained, judged, and everything is predicted")
     if (work / "metrics.json").is_file():
-        print(f"\nheld-out {step.layout.noun}s, which judged and never trained:\n"
+        print(f"\nheld-out {layout.noun}s, which judged and never trained:\n"
               + step.task.table(read_json(work / "metrics.json", TRAIN_FIRST)))
     pictures = [work / name for name in ("curve.png", "holdout.png") if (work / name).is_file()]
     print(f"pictures: {', '.join(map(str, pictures))}")
@@ -291,8 +294,9 @@ def options() -> argparse.ArgumentParser:
                                                  "nuclei the folder prediction)")
     parser.add_argument("--cells", type=Path, metavar="FILE", help="a number for each cell and slice (without it "
                         "cells.tif beside prediction.tif)")
-    parser.add_argument("--walls", type=Path, metavar="FILE", help="write the probability with walls drawn, too")
-    parser.add_argument("--no-walls", action="store_true", help="take cells from the probability as it is")
+    walls = parser.add_mutually_exclusive_group()
+    walls.add_argument("--walls", type=Path, metavar="FILE", help="write the probability with walls drawn, too")
+    walls.add_argument("--no-walls", action="store_true", help="take cells from the probability as it is")
     parser.add_argument("--flips", type=int, choices=range(1, 9), help="flips and turns that are averaged (without it "
                                                                        "the run's)")
     parser.add_argument("--zooms", type=at_least(0.1, float), nargs="+", help="magnifications that are averaged "
@@ -305,32 +309,38 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
-    config = read_config(args.model) if args.model.is_file() else load_model(args.model)[1]
-    task = task_of(config)
+    config = read_config(args.model)
+    task, learnt = task_of(config), config.get("learnt", {})
+    learnt = task.unlearnt(learnt) if args.no_walls else learnt
     outputs = task.outputs(args.out, args.cells, args.walls)
+    if args.walls and not task.redraws(learnt):
+        raise UserError(f"--walls {args.walls}: {args.model} draws no walls; leave it out")
     samples = task.inputs(args.input)
     task.check_outputs(outputs, samples)
+    if args.panels:
+        require_space(args.panels, 10_000_000)
+        samples.check_apart([args.panels / f"{name}.png" for name in samples.names])
     if args.submission:
         check_output(args.submission, 0)
+        samples.check_apart([args.submission])
     print(prepare_device(args.precision))
-    model, config = load_model(args.model)
-    predictor = predictor_of(model, config, args.flips, args.zooms)
-    learnt = task.unlearnt(config.get("learnt", {})) if args.no_walls else config.get("learnt", {})
+    predictor = predictor_of(*load_model(args.model), args.flips, args.zooms)
     if "learnt" not in config:
         print(f"note: the run of {args.model} was stopped before thresholds and walls were learnt, so .5 is taken; "
               f"'python train.py --work {args.model.parent} --resume' does what is left")
     lines, count = ["ImageId,EncodedPixels"], 0
     for one in predictions(predictor, samples, learnt, outputs):
-        # an image without objects has a line, too, and nothing in it
-        lines += [f"{one.sample.name},{line}" for line in run_lengths(one.objects)] or [f"{one.sample.name},"]
         count += int(one.objects.max())
+        if args.submission:  # an image without objects has a line, too, and nothing in it
+            lines += [f"{one.sample.name},{line}" for line in run_lengths(one.objects)] or [f"{one.sample.name},"]
         if args.panels:
             save(pictures_of(task).holdout([one], learnt), args.panels / f"{one.sample.name}.png", dpi=80)
     if args.submission:
         with atomic_path(args.submission) as temporary:
             temporary.write_text("\n".join(lines) + "\n")
     print(f"{outputs.out}: {task.output} of {len(samples)} images, {predictor.in_words(learnt)}")
-    print(f"{outputs.objects or outputs.out}: {count} objects, a number for each")
+    if outputs.objects:
+        print(f"{outputs.objects}: {count} objects, a number for each, 0 = none")
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     require_space(work, count * (tiling.tile**2 * task.channels + tiling.label**2 * (1 if weights == "none" else 5)))
     shares = class_shares((task.target(labels[page["page"]]) for page in pages if not page["operations"]), task.classes)
     if max(shares) == 1:
-        raise UserError("the samples to train on are all of one value, and nothing can be learnt from that; label what "
-                        "is missing, or hold out others with --holdout in augmentation.py")
+        raise UserError(f"{manifest['data']}: the labels to train on have one value everywhere, expected objects and "
+                        "background; label what is missing, or hold out others with --holdout in augmentation.py")
     content, levels = Content(task, weights, shares), [source["levels"] for source in manifest["sources"]]
 
     with atomic_folder(work / "patches") as target:
@@ -245,8 +245,8 @@ def fresh_geometry(work: Path) -> dict:
     """The geometry of step 2; raises UserError where step 1 or 2 did not run, or its input changed since."""
     geometry = read_json(work / "patches" / "geometry.json",
                          "run 'python augmentation.py' and 'python preprocessing.py' first (with the same --work)",
-                         ("task", "tile", "label", "valid", "channels", "normalisation", "weights", "count",
-                          "manifest"))
+                         ("task", "tile", "margin", "core", "label", "valid", "channels", "classes", "normalisation",
+                          "weights", "split", "data", "count", "manifest"))
     fresh_manifest(work)
     if file_hash(work / "augmented" / "manifest.json") != geometry["manifest"]:
         raise UserError(f"{work / 'augmented'} changed since it was cut into tiles; run 'python preprocessing.py' "

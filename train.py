@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
@@ -28,7 +28,7 @@ from unet.inputs.layouts import layout_of
 from unet.report.pictures import save_curve
 from unet.tasks import task_of
 from unet.training.encoders import ENCODERS, PRETRAINED, build
-from unet.training.feed import Feed, validation_tiles
+from unet.training.feed import Feed
 from unet.training.keeper import Keeper, read_state
 from unet.training.optimizer import compile_model
 from utils import UserError, at_least, file_hash, require_space, run
@@ -40,40 +40,31 @@ DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "enc
 # ------------------------------------------------------------------------------------------------------- the run
 
 
-@dataclass(frozen=True)
-class Launch:
-    """How a run was started, beside what decides its weights."""
-
-    preset: str = ""
-    device: str = ""
-    command: dict = field(default_factory=dict)  # options that start it again
-    tensorboard: bool = False  # log there, too
-
-
 def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None, resume: bool = False,
-          launch: Launch | None = None) -> tuple[keras.Model, dict]:
+          notes: dict | None = None) -> tuple[keras.Model, dict]:
     """Train on `work`/patches, write model.keras, config.json, history.csv, curve.png; return model and configuration.
 
     With `patience` the training stops when the loss on a validation block, the last fifth of the training slices,
     has not fallen for so many epochs, and the weights of its least loss predict. With `resume` a run goes on where its
-    checkpoint is, to the same weights as if it had never stopped; a finished one is only read.
+    checkpoint is, to the same weights as if it had never stopped; a finished one is only read. `notes` go into the
+    configuration: preset, device, and the command's options, of which `tensorboard` logs there, too.
     Raises UserError where an earlier step has to run first, NotLearning where the loss is not a number,
     KeyboardInterrupt, all saved, on Ctrl-C.
     """
-    launch = launch or Launch()
     geometry = fresh_geometry(work)
     recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]))
     _check_fit(recipe, geometry)
     if patience and len(geometry["split"]["train"]) < 2:
         raise UserError("--early-stopping sets training slices aside and needs two or more")
     settings = json.loads(json.dumps({  # as a file gives it back
-        **asdict(recipe), "seed": seed, "patience": patience, "precision": keras.config.dtype_policy().name}))
+        **asdict(recipe), "seed": seed, "patience": patience, "precision": keras.config.dtype_policy().name,
+        "tiles": file_hash(work / "patches" / "geometry.json")}))
     config = {"task": geometry["task"], "network": settings["network"], "channels": geometry["channels"],
               "normalisation": geometry["normalisation"], "recipe": settings, "split": geometry["split"],
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
                            "keras": keras.__version__, "numpy": np.__version__},
-              "preset": launch.preset, "device": launch.device, "data": geometry["data"], "command": launch.command}
-    keeper = Keeper(work, recipe, config, file_hash(work / "patches" / "geometry.json"), patience)
+              "data": geometry["data"], **(notes or {})}
+    keeper = Keeper(work, recipe, config, patience)
     state = read_state(work) if resume else None
     if state:
         keeper.check(state)
@@ -89,36 +80,39 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
         require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
         config["parameters"] = model.count_params()
         keeper.start(model)
-        _fit(model, geometry, keeper, seed, launch.tensorboard)
+        _fit(model, geometry, keeper)
     if not (work / "curve.png").is_file():
         save_curve(work / "curve.png", keeper.rows)
     return load_model(work / "model.keras")
 
 
-def _fit(model: keras.Model, geometry: dict, keeper: Keeper, seed: int, tensorboard: bool) -> None:
+def _fit(model: keras.Model, geometry: dict, keeper: Keeper) -> None:
     """Run the schedule from where `keeper` stands; raises KeyboardInterrupt, which says what was saved, on Ctrl-C."""
     recipe, work, epochs = keeper.recipe, keeper.work, len(keeper.rows)
-    patches, slices, keep, validation = work / "patches", geometry["split"]["train"], None, None
+    patches, keep, validation = work / "patches", geometry["split"]["train"], None
     if keeper.patience:
-        keep = slices[:-max(1, len(slices) // 5)]
-        validation = validation_tiles(patches, [number for number in slices if number not in keep])
-    feed = Feed(patches, recipe.batch, seed, recipe.intensity, keep)
-    callbacks = [keeper, *([keras.callbacks.TensorBoard(str(work / "tensorboard"))] if tensorboard else [])]
+        block = max(1, len(keep) // 5)
+        keep, validation = keep[:-block], Feed(patches, recipe.batch, keep=keep[-block:]).unchanged()
+    feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=keep)
+    callbacks: list[keras.callbacks.Callback] = [keeper]
+    if keeper.config.get("command", {}).get("tensorboard"):
+        callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
     began = time.perf_counter()
     try:
         model.fit(feed.from_step(epochs * recipe.steps, recipe.epochs * recipe.steps), epochs=recipe.epochs,
                   initial_epoch=epochs, steps_per_epoch=recipe.steps, verbose=0, shuffle=False,
                   validation_data=validation, validation_batch_size=recipe.batch, callbacks=callbacks)
     except KeyboardInterrupt:
-        file = f"{work / 'model.keras'} {f'has {keeper.contents}' if keeper.contents else 'is as it was'}"
-        raise KeyboardInterrupt(f"stopped; {file}; {_way_on(work)}") from None
+        raise stopped(work, keeper.describe()) from None
     finally:
         keeper.bar.close()
     print(f"trained for {time.perf_counter() - began:.0f} s, start of fit to end of fit")
 
 
-def _way_on(work: Path) -> str:
-    return f"'python train.py --work {work} --resume' does what is left"
+def stopped(work: Path, state: str) -> KeyboardInterrupt:
+    """What to say on Ctrl-C."""
+    return KeyboardInterrupt(f"stopped; {work / 'model.keras'} {state}; 'python train.py --work {work} --resume' does "
+                             "what is left")
 
 
 def _check_fit(recipe: Recipe, geometry: dict) -> None:
@@ -191,8 +185,9 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
     state = read_state(args.work)
     if not state or any(getattr(args, name) is not None for name in DECIDING):
         return args
-    command = state["config"]["command"]
-    return argparse.Namespace(**{**vars(args), **command, "out": args.out or (command["out"] and Path(command["out"]))})
+    command = state["config"].get("command", {})
+    out = args.out or command.get("out")
+    return argparse.Namespace(**{**vars(args), **command, "out": out and Path(out)})
 
 
 def main() -> None:
@@ -211,14 +206,14 @@ def main() -> None:
           f"{recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step")
     precision = {policy: name for name, policy in PRECISIONS.items()}[keras.config.dtype_policy().name]
     command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,
-               "out": str(args.out) if args.out else None}
-    launch = Launch(name, device, command, args.tensorboard)
-    model, config = train(args.work, recipe, args.seed or 0, args.early_stopping, args.resume, launch)
+               "tensorboard": args.tensorboard, "out": str(args.out) if args.out else None}
+    model, config = train(args.work, recipe, args.seed or 0, args.early_stopping, args.resume,
+                          {"preset": name, "device": device, "command": command})
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
     try:
         finish(args.work, model, config, outputs)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; {args.work / 'model.keras'} is trained; {_way_on(args.work)}") from None
+        raise stopped(args.work, "is trained") from None
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ PLACE_ERRORS = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 class UserError(Exception):
-    """Something the user can mend: shown as one line, exit status 2."""
+    """Something the user can fix: shown as one line, exit status 2."""
 
 
 class NotLearning(UserError):
@@ -54,7 +54,7 @@ def run(main: Callable[[], None]) -> None:
                       "with --work, --out or --data. Existing outputs are as they were")
         if isinstance(error, PermissionError) or error.errno in PLACE_ERRORS:
             _leave(2, f"{place}cannot be written or read ({error.strerror}); choose another folder with --work, "
-                      "--out or --data, or mend its permissions")
+                      "--out or --data, or change its permissions")
         raise
     except MemoryError as error:
         _leave(2, f"memory ran out ({error}); use smaller images or tiles, a smaller --batch or fewer --workers")

@@ -1,10 +1,14 @@
 """The networks: published shapes by their numbers, sizes in and out, the receptive field that the margin covers."""
 
+from functools import lru_cache
+
 import keras
 import numpy as np
 import pytest
 
 from model import PRESETS, Network, build_unet
+
+built = lru_cache(build_unet)  # the large ones take a second each
 
 
 @pytest.mark.parametrize(("name", "channels", "parameters"), [
@@ -13,11 +17,11 @@ from model import PRESETS, Network, build_unet
     ("nuclei", 3, 1_941_105),
 ])
 def test_published_shapes_have_their_parameters(name, channels, parameters):
-    assert build_unet(PRESETS[name].network, channels).count_params() == parameters
+    assert built(PRESETS[name].network, channels).count_params() == parameters
 
 
 def test_paper_takes_572_and_gives_388():
-    model = build_unet(PRESETS["paper"].network)
+    model = built(PRESETS["paper"].network, 1)
     assert model.compute_output_shape((1, 572, 572, 1)) == (1, 388, 388, 1)
     assert PRESETS["paper"].network.shrinkage == 92  # (572 - 388) / 2
     skips = [layer.cropping[0][0] for layer in model.layers if isinstance(layer, keras.layers.Cropping2D)]
@@ -53,7 +57,7 @@ def test_receptive_field_is_as_wide_as_the_radius_says(network):
 
 def test_every_network_ends_in_a_sigmoid_without_a_relu_before_it():
     for recipe in PRESETS.values():
-        last = build_unet(recipe.network).layers[-1]
+        last = built(recipe.network, 1).layers[-1]
         assert (last.filters, last.kernel_size, last.activation.__name__) == (1, (1, 1), "sigmoid")
         assert last.compute_dtype == "float32"
 
@@ -83,7 +87,7 @@ def test_nuclei_preset_is_the_published_recipe_layer_by_layer():
         pooled = (layer.pool_size[0], layer.strides[0]) if kind == "MaxPooling2D" else ()
         return (kind, *(getattr(layer, name) for name in values), *pooled)
 
-    model = build_unet(PRESETS["nuclei"].network, 3)
+    model = built(PRESETS["nuclei"].network, 3)
     assert [described(layer) for layer in model.layers] == expected
     assert model.count_params() == 1_941_105
     assert all(layer.dtype_policy.compute_dtype == "float32" for layer in model.layers)

@@ -1,5 +1,6 @@
 """What `make` decides, case by case, and that nothing of the user's is lost by it: the scripts are stand-ins here."""
 
+import json
 import os
 import re
 import shutil
@@ -242,8 +243,9 @@ def test_ctrl_c_is_the_scripts_to_answer(tmp_path, monkeypatch):
 def test_the_report_is_about_the_last_run_with_its_own_prediction(make, here):
     for work in ("results/demo", "results"):
         (here / work).mkdir(parents=True, exist_ok=True)
-    (here / "results" / "demo" / "finished.json").write_text('{"predicted": {"out": "/there/prediction.tif"}}')
-    assert make("report")[1] == [["report.py", "--work", "results/demo", "--out", "/there/prediction.tif"]]
+    finished = {"predicted": {"files": ["/there/p.tif", "/there/c.tif"]}}
+    (here / "results" / "demo" / "finished.json").write_text(json.dumps(finished))
+    assert make("report")[1] == [["report.py", "--work", "results/demo", "--out", "/there/p.tif"]]
     (here / "results" / "config.json").write_text("{}")
     assert make("report")[1] == [["report.py", "--work", "results"]]
     assert make("report", work="trial", out="b.tif")[1] == [["report.py", "--work", "trial", "--out", "b.tif"]]

@@ -3,7 +3,9 @@
 import csv
 import json
 import shlex
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +14,7 @@ from training.tiny import write_patches
 
 import train
 from model import PRESETS, Network, Recipe
-from predict import load_model, predict_slices, prepare_device
+from predict import load_model, predictor_of, prepare_device
 from train import Keeper, recipe_of
 from unet.training.feed import Feed
 from utils import NotLearning, UserError, file_hash
@@ -23,6 +25,23 @@ TINY = Recipe(Network(4, 1, dropout=(0, 0)), epochs=3, steps=3, batch=2, lr=3e-3
 @pytest.fixture
 def work(tmp_path):
     return write_patches(tmp_path / "work")
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory):
+    folder = write_patches(tmp_path_factory.mktemp("once") / "work")
+    train.train(folder, TINY, seed=1)
+    return folder
+
+
+@pytest.fixture
+def trained(run_once, tmp_path):
+    """A folder of its own with the finished run of TINY, seed 1."""
+    return Path(shutil.copytree(run_once, tmp_path / "trained"))
+
+
+def weights_of(work):
+    return load_model(work / "model.keras")[0].get_weights()
 
 
 def history(work):
@@ -58,7 +77,7 @@ def test_a_run_writes_its_files_and_the_mean_of_the_schedules_end(work, monkeypa
 
     monkeypatch.setattr(Keeper, "on_epoch_end", spy)
     recipe = replace(TINY, network=Network(8, 1, dropout=(0, 0)), epochs=4, lr=3e-2, average=0.5, optimizer="muon")
-    model, config = train.train(work, recipe, seed=1, launch=train.Launch("mine", "a machine"))
+    model, config = train.train(work, recipe, seed=1, notes={"preset": "mine", "device": "a machine"})
     mean = [np.mean(pair, axis=0) for pair in zip(*weights[-2:], strict=True)]
     saved = keras.models.load_model(work / "model.keras")
     assert getattr(saved, "optimizer", None) is None  # nothing but the network: no custom object, a third of the size
@@ -75,17 +94,9 @@ def test_a_run_writes_its_files_and_the_mean_of_the_schedules_end(work, monkeypa
     assert config["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history(work)), abs=0.051)
 
 
-def test_the_seed_decides_the_weights(work):
-    one, two, other = (train.train(work, TINY, seed=seed)[0].get_weights() for seed in (5, 5, 6))
-    for a, b in zip(one, two, strict=True):
+def test_the_same_seed_gives_the_same_weights(work, trained):
+    for a, b in zip(train.train(work, TINY, seed=1)[0].get_weights(), weights_of(trained), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    assert not np.allclose(one[0], other[0], atol=1e-2)
-
-
-def test_walls_need_the_width_of_membranes(work):
-    write_patches(work, membrane=4.5, kind="cells")
-    assert train.train(work, replace(TINY, epochs=1, steps=1, walls=True))[1]["membrane"] == 4.5
-    assert train.train(work, replace(TINY, epochs=1, steps=1))[1]["membrane"] == 0
 
 
 # ---------------------------------------------------------------------------------------------- stopping, going on
@@ -102,26 +113,25 @@ def test_ctrl_c_says_what_the_file_has_and_resume_goes_on(work, monkeypatch):
         train.train(work, TINY, seed=1, resume=True)
     before = losses(work)
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"other settings \(seed\)"):
+    with pytest.raises(UserError, match="differs in seed"):
         train.train(work, TINY, seed=2, resume=True)
     train.train(work, TINY, seed=1, resume=True)
     assert losses(work)[:2] == before
     assert [row["epoch"] for row in history(work)] == ["1", "2", "3"]
 
 
-def test_a_finished_run_is_only_read(work, capsys):
-    model, _ = train.train(work, TINY)
-    (work / "curve.png").unlink()
-    config = json.loads((work / "config.json").read_text()) | {"threshold": 0.3}  # what was learnt after training
-    (work / "config.json").write_text(json.dumps(config))
-    before = {path: file_hash(path) for path in work.iterdir() if path.is_file()}
+def test_a_finished_run_is_only_read(trained, capsys):
+    (trained / "curve.png").unlink()
+    config = json.loads((trained / "config.json").read_text()) | {"learnt": {}}  # after training
+    (trained / "config.json").write_text(json.dumps(config))
+    before = {path: file_hash(path) for path in trained.iterdir() if path.is_file()}
     capsys.readouterr()
-    again, read = train.train(work, TINY, resume=True)
-    assert capsys.readouterr().out == f"{work / 'model.keras'} is trained, 3 epochs; nothing is left to train\n"
+    model, read = train.train(trained, TINY, seed=1, resume=True)
+    assert capsys.readouterr().out == f"{trained / 'model.keras'} is trained, 3 epochs; nothing is left to train\n"
     assert read == config
-    assert (work / "curve.png").is_file()
+    assert (trained / "curve.png").is_file()
     assert before == {path: file_hash(path) for path in before}
-    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+    for a, b in zip(model.get_weights(), weights_of(trained), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -130,19 +140,21 @@ def test_resume_without_a_run_begins_one_and_says_so(work, capsys):
     assert f"note: {work} has no run that was stopped; training from the beginning" in capsys.readouterr().out
 
 
-def test_a_new_run_is_the_one_that_resume_goes_on_with(work, monkeypatch):
+def test_a_new_run_is_the_one_that_resume_goes_on_with(trained, monkeypatch):
     """The weights of the finished run stay until the new one has some; its checkpoint goes at once."""
-    train.train(work, TINY, seed=1)
-    before = (work / "model.keras").read_bytes()
+    before, weights = (trained / "model.keras").read_bytes(), weights_of(trained)
+    (trained / "metrics.json").write_text("{}")
     stop_at(monkeypatch, 0)
     with pytest.raises(KeyboardInterrupt, match="is as it was"):
-        train.train(work, TINY, seed=2)
+        train.train(trained, TINY, seed=2)
     monkeypatch.undo()
-    assert (work / "model.keras").read_bytes() == before
-    with pytest.raises(UserError, match="other settings"):
-        train.train(work, TINY, seed=1, resume=True)
-    train.train(work, TINY, seed=2, resume=True)
-    assert (work / "model.keras").read_bytes() != before
+    assert (trained / "model.keras").read_bytes() == before
+    assert (trained / "metrics.json").exists()
+    with pytest.raises(UserError, match="differs in seed"):
+        train.train(trained, TINY, seed=1, resume=True)
+    train.train(trained, TINY, seed=2, resume=True)
+    assert not np.allclose(weights[0], weights_of(trained)[0], atol=1e-2)
+    assert not (trained / "metrics.json").exists()  # it judged the other
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(work, monkeypatch):
@@ -164,14 +176,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(work, monkeyp
     assert not list(work.glob(".checkpoint*"))
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_good_model(work, monkeypatch):
-    train.train(work, TINY)
-    before = (work / "model.keras").read_bytes()
+def test_a_loss_that_is_no_number_leaves_the_last_good_model(trained, monkeypatch):
+    before = (trained / "model.keras").read_bytes()
     original = Keeper.on_epoch_end
     monkeypatch.setattr(Keeper, "on_epoch_end", lambda self, epoch, logs: original(self, epoch, {"loss": np.inf}))
     with pytest.raises(NotLearning, match=r"tenth of it with --lr\), or a very rare class"):
-        train.train(work, TINY, seed=3)
-    assert (work / "model.keras").read_bytes() == before
+        train.train(trained, TINY, seed=3)
+    assert (trained / "model.keras").read_bytes() == before
 
 
 def test_weights_of_a_very_rare_class_keep_the_loss_finite(tmp_path):
@@ -183,40 +194,29 @@ def test_weights_of_a_very_rare_class_keep_the_loss_finite(tmp_path):
 # --------------------------------------------------------------------------------------------------- early stopping
 
 
-def test_early_stopping_looks_at_training_slices_alone_and_trains_on_the_others(work, monkeypatch):
-    used = {}
-    validation = train.validation_tiles
+def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_patience(work, monkeypatch):
+    feeds = []
 
     class Spy(Feed):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            used["tiles"] = self.tiles.tolist()
-
-    def spy(patches, block):
-        used["block"] = block
-        return validation(patches, block)
+        def __init__(self, *arguments, keep):
+            super().__init__(*arguments, keep=keep)
+            feeds.append(self)
 
     monkeypatch.setattr(train, "Feed", Spy)
-    monkeypatch.setattr(train, "validation_tiles", spy)
     # steps as long as this end far from where they began: the loss of some epoch is the least
-    model, _ = train.train(work, replace(TINY, epochs=30, lr=0.3, warmup=0), patience=2)
-    assert used == {"tiles": [0, 1, 2, 3, 5, 6, 7, 8], "block": [4]}  # tile i is of slice i % 5
-    values = [float(row["val_loss"]) for row in history(work)]
+    recipe = replace(TINY, epochs=30, lr=0.3, warmup=0)
+    model, _ = train.train(work, recipe, patience=2)
+    assert [feed.tiles.tolist() for feed in feeds] == [[4, 9], [0, 1, 2, 3, 5, 6, 7, 8]]  # tile i is of slice i % 5
+    whole = history(work)
+    values = [float(row["val_loss"]) for row in whole]
     best = values.index(min(values))
     assert len(values) == best + 3 < 30
-    saved = keras.models.load_model(work / "model.keras")
-    images, labels = validation(work / "patches", [4])
-    for predictor in (model, saved):
-        predictor.compile(loss="binary_crossentropy")
-        assert predictor.evaluate(images, labels, batch_size=2, verbose=0) == pytest.approx(min(values), rel=1e-4)
+    images, labels = feeds[0].unchanged()
+    model.compile(loss="binary_crossentropy")
+    assert model.evaluate(images, labels, batch_size=2, verbose=0) == pytest.approx(min(values), rel=1e-4)
 
-
-def test_resume_keeps_the_patience(work, monkeypatch):
-    recipe = replace(TINY, epochs=30, lr=0.3, warmup=0)
-    train.train(work, recipe, patience=2)
-    whole = history(work)
     stop_at(monkeypatch, len(whole) - 1)  # one epoch before patience ends
-    with pytest.raises(KeyboardInterrupt, match=f"of {len(whole) - 1}, of the least loss on the validation block"):
+    with pytest.raises(KeyboardInterrupt, match=f"epoch {best + 1} of {best + 2}, of the least loss on the validation"):
         train.train(work, recipe, patience=2)
     monkeypatch.undo()
     train.train(work, recipe, patience=2, resume=True)
@@ -238,7 +238,7 @@ def test_a_valid_network_trains_with_weights(tmp_path):
     work = write_patches(tmp_path, side=32, label=16, margin=8, core=16, weights=np.float32(1.5))
     assert network.shrinkage == 8
     recipe = Recipe(network, epochs=2, steps=2, batch=1, lr=1e-3, optimizer="sgd", intensity=0.5)
-    train.train(work, recipe, launch=train.Launch(tensorboard=True))
+    train.train(work, recipe, notes={"command": {"tensorboard": True}})
     assert len(losses(work)) == 2
     assert list((work / "tensorboard").rglob("events*"))
 
@@ -257,9 +257,9 @@ def test_a_model_of_one_arithmetic_predicts_in_the_other(work, precision):
     try:
         prepare_device(precision)
         model, config = train.train(work, replace(TINY, epochs=1))
-        here = next(predict_slices(model, [image], config))
+        here = predictor_of(model, config)(image)
         prepare_device(other)
-        there = next(predict_slices(load_model(work / "model.keras")[0], [image], config))
+        there = predictor_of(*load_model(work / "model.keras"))(image)
     finally:
         keras.config.set_dtype_policy("float32")
     assert np.abs(here - there).max() < 0.05
@@ -273,7 +273,7 @@ def test_tiles_of_another_kind_are_refused(work):
     write_patches(work, label=8)
     with pytest.raises(UserError, match="again without --preset"):
         train.train(work, TINY)
-    write_patches(work, counts=(0, 2))
+    write_patches(work, count=0)
     with pytest.raises(UserError, match="no tiles"):
         train.train(work, TINY)
 
@@ -294,10 +294,10 @@ def test_options_change_the_preset():
         train.options().parse_args(["--epochs", "0"])
 
 
-def test_resume_alone_takes_the_options_the_run_began_with(work, monkeypatch, capsys):
+def test_resume_alone_takes_the_options_the_run_began_with(work, tiny_folder, monkeypatch, capsys):
     finished = []
-    monkeypatch.setattr(train, "prepare_finish", lambda work, out: None)
-    monkeypatch.setattr(train, "finish", lambda work, model, config, out, resume: finished.append((out, resume)))
+    write_patches(work, data=str(tiny_folder))
+    monkeypatch.setattr(train, "finish", lambda work, model, config, outputs: finished.append(outputs.out.name))
 
     def command(line):
         monkeypatch.setattr("sys.argv", ["train.py", "--work", str(work), *line.split()])
@@ -314,18 +314,17 @@ def test_resume_alone_takes_the_options_the_run_began_with(work, monkeypatch, ca
     command(f"{asked} --resume")
     command("--resume --out other.tif")
     assert "2 epochs; nothing is left to train" in capsys.readouterr().out
-    assert [(str(out), resume) for out, resume in finished] == [("mine.tif", True), ("mine.tif", True),
-                                                                ("other.tif", True)]
-    with pytest.raises(UserError, match=r"other settings \(.*epochs"):
+    assert finished == ["mine.tif", "mine.tif", "other.tif"]
+    with pytest.raises(UserError, match=r"differs in .*epochs"):
         command("--resume --epochs 9")
     keras.config.set_dtype_policy("float32")
 
 
-def test_ctrl_c_after_training_says_how_to_go_on(work, monkeypatch):
+def test_ctrl_c_after_training_says_how_to_go_on(work, tiny_folder, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "prepare_finish", lambda work, out: None)
+    write_patches(work, data=str(tiny_folder))
     monkeypatch.setattr(train, "finish", stop)
     monkeypatch.setattr("sys.argv", ["train.py", "--work", str(work), "--epochs", "1", "--steps", "1", "--filters", "4",
                                      "--depth", "1", "--precision", "float32"])
@@ -336,7 +335,7 @@ def test_ctrl_c_after_training_says_how_to_go_on(work, monkeypatch):
 def test_an_encoder_trains_for_a_step_and_predicts_from_disk(tmp_path, monkeypatch):
     _, recipe = recipe_from("--encoder mobilenetv2 --filters 4 --epochs 1 --steps 1 --batch 2")
     assert (recipe.network.encoder, recipe.network.depth, recipe.optimizer) == ("mobilenetv2", 5, "adam")
-    work = write_patches(tmp_path, side=64, counts=(2, 0))
+    work = write_patches(tmp_path, side=64, count=2)
     compile_model = train.compile_model
     before = []
 
@@ -350,7 +349,7 @@ def test_an_encoder_trains_for_a_step_and_predicts_from_disk(tmp_path, monkeypat
     moved = [not np.array_equal(a, b) for a, b in zip(before, model.trainable_variables, strict=True)]
     assert moved[0] and moved[-1]  # the encoder's first convolution, and the last one
     image = np.load(work / "patches" / "train-images.npy")[0]
-    probability = next(predict_slices(model, [image], config))
+    probability = predictor_of(model, config)(image)
     assert probability.shape == (64, 64)
     assert 0 <= probability.min() <= probability.max() <= 1
 

@@ -13,7 +13,6 @@ from unet.tasks.crops import WindowOptions, squeeze
 from unet.tasks.nuclei_prediction import (
     check_folder,
     judge_nuclei,
-    pixel_scores,
     predict_image,
     remove_predictions,
     write_folder,
@@ -117,12 +116,6 @@ def test_stitched_colour_prediction_is_the_whole_images(shape, rng):
                                atol=2e-6)
 
 
-def test_pixel_scores_by_hand():
-    probability = np.array([[0.9, 0.6, 0.2, 0.1]], np.float32)
-    assert pixel_scores(probability, np.array([[1, 0, 2, 0]])) == {"accuracy": 0.5, "iou": pytest.approx(1 / 3)}
-    assert pixel_scores(np.zeros((2, 2)), np.zeros((2, 2), int)) == {"accuracy": 1.0, "iou": 1.0}
-
-
 # ------------------------------------------------------------------------------------------ feed and judgement
 
 
@@ -158,7 +151,7 @@ def test_held_out_images_are_judged_one_by_one(work, nuclei_folder, tmp_path):
     scores = judge_nuclei(work, nuclei_folder, manifest, bright_is_nucleus, tmp_path / "out")
     held_out = [manifest["images"][number]["name"] for number in manifest["split"]["holdout"]]
     assert [row["image"] for row in scores["per_image"]] == held_out
-    assert set(scores["kinds"]) == {"fluorescence", "histology", "bright-field"}
+    assert set(scores["modalities"]) == {"fluorescence", "histology", "bright-field"}
     assert scores["all"]["ap"]["0.50"] > 0.7
     assert scores["all"]["iou"] > 0.8
     assert json.loads((work / "metrics.json").read_text()) == scores

@@ -56,17 +56,6 @@ def test_all_but_the_preprocessing_can_be_trained():
     assert fixed == ["preprocessing/kernel", "preprocessing/bias"]
 
 
-def test_an_encoder_network_is_saved_and_built_anew(tmp_path, rng):
-    network = Network(4, encoder="mobilenetv2", **LEVELS)
-    model = build(network, 3, RAW)
-    model.save(tmp_path / "model.keras")
-    again = build(network, 3, RAW)
-    again.load_weights(tmp_path / "model.keras")
-    images = rng.integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
-    for other in (again, keras.models.load_model(tmp_path / "model.keras")):
-        np.testing.assert_allclose(other.predict_on_batch(images), model.predict_on_batch(images), atol=1e-6)
-
-
 def test_weights_that_cannot_be_downloaded_are_one_clear_line(monkeypatch):
     def offline(**_):
         raise Exception("URL fetch failure on https://host/folder/vgg16_notop.h5: None")

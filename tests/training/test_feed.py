@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from training.tiny import write_patches
 
-from unet.training.feed import Feed, shuffled, turned, validation_tiles, varied
+from unet.training.feed import Feed, shuffled, turned, varied
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_feed_from_any_step_goes_on_as_the_one_from_the_first(patches):
 def test_only_tiles_of_the_sources_that_are_kept(patches):
     feed = Feed(patches, 4, keep=[1, 3])  # tile i is of source i % 5
     assert {image.max() for image in feed[0][0]} == {1 + 1, 3 + 1, 6 + 1, 8 + 1}
-    images, labels = validation_tiles(patches, [0, 4], most=3)
+    images, labels = Feed(patches, 4, keep=[0, 4]).unchanged(most=3)
     assert images.max(axis=(1, 2, 3)).tolist() == labels.max(axis=(1, 2, 3)).tolist() == [1, 5, 6]
     assert (images.shape, images.dtype, labels.dtype) == ((3, 16, 16, 1), np.uint8, np.float32)
 

@@ -8,7 +8,7 @@ import tifffile
 from conftest import write_nuclei, write_png
 
 from unet.inputs.stacks import write_stack
-from unet.training.folder import check_work, predicted_to, predictions, remove_run
+from unet.training.folder import check_work, outputs, predictions, remove_run
 from utils import UserError
 
 CONTENT = {"augmented": ("images.tif", "labels.tif"), "patches": ("train-images.npy", "train-labels.npy"),
@@ -25,10 +25,11 @@ def make_run(folder, out=None, task="cells", data="data"):
         for name in names:
             (work / inside / name).write_bytes(b"made by a run")
     out = out or folder / "prediction.tif"
+    files = [str(path) for path in ((out, out.with_name("cells.tif")) if task == "cells" else (out, out))]
     jsons = {"augmented/manifest.json": {"inputs": {}, "split": {}, "samples": [], "sources": [{"name": "a"}]},
              "patches/geometry.json": {"tile": 256, "core": 192, "manifest": ""},
              "config.json": {"network": {}, "recipe": {}, "task": {"name": task}, "data": str(data)},
-             "finished.json": {"model": "", "predicted": {"out": str(out.resolve()), "input": ""}}}
+             "finished.json": {"model": "", "predicted": {"files": files, "input": ""}}}
     for name, content in jsons.items():
         (work / name).write_text(json.dumps(content))
     names = ("prediction.tif", "cells.tif") if task == "cells" else [f"{name}{end}" for name in "ab"
@@ -45,7 +46,7 @@ def contents(folder):
 def test_all_that_a_run_made_goes(tmp_path):
     work = make_run(tmp_path)
     count = len(contents(tmp_path))
-    assert predicted_to(work) == tmp_path / "prediction.tif"
+    assert outputs(work) == [tmp_path / "prediction.tif", tmp_path / "cells.tif"]
     assert len(remove_run(work)) == count
     assert list(tmp_path.iterdir()) == []
 
@@ -95,7 +96,7 @@ def test_a_run_that_was_stopped_goes_too(tmp_path):
         (work / name).unlink()
     remove_run(work)
     assert set(contents(tmp_path)) == {"prediction.tif", "cells.tif"}  # of an earlier run: not this one's to remove
-    assert predicted_to(work) is None
+    assert outputs(work) == []
 
 
 # ---------------------------------------------------------------------------------------------- before a run

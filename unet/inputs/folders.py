@@ -36,11 +36,14 @@ class Source:
 
 @dataclass
 class News:
-    """What was noticed while reading, by name of the image or file; said in `sentences`."""
+    """What was noticed while reading, by name of the image or file, however often it is read; said in `sentences`.
+
+    overlap, hidden : pixels of several objects, and objects without a pixel left, of each image that has any
+    """
 
     without: list[str] = field(default_factory=list)
     overlap: dict[str, int] = field(default_factory=dict)
-    hidden: list[str] = field(default_factory=list)
+    hidden: dict[str, int] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     reduced: list[str] = field(default_factory=list)
 
@@ -50,8 +53,6 @@ class News:
         for names, one, many in (
                 (self.without, "has no masks: it is predicted, not trained on",
                  "images have no masks: they are predicted, not trained on"),
-                (self.hidden, "has an object that others cover wholly: left out",
-                 "objects are covered wholly by others and left out"),
                 (self.empty, "is an empty mask: left out", "masks are empty and left out"),
                 (self.reduced, "was reduced to 8 bit: .1 % of its pixels became 0, .1 % 255",
                  "images were reduced to 8 bit: .1 % of their pixels became 0, .1 % 255")):
@@ -63,6 +64,10 @@ class News:
             names, pixels = sorted(self.overlap), sum(self.overlap.values())
             lines.append(f"masks overlap in {len(names)} image{'s' * (len(names) > 1)} ({names[0]}"
                          f"{', ...' * (len(names) > 1)}): {pixels} pixels went to the smaller object")
+        if self.hidden:
+            count, name = sum(self.hidden.values()), min(self.hidden)
+            several = f"{count} objects are covered wholly by others and left out, for instance {name}"
+            lines.append(several if count > 1 else f"{name} has an object that others cover wholly: left out")
         return lines
 
 
@@ -192,7 +197,8 @@ def read_masks(source: Source, shape: tuple[int, int], news: News) -> np.ndarray
     labels, overlapping, hidden = instance_map(places, shape)
     if overlapping:
         news.overlap[source.name] = overlapping
-    news.hidden += [source.name] * hidden
+    if hidden:
+        news.hidden[source.name] = hidden
     return labels
 
 

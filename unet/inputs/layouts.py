@@ -35,8 +35,27 @@ class Sample:
     group: str = ""
 
 
-class Layout(Sequence[Sample]):
-    """The labelled samples of a folder; `names` and `groups` are known without reading all pixels.
+class Samples(Sequence[Sample]):
+    """Samples that are read when they are asked for; their names are known before."""
+
+    names: list[str]
+    files: list[Path]  # that they come from: no output may replace one
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def check_apart(self, outputs: Sequence[Path]) -> None:
+        """Raise UserError where one of the files to be written is read from, or is meant for two outputs."""
+        inputs, places = {path.resolve() for path in self.files}, [path.resolve() for path in outputs]
+        for place in places:
+            if place in inputs:
+                raise UserError(f"{place} is an input and would be replaced; name another output")
+            if places.count(place) > 1:
+                raise UserError(f"{place} is named for two outputs; give each a name of its own")
+
+
+class Layout(Samples):
+    """The labelled samples of a folder.
 
     Raises UserError, with the way out, where files are missing, cannot be read or do not fit each other.
     """
@@ -45,8 +64,7 @@ class Layout(Sequence[Sample]):
     what: ClassVar[str]  # in words, for messages
     noun: ClassVar[str]  # what one sample is called
     folder: Path
-    names: list[str]
-    groups: list[str]
+    groups: list[str]  # of each sample
     notes: list[str]  # what the user should know of the data, a sentence each
 
     @abstractmethod
@@ -54,28 +72,34 @@ class Layout(Sequence[Sample]):
         """SHA-256 of all that was read, by its absolute path."""
 
     @abstractmethod
-    def to_predict(self) -> Sequence[Sample]:
+    def to_predict(self) -> Samples:
         """The samples without labels, which are segmented in the end; reads what can be wrong with them."""
 
     @abstractmethod
     def hash_to_predict(self) -> str:
         """SHA-256 of what is to be predicted."""
 
-    def __len__(self) -> int:
-        return len(self.names)
+
+class Chosen(Samples):
+    """Some samples of a layout, by their numbers."""
+
+    def __init__(self, layout: Layout, numbers: Sequence[int]):
+        self.layout, self.numbers = layout, numbers
+        self.names, self.files = [layout.names[number] for number in numbers], layout.files
+
+    def __getitem__(self, number: int) -> Sample:
+        return self.layout[self.numbers[number]]
 
 
-class StackSamples(Sequence[Sample]):
+class StackSamples(Samples):
     """The slices of a gray stack (N, H, W), without labels."""
 
     def __init__(self, path: Path, way_out: str = GET_DATA):
-        self.images = gray(path, read_stack(path, way_out))
-
-    def __len__(self) -> int:
-        return len(self.images)
+        self.images, self.files = gray(path, read_stack(path, way_out)), [path]
+        self.names = [f"slice {number}" for number in range(len(self.images))]
 
     def __getitem__(self, number: int) -> Sample:
-        return Sample(f"slice {number}", self.images[number])
+        return Sample(self.names[number], self.images[number])
 
 
 class Stacks(Layout):
@@ -86,7 +110,7 @@ class Stacks(Layout):
     def __init__(self, folder: Path):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; {GET_DATA}")
-        self.folder, self.notes = folder, []
+        self.folder, self.notes, self.files = folder, [], [folder / name for name in (VOLUME, LABELS, TEST)]
         self.images = gray(folder / VOLUME, read_stack(folder / VOLUME, GET_DATA))
         self.labels = one_channel(folder / LABELS, read_stack(folder / LABELS, GET_DATA))
         if len(self.images) != len(self.labels):
@@ -109,20 +133,20 @@ class Stacks(Layout):
         return {str((self.folder / name).resolve()): file_hash(self.folder / name) for name in (VOLUME, LABELS)}
 
     def to_predict(self) -> StackSamples:
-        return StackSamples(self.folder / TEST)
+        samples = StackSamples(self.folder / TEST)
+        samples.files = self.files
+        return samples
 
     def hash_to_predict(self) -> str:
         return file_hash(self.folder / TEST)
 
 
-class FolderSamples(Sequence[Sample]):
+class FolderSamples(Samples):
     """Images of any size, each a file, without labels."""
 
     def __init__(self, sources: list[folders.Source]):
-        self.sources = sources
-
-    def __len__(self) -> int:
-        return len(self.sources)
+        self.sources, self.names = sources, [source.name for source in sources]
+        self.files = [source.image for source in sources]
 
     def __getitem__(self, number: int) -> Sample:
         source = self.sources[number]
@@ -141,7 +165,7 @@ class Folders(Layout):
         self.others = [source for source in sources if not source.masks]
         if not self.sources:
             raise UserError(f"{folder}: no image has masks, so there is nothing to learn from; {folders.LAYOUT}")
-        self.names = [source.name for source in self.sources]
+        self.names, self.files = [source.name for source in self.sources], [source.image for source in sources]
         self._news = folders.News(without=[source.name for source in self.others])
 
     @cached_property
@@ -156,8 +180,9 @@ class Folders(Layout):
 
     def __getitem__(self, number: int) -> Sample:
         source = self.sources[number]
-        image = folders.read_image(source.image)
-        return Sample(source.name, image, folders.read_masks(source, image.shape[:2], self._news), self.groups[number])
+        image = folders.read_image(source.image, self._news)
+        label = folders.read_masks(source, image.shape[:2], self._news)
+        return Sample(source.name, image, label, folders.modality_of(image))
 
     def hashes(self) -> dict[str, str]:
         return {str(source.folder.resolve()): input_hash(source.folder) for source in self.sources}
@@ -168,7 +193,8 @@ class Folders(Layout):
         return FolderSamples(self.others)
 
     def hash_to_predict(self) -> str:
-        return hashlib.sha256("".join(file_hash(source.image) for source in self.others).encode()).hexdigest()
+        lines = [f"{source.name} {file_hash(source.image)}\n" for source in self.others]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (Stacks, Folders)}

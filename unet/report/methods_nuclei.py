@@ -83,17 +83,17 @@ def scores(run: NucleiRun) -> str:
         return (one["true"], one["predicted"], *(f"{one['ap'][at]:.3f}" for at in SHOWN), f"{one['mean']:.3f}",
                 *_pixels(members))
 
-    sets = [(kind, one["images"], *row(one, [image for image in images if image["kind"] == kind]))
-            for kind, one in sorted(run.scores["kinds"].items(), key=lambda item: KINDS.index(item[0]))]
+    sets = [(kind, one["images"], *row(one, [image for image in images if image["modality"] == kind]))
+            for kind, one in sorted(run.scores["modalities"].items(), key=lambda item: KINDS.index(item[0]))]
     every = run.scores["all"]
-    worst_first = sorted(images, key=lambda image: (KINDS.index(image["kind"]), image["mean"]))
+    worst_first = sorted(images, key=lambda image: (KINDS.index(image["modality"]), image["mean"]))
     return ("**All held-out images.** AP = TP / (TP + FP + FN), where a predicted and a true nucleus are a pair, TP, "
             "if their intersection over union is greater than the value above the column; mean AP: over .50, .55, "
             "... .95, as the Data Science Bowl of 2018 scored. Of a set it is the mean over its images. Accuracy and "
             "IoU are of pixels.\n\n"
             + table([("", "images", *head), *sets, ("all", every["images"], *row(every, images))])
             + "\n\n**Image by image**, the worst of each kind first.\n\n"
-            + table([("", "kind", *head), *((image["image"][:12], image["kind"], *row(image, [image]))
+            + table([("", "kind", *head), *((image["image"][:12], image["modality"], *row(image, [image]))
                                             for image in worst_first)]))
 
 

@@ -12,36 +12,21 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from PIL import Image
 
 from unet.report import show_data
 from unet.report.colours import matched_colours, random_colours
 from unet.report.lastrun import StackRun
-from unet.report.pictures import (
-    BLUE,
-    DPI,
-    GREEN,
-    INVENTED,
-    MISSED,
-    ORANGE,
-    YELLOW,
-    colour_bar,
-    message,
-    panels,
-    show,
-)
+from unet.report.paint import HARMLESS, MERGED, SPLIT, legend, paint_membranes, places
+from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, colour_bar, message, panels, show
 from unet.scores.isbi import components, segments, v_rand
-from unet.scores.mistakes import Mistakes, find_mistakes, paint, places
+from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
 from utils import OverlapTile, atomic_path
 
 NOT_JUDGED = ("No slice was held out of this run (--holdout none), or it was stopped before it was judged, so there is "
               "nothing to compare the prediction with.")
 NOT_PREDICTED = ("The test stack or its prediction is not there, or they are not of one size: run 'python predict.py' "
                  "on the test stack, and name both with DATA and OUT.")
-LEGEND = [Patch(color=MISSED, label="missed membrane, two cells merge"),
-          Patch(color=INVENTED, label="invented membrane, a cell is split"),
-          Patch(color=YELLOW, label="drawn beside the true border, harmless")]
 SIDE = 128  # of the worst tiles at most, pixels; of small slices half the side
 
 
@@ -93,10 +78,10 @@ def show_scores(run: StackRun) -> Figure:
     return figure
 
 
-def _judged(run: StackRun) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, Mistakes]]:
+def _judged(run: StackRun) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray, MembraneMistakes]]:
     """Number, image, label, probability and mistakes of each held-out slice."""
     return [(number, run.images[number], run.labels[number], probability,
-             find_mistakes(run.labels[number], probability, run.threshold))
+             membrane_mistakes(run.labels[number], probability, run.threshold))
             for number, probability in zip(run.holdout, run.judged, strict=True)]
 
 
@@ -112,17 +97,17 @@ def show_errors(run: StackRun, most: int = 2) -> Figure:
         grey = show(row[0], image, f"held-out slice {number}")
         show(row[1], label, "truth: black = membrane")
         drawn = show(row[2], probability, "predicted probability of cell")
-        show(row[3], paint(image, mistakes), f"merges: {mistakes.merges}, splits: {mistakes.splits}")
+        show(row[3], paint_membranes(image, mistakes), f"merges: {mistakes.merges}, splits: {mistakes.splits}")
         _ring(row[3], mistakes)
     colour_bar(figure, grey, axes[-1, 0], "grey level", "bottom")
     colour_bar(figure, drawn, axes[-1, 2], "probability of cell", "bottom")
-    figure.legend(handles=LEGEND, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
+    legend(figure, MERGED, SPLIT, HARMLESS)
     return figure
 
 
-def _ring(axis: Axes, mistakes: Mistakes) -> None:
+def _ring(axis: Axes, mistakes: MembraneMistakes) -> None:
     """Draw a ring around each place where cells merge or are split."""
-    for where, colour in ((mistakes.merging, MISSED), (mistakes.splitting, INVENTED)):
+    for where, colour in ((mistakes.merging, MERGED), (mistakes.splitting, SPLIT)):
         middles = places(where)
         axis.scatter(middles[:, 1], middles[:, 0], s=220, facecolors="none", edgecolors=colour, linewidths=1.5)
 
@@ -153,16 +138,16 @@ def show_worst(run: StackRun) -> Figure:
     for column, (score, place, corner, side) in zip(axes.T, worst, strict=True):
         number = run.holdout[place]
         image, label, probability = run.images[number], run.labels[number], run.judged[place]
-        mistakes = find_mistakes(label, probability, run.threshold)
+        mistakes = membrane_mistakes(label, probability, run.threshold)
         window = tuple(slice(start, start + side) for start in corner)
         grey = show(column[0], image[window], f"slice {number}, y {corner[0]}, x {corner[1]}\nV_rand {score:.3f}")
         drawn = show(column[1], probability[window])
-        show(column[2], paint(image, mistakes)[window])
+        show(column[2], paint_membranes(image, mistakes)[window])
     for axis, what in zip(axes[:, 0], ("image", "probability of cell", "mistakes"), strict=True):
         axis.set_ylabel(what, fontsize=9)
     colour_bar(figure, grey, axes[0], "grey level")
     colour_bar(figure, drawn, axes[1], "probability of cell")
-    figure.legend(handles=LEGEND, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
+    legend(figure, MERGED, SPLIT, HARMLESS)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a run on nuclei images: examples, windows, weights, scores, what was found, missed, merged, split.
+"""Pictures of a run on nuclei images: examples, windows, weights, scores, what was right, missed, merged, split.
 
 Each takes a run as `lastrun` reads it and returns a figure; where the run did not come so far, the figure says so.
 show_cells.py and show_classes.py have functions of the same names for other runs.
@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patches import Patch
 
 from preprocessing import (
     BORDER_SIGMA,
@@ -27,16 +26,10 @@ from preprocessing import (
 from unet.inputs.folders import KINDS, read_image
 from unet.report.colours import brightened, drawn_instances, matched_colours, random_colours
 from unet.report.lastrun import NucleiRun
+from unet.report.paint import INVENTED, MERGED, MISSED, RIGHT, SPLIT, busiest, legend, paint_objects
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, VERMILION, colour_bar, message, panels, show
 from unet.report.show_data import frame, middle, show_pairs
-from unet.scores.nuclei_mistakes import (
-    COLOURS,
-    NucleiMistakes,
-    busiest,
-    find_nuclei_mistakes,
-    paint_nuclei,
-    wrong_pixels,
-)
+from unet.scores.mistakes import ObjectMistakes, object_mistakes
 from unet.tasks.crops import enlarged, window_corners
 
 NOT_JUDGED = ("No image was held out of this run (--holdout none), or it was stopped before it was judged, or its "
@@ -165,8 +158,8 @@ def show_scores(run: NucleiRun) -> Figure:
     figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     looks = dict(zip(KINDS, ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^")), strict=True))
-    for kind in (kind for kind in KINDS if kind in run.scores["kinds"]):
-        (colour, marker), row = looks[kind], run.scores["kinds"][kind]
+    for kind in (kind for kind in KINDS if kind in run.scores["modalities"]):
+        (colour, marker), row = looks[kind], run.scores["modalities"][kind]
         axis.plot([float(at) for at in row["ap"]], list(row["ap"].values()), color=colour, marker=marker,
                   label=f"{kind}, {row['images']} image{'s' * (row['images'] > 1)}")
     row = run.scores["all"]
@@ -189,7 +182,7 @@ class _Judged:
     probability: np.ndarray
     predicted: np.ndarray
     truth: np.ndarray
-    mistakes: NucleiMistakes
+    mistakes: ObjectMistakes
     part: tuple[slice, slice]
 
 
@@ -201,8 +194,8 @@ def _judged(run: NucleiRun, rows: list[dict]) -> list[_Judged]:
         one = run.read(numbers[row["image"]])
         predicted = run.predicted(one.name, one.labels.shape)
         if predicted:
-            mistakes = find_nuclei_mistakes(predicted[1], one.labels)
-            part = busiest(wrong_pixels(predicted[1], one.labels, mistakes), SIDE)
+            mistakes = object_mistakes(predicted[1], one.labels)
+            part = busiest(mistakes.where(predicted[1], one.labels), SIDE)
             found.append(_Judged(f"{_short(one.name)}, {one.kind}\nmean AP {row['mean']:.3f}", brightened(one.image),
                                  *predicted, one.labels, mistakes, part))
     return found
@@ -210,16 +203,10 @@ def _judged(run: NucleiRun, rows: list[dict]) -> list[_Judged]:
 
 def _of_each_kind(run: NucleiRun, most: int) -> list[dict]:
     """The scores' rows of at most `most` images, each in the middle of its kind's ranking, kind by kind."""
-    by_kind = [sorted((row for row in run.scores["per_image"] if row["kind"] == kind), key=lambda row: row["mean"])
+    by_kind = [sorted((row for row in run.scores["per_image"] if row["modality"] == kind), key=lambda row: row["mean"])
                for kind in KINDS]
     share = max(1, most // max(1, sum(map(bool, by_kind))))
     return [row for rows in by_kind for row in rows[max(0, (len(rows) - share) // 2):][:share]][:most]
-
-
-def _legend(figure: Figure) -> None:
-    """Say what the colours of mistakes mean, above the panels."""
-    figure.legend(handles=[Patch(color=colour, label=name) for name, colour in COLOURS.items()],
-                  loc="outside upper right", ncols=len(COLOURS), fontsize=8, frameon=False)
 
 
 def _grey_bar(figure: Figure, images: list[AxesImage], axes: Axes | np.ndarray, where: str = "bottom") -> None:
@@ -232,7 +219,7 @@ def show_errors(run: NucleiRun, most: int = 3) -> Figure:
     judged = _judged(run, _of_each_kind(run, most)) if run.scores else []
     if not judged:
         return message(NOT_JUDGED)
-    figure, axes = panels(len(judged), 4, "Held-out images, of each kind one whose score is in the middle. Found: more "
+    figure, axes = panels(len(judged), 4, "Held-out images, of each kind one whose score is in the middle. Right: more "
                           "than half of true and predicted nucleus together is common to both. Merged: one predicted "
                           "nucleus takes the place of several. Split: several take the place of one. Black: outlines "
                           f"of the prediction. Of large images the {SIDE} pixels with the most mistakes are shown; "
@@ -243,10 +230,11 @@ def show_errors(run: NucleiRun, most: int = 3) -> Figure:
         images.append(show(row[0], one.image[one.part], one.title))
         show(row[1], drawn_instances(one.truth)[one.part], f"truth: {one.truth.max()} nuclei")
         drawn = show(row[2], one.probability[one.part], f"probability of nucleus\n{one.predicted.max()} predicted")
-        show(row[3], paint_nuclei(one.image, one.predicted, one.truth, one.mistakes)[one.part], one.mistakes.in_words())
+        painted = paint_objects(one.image, one.predicted, one.truth, one.mistakes)
+        show(row[3], painted[one.part], one.mistakes.in_words())
     _grey_bar(figure, images, axes[-1, 0])
     colour_bar(figure, drawn, axes[-1, 2], "probability of nucleus", "bottom")
-    _legend(figure)
+    legend(figure, RIGHT, MISSED, MERGED, SPLIT, INVENTED)
     return figure
 
 
@@ -263,13 +251,13 @@ def show_worst(run: NucleiRun, most: int = 4) -> Figure:
     for column, one in zip(axes.T, judged, strict=True):
         images.append(show(column[0], one.image[one.part], one.title))
         drawn = show(column[1], one.probability[one.part])
-        show(column[2], paint_nuclei(one.image, one.predicted, one.truth, one.mistakes)[one.part],
+        show(column[2], paint_objects(one.image, one.predicted, one.truth, one.mistakes)[one.part],
              one.mistakes.in_words())
     for axis, what in zip(axes[:, 0], ("image", "probability of nucleus", "mistakes"), strict=True):
         axis.set_ylabel(what, fontsize=9)
     _grey_bar(figure, images, axes[0], "right")
     colour_bar(figure, drawn, axes[1], "probability of nucleus")
-    _legend(figure)
+    legend(figure, RIGHT, MISSED, MERGED, SPLIT, INVENTED)
     return figure
 
 

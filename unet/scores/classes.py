@@ -1,4 +1,4 @@
-"""Scores by class."""
+"""How well each of several classes of pixels is found: IoU and Dice."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unet.scores.overlap import overlap_table
+
 
 def confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
     """Pixels of each true class (row) that were given each class (column): int64 (classes, classes).
 
-    Raises ValueError where shapes differ.
+    Raises ValueError where shapes differ, or a number is no class.
     """
-    if predicted.shape != truth.shape:
-        raise ValueError(f"the prediction is {predicted.shape}, the truth is {truth.shape}")
-    pairs = truth.astype(np.int64).ravel() * classes + predicted.ravel()
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    table = overlap_table(predicted, truth).T
+    if max(table.shape) > classes:
+        raise ValueError(f"classes go up to {max(table.shape) - 1}, expected {classes - 1} at most")
+    table.resize(classes, classes)
+    return table.toarray()
 
 
 def class_scores(probabilities: np.ndarray, labels: np.ndarray, slices: Sequence[int] | None = None) -> dict:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from unet.inputs.doctor import polarity_notes, separate_objects
-from unet.inputs.layouts import Layout, Sample
+from unet.inputs.layouts import Layout
 from unet.inputs.stacks import LABELS, format_slices
 from unet.scores.isbi import best_threshold, format_scores, isbi_scores
 from unet.segment.walls import draw_walls, learn_cells, number_cells, thin_walls
 from unet.tasks.stacks import SliceTask
+from unet.tasks.task import Judged
 from utils import UserError
 
 SCORED = {"probability": "the network's probability", "walls": "with walls drawn"}  # the two sets of scores
@@ -47,13 +48,12 @@ class Cells(SliceTask):
         # objects on background may be absent from a slice; membranes are everywhere in tissue
         if blank or (empty and thin_walls(np.delete(labels, empty, axis=0))):
             raise UserError(f"{path}: slice {format_slices(blank or empty)} is {what} everywhere, as where nobody "
-                            "drew; label it, or take it out of both stacks in Fiji with Image > Stacks > Delete Slice"
-                            )
+                            "drew; label it, or take it out of both stacks in Fiji: Image > Stacks > Delete Slice")
         notes = polarity_notes(layout.images, labels)
         if notes and separate_objects(labels > 0, thin_walls):  # their background is no membrane to be inverted
             notes = []
         if empty:
-            notes.append(f"{path}: slice {format_slices(empty)} has no object")
+            notes.append(f"{path}: slice {format_slices(empty)} has no object; it is not scored where it is held out")
         if values[1] == 1:
             notes.append(f"{path}: labels are 0 and 1; taken as 0 = membrane, 1 = cell")
         return notes
@@ -62,27 +62,37 @@ class Cells(SliceTask):
         """uint8 (H, W), 0 = membrane, 255 = cell."""
         return np.where(label > 0, 255, 0).astype(np.uint8)
 
+    def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
+        """As of any slices; some of those held out have to show cells, or there is nothing to score."""
+        chosen = super().split(layout, holdout, seed)
+        if chosen and not any(layout[number].label.any() for number in chosen):
+            raise UserError(f"{layout.folder / LABELS}: slice {format_slices(chosen)}, which would be held out, has no "
+                            "object; hold out others with --holdout")
+        return chosen
+
     def target(self, label: np.ndarray) -> np.ndarray:
         return (label > 0).astype(np.uint8)
 
-    def looked_back(self, train: Sequence[int], most: int) -> list[int]:
-        """The last `most`: walls are learnt on them."""
-        return list(train[-most:])
+    def looked_back(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
+        """The last `most` that show cells: walls are learnt on them."""
+        return [number for number in train if layout[number].label.any()][-most:]
 
     def learn(self, outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool) -> dict:
         """Which walls are membranes, and two thresholds: with walls drawn, and for the probability as it is."""
         outputs, labels = np.stack(outputs), np.stack(labels)
         return {**learn_cells(outputs, labels, walls), "plain_threshold": best_threshold(outputs, labels)}
 
+    def redraws(self, learnt: dict) -> bool:
+        return bool(learnt.get("walls"))
+
     def redraw(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
-        walls = learnt.get("walls")
-        return draw_walls(probability, walls) if walls else probability
+        return draw_walls(probability, learnt["walls"]) if self.redraws(learnt) else probability
 
     def unlearnt(self, learnt: dict) -> dict:
         return {**learnt, "walls": None, "threshold": learnt.get("plain_threshold", 0.5)}
 
     def in_words(self, learnt: dict) -> str:
-        if learnt.get("walls"):
+        if self.redraws(learnt):
             return f"walls learnt on slices {format_slices(learnt['on'])}"
         return "no walls drawn" + (f": {learnt['why']}" if learnt.get("why") else "")
 
@@ -90,19 +100,19 @@ class Cells(SliceTask):
         """4-connected cells after border thinning, the very segments that V_rand and V_info score; 0 = border."""
         return number_cells(redrawn, learnt.get("threshold", 0.5))
 
-    def score(self, probabilities: Sequence[np.ndarray], samples: Sequence[Sample], numbers: Sequence[int],
-              learnt: dict) -> dict:
+    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         """`isbi_scores` of the probability and, where walls are drawn, of what they make of it."""
-        labels = np.stack([self.label(sample.label) for sample in samples])
+        slices = {number: one for number, one in zip(numbers, judged, strict=True) if one.sample.label.any()}
+        labels = np.stack([self.label(one.sample.label) for one in slices.values()])
 
         def scores(maps: list[np.ndarray], threshold: float) -> dict:
-            result = isbi_scores(np.stack(maps), labels, threshold=threshold, slices=numbers)
+            result = isbi_scores(np.stack(maps), labels, threshold=threshold, slices=list(slices))
             result["chosen"]["how"] = "the t best on slices that trained"
             return result
 
-        walls = [self.redraw(probability, learnt) for probability in probabilities] if learnt.get("walls") else None
-        return {"probability": scores(list(probabilities), learnt["plain_threshold"]),
-                "walls": scores(walls, learnt["threshold"]) if walls else None}
+        return {"probability": scores([one.probability for one in slices.values()], learnt["plain_threshold"]),
+                "walls": (scores([one.redrawn for one in slices.values()], learnt["threshold"])
+                          if self.redraws(learnt) else None)}
 
     def table(self, scores: dict) -> str:
         parts, summary = [], []

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from scipy import ndimage
 
-from unet.inputs.layouts import Layout, Sample
+from unet.inputs.layouts import Layout
 from unet.inputs.stacks import LABELS
 from unet.scores.classes import class_scores, format_classes
 from unet.tasks.stacks import SliceTask
+from unet.tasks.task import Judged
 from utils import UserError
 
 MOST = 256  # labels are kept as uint8
@@ -62,10 +63,9 @@ class Classes(SliceTask):
             numbers += np.where(pieces, pieces + numbers.max(), 0)
         return numbers
 
-    def score(self, probabilities: Sequence[np.ndarray], samples: Sequence[Sample], numbers: Sequence[int],
-              learnt: dict) -> dict:
-        return class_scores(np.moveaxis(np.stack(probabilities), -1, 1),
-                            np.stack([self.label(sample.label) for sample in samples]), numbers)
+    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+        pairs = [(np.moveaxis(one.probability, -1, 0), self.label(one.sample.label)) for one in judged]
+        return class_scores(*(np.stack(arrays) for arrays in zip(*pairs, strict=True)), numbers)
 
     def table(self, scores: dict) -> str:
         return format_classes(scores)

@@ -6,9 +6,10 @@ Pixels stay as large as they are: small nuclei lose nothing. Squeezing whole ima
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,11 +18,11 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from skimage.transform import resize
 
 from unet.inputs.folders import MODALITIES, find_images, modality_of
-from unet.inputs.layouts import FolderSamples, Layout, Sample
+from unet.inputs.layouts import FolderSamples, Layout, Sample, Samples
 from unet.inputs.stacks import is_ours, require_ours, write_stack
 from unet.scores.precision import SUFFIX, format_nuclei, nuclei_scores, pixel_scores
 from unet.segment.instances import separate_nuclei
-from unet.tasks.task import Options, Outputs, Page, Task, Write
+from unet.tasks.task import Judged, Options, Outputs, Page, Task, numbered
 from utils import OverlapTile, UserError, require_space
 
 HOLDOUT_SHARE = 0.1  # of the images of each modality, at least one where there are two
@@ -95,24 +96,24 @@ class Nuclei(Task):
             raise UserError(f"--holdout holds out all {len(layout)} labelled images; leave some to train on")
         return sorted(chosen)
 
-    def copies(self, layout: Layout, train: Sequence[int], copies: int) -> list[int]:
+    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
         """Rare modalities more often, by the square root of their number of images, yet not endlessly.
 
         Within a modality an image by the square root of the number of its windows.
         """
-        shares = [0.0] * len(layout)
-        roots = {number: len(self._corners(layout[number].image.shape[:2])) ** 0.5 for number in train}
-        images = Counter(layout.groups[number] for number in train)
+        shares = [0.0] * len(samples)
+        roots = {number: len(self._corners(samples[number].image.shape[:2])) ** 0.5 for number in train}
+        images = Counter(samples[number].group for number in train)
         windows = Counter()
         for number, root in roots.items():
-            windows[layout.groups[number]] += root
+            windows[samples[number].group] += root
         total = copies * len(train) / sum(count**0.5 for count in images.values())
         for number, root in roots.items():
-            group = layout.groups[number]
+            group = samples[number].group
             shares[number] = total * images[group] ** 0.5 * root / windows[group]
         return [max(1, round(share)) if share else 0 for share in shares]
 
-    def page_shape(self, layout: Layout) -> tuple[int, ...]:
+    def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
         return self.side, self.side, 3
 
     def _corners(self, shape: tuple[int, int]) -> list[tuple[int, int]]:
@@ -191,14 +192,20 @@ class Nuclei(Task):
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         return separate_nuclei(redrawn)
 
-    def score(self, probabilities: Sequence[np.ndarray], samples: Sequence[Sample], numbers: Sequence[int],
-              learnt: dict) -> dict:
+    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         """Average precision of the objects, with accuracy and IoU of the pixels at a probability of .5."""
-        pairs = ((self.segment(probability, learnt), sample.label)
-                 for probability, sample in zip(probabilities, samples, strict=True))
-        scores = nuclei_scores(pairs, [sample.name for sample in samples], [sample.group for sample in samples])
-        for row, probability, sample in zip(scores["per_image"], probabilities, samples, strict=True):
-            row.update(pixel_scores(probability, sample.label))
+        modalities, pixels = [], []
+
+        def names(images: Iterable[Judged]) -> Iterator[str]:
+            for one in images:
+                modalities.append(one.sample.group)
+                pixels.append(pixel_scores(one.probability, one.sample.label))
+                yield one.sample.name
+
+        first, second = tee(judged)  # walked abreast: one image at a time is in memory
+        scores = nuclei_scores(((one.objects, one.sample.label) for one in second), names(first), modalities)
+        for row, values in zip(scores["per_image"], pixels, strict=True):
+            row.update(values)
         for name in ("accuracy", "iou"):
             scores["all"][name] = float(np.mean([row[name] for row in scores["per_image"]]))
         return scores
@@ -208,40 +215,50 @@ class Nuclei(Task):
         return (f"{format_nuclei(scores)}\npixels at probability .5: accuracy {at['accuracy']:.3f}, IoU "
                 f"{at['iou']:.3f}, means over images")
 
-    def inputs(self, path: Path) -> Sequence[Sample]:
+    def inputs(self, path: Path) -> Samples:
         return FolderSamples(find_images(path))
 
-    def check_outputs(self, outputs: Outputs, samples: Sequence[Sample]) -> None:
+    def outputs(self, out: Path | None, objects: Path | None = None, redrawn: Path | None = None) -> Outputs:
+        """One folder for probabilities and numbered nuclei."""
+        if objects or redrawn:
+            raise UserError("--cells and --walls are for stacks of cells; of nuclei <name>-labels.tif is written "
+                            "anyway, leave them out")
+        out = out or self.default_out
+        return Outputs(out, out)
+
+    def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
+        return [outputs.out / f"{name}{end}" for name in names for end in (".tif", SUFFIX)]
+
+    def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
+        samples.check_apart(self.files(outputs, samples.names))
         if outputs.out.exists() and not outputs.out.is_dir():
             raise UserError(f"{outputs.out} is a file; predicted nuclei go into a folder, name one with --out, for "
                             f"instance {outputs.out.with_name('prediction')}")
-        if outputs.objects or outputs.redrawn:
-            raise UserError("--cells and --walls are for stacks of cells; of nuclei <name>-labels.tif is written "
-                            "anyway, leave them out")
+        for path in self.files(outputs, samples.names):
+            require_ours(path)
         require_space(outputs.out, 10_000_000)
 
     @contextmanager
-    def writer(self, outputs: Outputs, samples: Sequence[Sample]) -> Iterator[Write]:
+    def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
         """<name>.tif, float32, and <name>-labels.tif, uint16; ImageJ, at the image's own size."""
-        def write(sample: Sample, probability: np.ndarray, redrawn: np.ndarray, objects: np.ndarray) -> None:
-            if objects.max() > np.iinfo(np.uint16).max:
-                raise UserError(f"{sample.name} has {objects.max()} nuclei, expected 65535 at most; cut it into pieces")
-            for end, page in ((".tif", probability), (SUFFIX, objects.astype(np.uint16))):
-                require_ours(outputs.out / f"{sample.name}{end}")
-                write_stack(outputs.out / f"{sample.name}{end}", page[np.newaxis])
+        def write(judged: Judged) -> None:
+            arrays = judged.probability, numbered(judged, outputs.out)
+            for path, array in zip(self.files(outputs, [judged.sample.name]), arrays, strict=True):
+                require_ours(path)  # of a held-out image it was not asked before
+                write_stack(path, array[np.newaxis])
 
         yield write
 
     def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:
         """Beside the images without masks: all that was never trained on."""
-        return Outputs(outputs.out)
+        return outputs
 
     def remove_stale(self, outputs: Outputs, names: Sequence[str]) -> int:
         """Those that train now would be scored as if they had been held out."""
         count = 0
         for name in names:
-            ours = [path for end in (".tif", SUFFIX) if is_ours(path := outputs.out / f"{name}{end}")]
-            for path in ours:  # others may be anybody's
+            ours = [path for path in self.files(outputs, [name]) if is_ours(path)]  # others may be anybody's
+            for path in ours:
                 path.unlink()
             count += bool(ours)
         return count

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from unet.inputs.layouts import Layout, Sample, StackSamples
+from unet.inputs.layouts import Layout, Sample, Samples, StackSamples
 from unet.inputs.stacks import padding, parse_slices, require_ours, stack_writer
-from unet.tasks.task import Outputs, Page, Task, Write
+from unet.tasks.task import Judged, Outputs, Page, Task, numbered
 from utils import UserError, check_output
 
 HOLDOUT = 5  # slices at the end of the stack that judge and never train: 25-29 of ISBI's 30
@@ -33,8 +33,8 @@ class SliceTask(Task):
             raise UserError(f"--holdout {holdout} holds out all {count} slices; leave some to train on")
         return chosen
 
-    def page_shape(self, layout: Layout) -> tuple[int, ...]:
-        return layout[0].image.shape
+    def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
+        return samples[0].image.shape
 
     def pages(self, sample: Sample) -> Iterator[Page]:
         yield sample.image, self.label(sample.label), {}
@@ -44,10 +44,12 @@ class SliceTask(Task):
 
     def levels(self, image: np.ndarray) -> dict:
         """Mean and standard deviation of the pixels that are no padding, from the image's own depth."""
-        pixels = image[~padding(image)]
+        inside = image[~padding(image)]
+        pixels = inside if np.ptp(inside) else image.ravel()  # one value on another is a picture, not padding
         if image.dtype != np.uint8:
             pixels = np.clip(pixels, *np.percentile(pixels, CLIPPED))
-        return {"mean": float(pixels.mean(dtype=np.float64)), "sd": float(pixels.std(dtype=np.float64))}
+        sd = float(pixels.std(dtype=np.float64)) if np.ptp(pixels) else 0.0
+        return {"mean": float(pixels.mean(dtype=np.float64)), "sd": sd}
 
     def grey_level(self, levels: dict) -> float:
         return levels["sd"] / self.normalisation["sd"]
@@ -58,26 +60,30 @@ class SliceTask(Task):
         What a microscope's brightness and contrast settings change linearly is gone after this; an image of one grey
         level becomes the mean everywhere.
         """
-        scale = self.normalisation["sd"] / levels["sd"] if levels["sd"] > 1e-3 else 0.0
+        scale = self.normalisation["sd"] / levels["sd"] if levels["sd"] else 0.0
         grey = (image.astype(np.float32) - np.float32(levels["mean"])) * np.float32(scale)
         return np.clip(np.rint(grey + np.float32(self.normalisation["mean"])), 0, 255).astype(np.uint8)
 
-    def inputs(self, path: Path) -> Sequence[Sample]:
+    def inputs(self, path: Path) -> Samples:
         if path.is_dir():
             raise UserError(f"{path} is a folder, but the model was trained on stacks of slices; name a TIFF stack, or "
                             "a model of nuclei with --model")
         return StackSamples(path, "name the TIFF stack to segment")
 
-    def check_outputs(self, outputs: Outputs, samples: Sequence[Sample]) -> None:
+    def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
+        return [path for path in (outputs.out, outputs.objects, outputs.redrawn) if path]
+
+    def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
+        samples.check_apart(self.files(outputs, samples.names))
         pixels = len(samples) * samples[0].image.size
         check_output(outputs.out, 4 * pixels * self.classes)
         for path in filter(None, (outputs.objects, outputs.redrawn)):
             check_output(path, 4 * pixels)
-        for path in filter(None, (outputs.out, outputs.objects, outputs.redrawn)):
+        for path in self.files(outputs, samples.names):
             require_ours(path)
 
     @contextmanager
-    def writer(self, outputs: Outputs, samples: Sequence[Sample]) -> Iterator[Write]:
+    def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
         """Stacks of a page a slice: float32 probabilities (of several classes a channel each), uint16 objects."""
         count, size = len(samples), samples[0].image.shape
         several = self.classes > 1
@@ -87,14 +93,11 @@ class SliceTask(Task):
             numbers = outputs.objects and files.enter_context(stack_writer(outputs.objects, (count, *size), np.uint16))
             walls = outputs.redrawn and files.enter_context(stack_writer(outputs.redrawn, shape, np.float32, several))
 
-            def write(sample: Sample, probability: np.ndarray, redrawn: np.ndarray, objects: np.ndarray) -> None:
-                page(np.moveaxis(probability, -1, 0) if several else probability)
+            def write(judged: Judged) -> None:
+                page(np.moveaxis(judged.probability, -1, 0) if several else judged.probability)
                 if numbers:
-                    if objects.max() > 65535:
-                        raise UserError(f"{outputs.objects}: {sample.name} has {objects.max()} objects, more than an "
-                                        "ImageJ label stack can number")
-                    numbers(objects.astype(np.uint16))
+                    numbers(numbered(judged, outputs.objects))
                 if walls:
-                    walls(np.moveaxis(redrawn, -1, 0) if several else redrawn)
+                    walls(np.moveaxis(judged.redrawn, -1, 0) if several else judged.redrawn)
 
             yield write

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from unet.inputs.layouts import Layout, Sample
+from unet.inputs.layouts import Layout, Sample, Samples
+from utils import UserError
 
 Range = tuple[float, float]  # least and most, drawn uniformly
+LEARNT = 0.05  # difference in probability from which on a network tells pixels apart
 Page = tuple[np.ndarray, np.ndarray, dict]  # image, label, and what the manifest keeps of where it was cut
-Write = Callable[[Sample, np.ndarray, np.ndarray, np.ndarray], None]  # sample, probability, redrawn, objects
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,21 @@ class Outputs:
     out: Path
     objects: Path | None = None  # a number for each object
     redrawn: Path | None = None  # the probability with walls drawn
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A sample and what was predicted of it.
+
+    probability : float32 (H, W[, classes]), the network's
+    redrawn : the same with walls drawn, or that very array
+    objects : int32 (H, W), a number for each object, 0 = none
+    """
+
+    sample: Sample
+    probability: np.ndarray
+    redrawn: np.ndarray
+    objects: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,7 @@ class Task(ABC):
         """Numbers of the samples that judge and never train, sorted; `holdout` is the user's list, or None."""
 
     @abstractmethod
-    def page_shape(self, layout: Layout) -> tuple[int, ...]:
+    def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
         """Shape (H, W[, C]) of every page that step 1 writes."""
 
     @abstractmethod
@@ -94,9 +110,9 @@ class Task(ABC):
     def window(self, sample: Sample, rng: np.random.Generator) -> Page:
         """The part that one augmented copy is made of, with the context that turning it needs, as large or larger."""
 
-    def copies(self, layout: Layout, train: Sequence[int], copies: int) -> list[int]:
+    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
         """How many augmented copies each sample gives, `copies` on average; none where it is not in `train`."""
-        return [copies if number in train else 0 for number in range(len(layout))]
+        return [copies if number in train else 0 for number in range(len(samples))]
 
     # ------------------------------------------------------------------------------------------- step 2
 
@@ -122,7 +138,7 @@ class Task(ABC):
 
     # --------------------------------------------------------------------------------------- afterwards
 
-    def looked_back(self, train: Sequence[int], most: int) -> list[int]:
+    def looked_back(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
         """Which samples that trained are predicted, too, before the held-out ones: the last, at most five."""
         return list(train[-5:])
 
@@ -130,22 +146,13 @@ class Task(ABC):
         """What is learnt from probabilities and labels of samples that trained; for config.json."""
         return {}
 
+    def redraws(self, learnt: dict) -> bool:
+        """Whether `redraw` changes anything."""
+        return False
+
     def redraw(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         """The probability with what was learnt drawn into it; the same array where there is nothing to draw."""
         return probability
-
-    @abstractmethod
-    def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        """Numbered objects, int32 (H, W), 0 = none, of a probability that `redraw` gave."""
-
-    @abstractmethod
-    def score(self, probabilities: Sequence[np.ndarray], samples: Sequence[Sample], numbers: Sequence[int],
-              learnt: dict) -> dict:
-        """All scores of held-out samples, ready for JSON; `numbers` are theirs in the layout."""
-
-    @abstractmethod
-    def table(self, scores: dict) -> str:
-        """The table to print of what `score` returned; its last line is the summary."""
 
     def unlearnt(self, learnt: dict) -> dict:
         """`learnt` without what `redraw` draws."""
@@ -156,7 +163,19 @@ class Task(ABC):
         return ""
 
     @abstractmethod
-    def inputs(self, path: Path) -> Sequence[Sample]:
+    def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
+        """Numbered objects, int32 (H, W), 0 = none, of a probability that `redraw` gave."""
+
+    @abstractmethod
+    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+        """All scores of held-out samples, ready for JSON; `numbers` are theirs in the layout."""
+
+    @abstractmethod
+    def table(self, scores: dict) -> str:
+        """The table to print of what `score` returned; its last line is the summary."""
+
+    @abstractmethod
+    def inputs(self, path: Path) -> Samples:
         """What a user names to be predicted; raises UserError where it is nothing that this task takes."""
 
     def outputs(self, out: Path | None, objects: Path | None = None, redrawn: Path | None = None) -> Outputs:
@@ -166,11 +185,15 @@ class Task(ABC):
         return Outputs(out, objects or (beside if self.numbers_objects else None), redrawn)
 
     @abstractmethod
-    def check_outputs(self, outputs: Outputs, samples: Sequence[Sample]) -> None:
-        """Raise UserError where something cannot be written, ahead of the work."""
+    def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
+        """All files that predictions of samples of these names go into."""
 
     @abstractmethod
-    def writer(self, outputs: Outputs, samples: Sequence[Sample]) -> AbstractContextManager[Write]:
+    def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
+        """Raise UserError where something cannot be written or is an input, ahead of the work."""
+
+    @abstractmethod
+    def writer(self, outputs: Outputs, samples: Samples) -> AbstractContextManager[Callable[[Judged], None]]:
         """Open the outputs for predictions of `samples` in their order; nothing half-written is left."""
 
     def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:
@@ -182,17 +205,27 @@ class Task(ABC):
         return 0
 
 
-def separates(outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], classes: int) -> bool:
-    """Whether outputs (H, W[, K]) are greater where the target (H, W) says so, by .05 on average, for any class.
+def numbered(judged: Judged, path: Path) -> np.ndarray:
+    """The objects of a sample as uint16 (H, W), to be written; raises UserError where there are too many."""
+    if judged.objects.max() > np.iinfo(np.uint16).max:
+        raise UserError(f"{path}: {judged.sample.name} has {judged.objects.max()} objects, and 65535 at most can be "
+                        "numbered; cut it into pieces")
+    return judged.objects.astype(np.uint16)
 
-    A network that did not learn says the same everywhere; one that found a class of few pixels says much there.
+
+def separates(outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], classes: int) -> bool:
+    """Whether outputs (H, W[, K]) are greater where the target (H, W) says so, by `LEARNT` on average, for any class.
+
+    A network that did not learn says the same everywhere; one that found a class of few pixels says much there. True
+    where the targets are all of one class: then nothing can be said.
     """
+    gaps = []
     for number in range(classes) if classes > 1 else [1]:
-        values = [output[..., number] if classes > 1 else output for output in outputs]
-        here = [target == number for target in targets]
-        there = sum(value[where].sum(dtype=float) for value, where in zip(values, here, strict=True))
-        total, count = sum(value.sum(dtype=float) for value in values), sum(np.count_nonzero(where) for where in here)
-        others = sum(target.size for target in targets) - count
-        if count and others and there / count - (total - there) / others > 0.05:
-            return True
-    return False
+        sums, counts = np.zeros(2), np.zeros(2)  # elsewhere, and where the target says so
+        for output, target in zip(outputs, targets, strict=True):
+            here = (target == number).ravel()
+            sums += np.bincount(here, (output[..., number] if classes > 1 else output).ravel(), 2)
+            counts += np.bincount(here, minlength=2)
+        if counts.all():
+            gaps.append(sums[1] / counts[1] - sums[0] / counts[0])
+    return not gaps or max(gaps) > LEARNT

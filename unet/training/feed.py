@@ -33,27 +33,31 @@ class Feed:
     def __init__(self, patches: Path, batch: int, seed: int = 0, intensity: float = 0.0,
                  keep: list[int] | None = None):
         self.batch, self.seed, self.intensity = batch, seed, intensity
-        names = ("images", "labels", "weights") if (patches / "train-weights.npy").is_file() else ("images", "labels")
-        self.arrays = [np.load(patches / f"train-{name}.npy", mmap_mode="r") for name in names]
+        files = (patches / f"train-{name}.npy" for name in ("images", "labels", "weights"))
+        images, labels, *weights = (np.load(file, mmap_mode="r") for file in files if file.is_file())
+        self.arrays = (images if images.ndim == 4 else images[..., np.newaxis], labels[..., np.newaxis], *weights)
         sources = np.load(patches / "train-sources.npy")
         self.tiles = np.arange(len(sources)) if keep is None else np.flatnonzero(np.isin(sources, keep))
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
         """Images float32 (batch, side, side, C), labels (batch, side, side, 1) and any weights (batch, side, side)."""
         samples = range(int(step) * self.batch, (int(step) + 1) * self.batch)
-        images, labels, *weights = (np.stack(arrays) for arrays in zip(*map(self.sample, samples), strict=True))
-        return images, labels[..., np.newaxis], *weights
+        return tuple(np.stack(arrays) for arrays in zip(*map(self.sample, samples), strict=True))
 
     def sample(self, number: int) -> list[np.ndarray]:
-        """Image float32 (side, side, C), label and any weights float32 (side, side) of a sample."""
+        """Image float32 (side, side, C), label (side, side, 1) and any weights (side, side) of a sample."""
         rounds, place = divmod(number, len(self.tiles))
         tile = self.tiles[shuffled(len(self.tiles), self.seed, rounds)[place]]
         rng = np.random.default_rng((self.seed, CHANGES, number))
         turn = rng.integers(8)  # one of the square's symmetries
         image, *others = (turned(array[tile], turn) for array in self.arrays)
-        image = image if image.ndim == 3 else image[..., np.newaxis]
         image = varied(image, self.intensity, rng) if self.intensity else image
         return [array.astype(np.float32, copy=False) for array in (image, *others)]
+
+    def unchanged(self, most: int = 64) -> tuple[np.ndarray, np.ndarray]:
+        """The first tiles as they are, at most `most`: images uint8 (n, side, side, C), labels (n, side, side, 1)."""
+        images, labels = (array[self.tiles[:most]] for array in self.arrays[:2])
+        return images, labels.astype(np.float32)
 
     def from_step(self, first: int, last: int) -> tf.data.Dataset:
         """The batches of steps `first` .. `last` - 1, in this order, made ahead."""
@@ -96,12 +100,3 @@ def varied(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
     table = np.outer(gain, levels).astype(np.float32)  # (C, 256): a look-up is a tenth of the arithmetic
     changed = np.stack([table[channel].take(image[..., channel]) for channel in range(channels)], axis=-1)
     return changed + np.float32(12 * abs(noise)) * rng.standard_normal(image.shape, np.float32)
-
-
-def validation_tiles(patches: Path, block: list[int], most: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles of the sources in `block`, at most `most`: images uint8 (n, side, side, C), labels float32 (.., 1)."""
-    images, labels, sources = (np.load(patches / f"train-{name}.npy", mmap_mode="r")
-                               for name in ("images", "labels", "sources"))
-    tiles = np.flatnonzero(np.isin(sources, block))[:most]
-    pixels = images[tiles] if images.ndim == 4 else images[tiles][..., np.newaxis]
-    return pixels, labels[tiles][..., np.newaxis].astype(np.float32)

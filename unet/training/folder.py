@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unet.inputs.folders import find_sources
+from unet.inputs.folders import find_sources, is_image_folder
 from unet.inputs.stacks import is_ours
 from unet.scores.precision import SUFFIX
-from unet.tasks import task_of
 from utils import UserError, read_json
 
 MARKS = {  # what a run is known by: a file that has these keys
@@ -46,25 +45,20 @@ def check_work(work: Path) -> None:
                         "folder with --work, or move that away")
 
 
-def predicted_to(work: Path) -> Path | None:
-    """The stack or folder that the run in this folder predicted; None where it did not come so far."""
-    finished = _content(work / "finished.json", "predicted")
-    return Path(finished["predicted"]["out"]) if finished else None
+def outputs(work: Path) -> list[Path]:
+    """The stacks, or the folder, that the run in this folder predicted; none where it did not come so far."""
+    return [Path(path) for path in _content(work / "finished.json", "predicted").get("predicted", {}).get("files", [])]
 
 
 def predictions(work: Path) -> list[Path]:
     """The files that the run in this folder predicted and nobody changed since."""
-    out, config = predicted_to(work), _content(work / "config.json", *MARKS["config.json"])
-    if not out or not config:
-        return []
-    if not out.is_dir():
-        outputs = task_of(config).outputs(out)
-        return [path for path in (outputs.out, outputs.objects) if path and is_ours(path)]
-    manifest = _content(work / "augmented" / "manifest.json", "sources")
-    names = {source["name"] for source in manifest.get("sources", [])}
-    if Path(config["data"]).is_dir():
-        names |= {source.name for source in find_sources(Path(config["data"]))}
-    return [path for name in sorted(names) for end in (".tif", SUFFIX) if is_ours(path := out / f"{name}{end}")]
+    names = {source["name"] for source in _content(work / "augmented" / "manifest.json", "sources").get("sources", [])}
+    data = Path(_content(work / "config.json", "data").get("data", "nowhere"))
+    names |= {source.name for source in (find_sources(data) if is_image_folder(data) else [])}
+    inside = [f"{name}{end}" for name in sorted(names) for end in (".tif", SUFFIX)]
+    files = (file for path in dict.fromkeys(outputs(work))
+             for file in ([path / name for name in inside] if path.is_dir() else [path]))
+    return [path for path in files if is_ours(path)]
 
 
 def remove_run(work: Path) -> list[Path]:
@@ -74,11 +68,11 @@ def remove_run(work: Path) -> list[Path]:
     """
     if not marks(work):
         return []
-    out, ours = predicted_to(work), predictions(work)
+    ours, folders = predictions(work), [path for path in outputs(work) if path.is_dir()]
     for folder, patterns in FOLDERS.items():
         ours += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
     ours += [work / name for name in FILES if (work / name).is_file()]
-    return remove(ours, work, *([out] if out and out.is_dir() else []))
+    return remove(ours, work, *folders)
 
 
 def remove(files: list[Path], *folders: Path) -> list[Path]:

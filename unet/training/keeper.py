@@ -20,7 +20,7 @@ from unet.training.encoders import build
 from utils import NotLearning, UserError, atomic_path, write_json
 
 CHECKPOINT = "checkpoint.npz"
-OUTDATED = ("metrics.json", "holdout.tif", "holdout.png", "curve.png")  # by another model.keras
+OUTDATED = ("finished.json", "metrics.json", "holdout.tif", "holdout.png", "curve.png")  # by another model.keras
 
 
 class Keeper(keras.callbacks.Callback):
@@ -34,27 +34,22 @@ class Keeper(keras.callbacks.Callback):
     optimizer, the states of dropout's random numbers (which .keras files leave out), the mean, the history.
     """
 
-    def __init__(self, work: Path, recipe: Recipe, config: dict, tiles_hash: str, patience: int | None = None):
+    def __init__(self, work: Path, recipe: Recipe, config: dict, patience: int | None = None):
         super().__init__()
-        self.work, self.recipe, self.config = work, recipe, config
-        self.tiles_hash, self.patience = tiles_hash, patience
+        self.work, self.recipe, self.config, self.patience = work, recipe, config, patience
         self.rows: list[dict] = []  # of history.csv
         self.mean: list[np.ndarray] = []
-        self.contents = ""  # what model.keras has, in words
         self.averaged_from = recipe.epochs - max(1, round(recipe.epochs * recipe.average))  # epoch, from 0
         self.bar = tqdm(disable=True)
 
     def check(self, state: dict) -> None:
-        """Take the history of a checkpoint's state; raises UserError where it is of other settings or tiles."""
-        path, here, there = self.work / CHECKPOINT, self.config["recipe"], state["config"]["recipe"]
-        if state["tiles"] != self.tiles_hash:
-            raise UserError(f"{path} is of a run on other tiles; leave out --resume to train anew on these")
-        other = ", ".join(name for name in here if here[name] != there.get(name))
+        """Take the history of a checkpoint's state; raises UserError where its settings or tiles are others."""
+        settings = state["config"]["recipe"]
+        other = ", ".join(name for name, value in self.config["recipe"].items() if settings.get(name) != value)
         if other:
-            raise UserError(f"{path} is of a run with other settings ({other}); give --resume without options of the "
-                            "training, or leave it out to train anew")
+            raise UserError(f"{self.work / CHECKPOINT} is of a run that differs in {other}; leave out --resume to "
+                            "train anew, or all options of the training to go on with that run")
         self.rows = state["rows"]
-        self.contents = self.describe() if self.rows else ""
 
     def start(self, model: keras.Model) -> None:
         """Give a compiled model all that the checkpoint has, or write the first checkpoint, at epoch 0."""
@@ -87,17 +82,20 @@ class Keeper(keras.callbacks.Callback):
     @property
     def finished(self) -> bool:
         """Whether the schedule is at its end, or patience is."""
-        out_of_patience = self.patience and self.rows and len(self.rows) - 1 - self.best >= self.patience
-        return len(self.rows) >= self.recipe.epochs or bool(out_of_patience)
+        if self.patience and self.rows and len(self.rows) - 1 - self.best >= self.patience:
+            return True
+        return len(self.rows) >= self.recipe.epochs
 
     def describe(self) -> str:
-        """Say what predicts after the epochs so far."""
+        """Say what model.keras has after the epochs so far."""
         count = len(self.rows)
+        if not count:
+            return "is as it was"
         if self.patience:
-            return f"the weights of epoch {self.best + 1} of {count}, of the least loss on the validation block"
+            return f"has the weights of epoch {self.best + 1} of {count}, of the least loss on the validation block"
         if count > self.averaged_from + 1:
-            return f"the mean of the weights of epochs {self.averaged_from + 1} to {count}"
-        return f"the weights of epoch {count}"
+            return f"has the mean of the weights of epochs {self.averaged_from + 1} to {count}"
+        return f"has the weights of epoch {count}"
 
     def on_train_begin(self, logs=None) -> None:
         steps = self.recipe.steps
@@ -119,16 +117,15 @@ class Keeper(keras.callbacks.Callback):
         if epoch >= self.averaged_from and not self.patience:
             weights, count = self.model.get_weights(), epoch - self.averaged_from + 1
             self.mean = [mean + (new - mean) / count for mean, new in zip(self.mean or weights, weights, strict=True)]
+        seconds = round(time.perf_counter() - self.began, 2)
+        if self.bar.disable:  # no terminal: a line an epoch instead of the bar
+            print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  {seconds:.0f} s", flush=True)
+        self.config["seconds"] = round(sum((row["seconds"] for row in self.rows), seconds), 1)
+        if not self.patience or all(logs["val_loss"] < row["val_loss"] for row in self.rows):
+            self.save_model()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append({"epoch": epoch + 1, "step": (epoch + 1) * self.recipe.steps, "learning_rate": rate,
-                          **{name: float(value) for name, value in logs.items()},
-                          "seconds": round(time.perf_counter() - self.began, 2)})
-        if self.bar.disable:  # no terminal: a line an epoch instead of the bar
-            print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  "
-                  f"{self.rows[-1]['seconds']:.0f} s", flush=True)
-        if not self.patience or self.best == epoch:
-            self.save_model()
-        self.contents = self.describe()
+                          **{name: float(value) for name, value in logs.items()}, "seconds": seconds})
         with atomic_path(self.work / "history.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
@@ -141,7 +138,6 @@ class Keeper(keras.callbacks.Callback):
         self.predictor.set_weights(self.mean or self.model.get_weights())
         with atomic_path(self.work / "model.keras") as temporary:
             self.predictor.save(temporary)
-        self.config["seconds"] = round(sum(row["seconds"] for row in self.rows), 1)
         write_json(self.work / "config.json", self.config)
         for name in OUTDATED:
             (self.work / name).unlink(missing_ok=True)
@@ -150,13 +146,13 @@ class Keeper(keras.callbacks.Callback):
         """Write all that a run goes on from as one file, all or nothing."""
         arrays = {name: keras.ops.convert_to_numpy(variable) for variable, name in self.variables()}
         means = {f"mean{number}": array for number, array in enumerate(self.mean)}
-        state = {"config": self.config, "tiles": self.tiles_hash, "rows": self.rows}
+        state = json.dumps({"config": self.config, "rows": self.rows})
         with atomic_path(self.work / CHECKPOINT) as temporary:
-            np.savez(temporary, state=json.dumps(state), **arrays, **means)
+            np.savez(temporary, state=state, **arrays, **means)
 
 
 def read_state(work: Path) -> dict | None:
-    """Read what a checkpoint has beside arrays: config, tiles (a hash), rows; None where no run was started.
+    """Read what a checkpoint has beside arrays: config and rows; None where no run was started.
 
     Raises UserError where it is broken, or gone though a model is there.
     """

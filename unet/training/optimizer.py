@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import PurePosixPath
 
 import keras
 from keras import ops
@@ -45,15 +46,11 @@ class Muon(keras.optimizers.Adam):
         super().__init__(learning_rate, **kwargs)
         self.momentum, self.share, self.ends = momentum, share, tuple(ends)
 
-    def build(self, variables):
+    def build(self, variables: list) -> None:
         # chosen here, as TensorFlow's update_step gets variables without the path that names their layer
-        self.hidden = [self.is_hidden(variable) for variable in variables]
+        self.hidden = [len(variable.shape) == 4 and min(variable.shape[2:]) >= 8
+                       and PurePosixPath(variable.path).parent.name not in self.ends for variable in variables]
         super().build(variables)
-
-    def is_hidden(self, variable) -> bool:
-        """Whether a variable is a kernel that gets orthogonal steps."""
-        *_, layer, _kernel = ["", *variable.path.split("/")]
-        return len(variable.shape) == 4 and min(variable.shape[2:]) >= 8 and layer not in self.ends
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
