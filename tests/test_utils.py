@@ -334,7 +334,7 @@ def test_a_full_disk_ends_with_one_line_and_the_old_output(tmp_path):
     resource = pytest.importorskip("resource")
     write_stack(tmp_path / "prediction.tif", image_of((2, 8, 8)))
     before = (tmp_path / "prediction.tif").read_bytes()
-    program = ("import resource, signal, numpy as np, stacks, utils\n"
+    program = ("import resource, signal, numpy as np, utils\nfrom unet.inputs import stacks\n"
                "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
                f"resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))\n"
                "utils.run(lambda: stacks.write_stack('prediction.tif', np.ones((9, 128, 128), np.uint8)))\n")
