@@ -19,7 +19,7 @@ from skimage.transform import resize
 
 from unet.inputs.folders import MODALITIES, find_images, modality_of
 from unet.inputs.layouts import FolderSamples, Layout, Sample, Samples
-from unet.inputs.stacks import is_ours, require_ours, write_stack
+from unet.inputs.stacks import is_ours, read_stack, require_ours, write_stack
 from unet.scores.precision import SUFFIX, format_nuclei, nuclei_scores, pixel_scores
 from unet.segment.instances import separate_nuclei
 from unet.tasks.task import Judged, Options, Outputs, Page, Task, numbered
@@ -248,6 +248,11 @@ class Nuclei(Task):
                 write_stack(path, array[np.newaxis])
 
         yield write
+
+    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+        path, size = outputs.out / f"{samples[number].name}.tif", samples[number].image.shape[:2]
+        page = read_stack(path)[0] if path.is_file() else None
+        return page if page is not None and page.shape == size else None
 
     def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:
         """Beside the images without masks: all that was never trained on."""
