@@ -15,8 +15,8 @@ CORE = 0.7  # and to the inside of one
 SMALLEST = 30  # pixels of the smallest object kept; of the 5975 nuclei drawn in those images one in fifty is smaller
 
 
-def split_nuclei(probability: np.ndarray, threshold: float = NUCLEUS, seed: float = CORE,
-                 smallest: int = SMALLEST) -> np.ndarray:
+def separate_nuclei(probability: np.ndarray, threshold: float = NUCLEUS, seed: float = CORE,
+                    smallest: int = SMALLEST) -> np.ndarray:
     """Number the nuclei of a probability float32 (H, W): int32 (H, W), 1, 2, ...; 0 = background.
 
     Nuclei are where the probability is > `threshold`. Each 4-connected piece where it is > `seed` grows into one of

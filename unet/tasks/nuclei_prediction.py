@@ -17,7 +17,7 @@ from unet.inputs.folders import Source, find_sources, kind_of, levels_of, read_i
 from unet.inputs.stacks import write_stack
 from unet.report.pictures import save_nuclei
 from unet.scores.precision import SUFFIX, nuclei_scores
-from unet.segment.instances import run_lengths, split_nuclei
+from unet.segment.instances import run_lengths, separate_nuclei
 from unet.tasks.crops import squeeze
 from utils import NotLearning, UserError, atomic_path, require_space, write_json
 
@@ -49,7 +49,7 @@ def predict_image(image: np.ndarray, predictor: Predictor, side: int | None = No
 def predict_source(name: str, image: np.ndarray, predictor: Predictor, side: int | None) -> Prediction:
     """Probability and nuclei of one image uint8 (H, W, 3)."""
     probability = predict_image(image, predictor, side)
-    return Prediction(name, image, probability, split_nuclei(probability))
+    return Prediction(name, image, probability, separate_nuclei(probability))
 
 
 def predict_sources(sources: Iterable[Source], predictor: Predictor, side: int | None, notes: list[str]
