@@ -19,7 +19,7 @@ from skimage.transform import resize
 
 from unet.inputs.folders import MODALITIES, find_images, modality_of
 from unet.inputs.layouts import FolderSamples, Layout, Sample, Samples
-from unet.inputs.stacks import is_ours, require_ours, write_stack
+from unet.inputs.stacks import is_ours, read_stack, require_ours, write_stack
 from unet.scores.precision import SUFFIX, format_nuclei, nuclei_scores, pixel_scores
 from unet.segment.instances import separate_nuclei
 from unet.tasks.task import Judged, Options, Outputs, Page, Task, numbered
@@ -96,23 +96,6 @@ class Nuclei(Task):
             raise UserError(f"--holdout holds out all {len(layout)} labelled images; leave some to train on")
         return sorted(chosen)
 
-    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
-        """Rare modalities more often, by the square root of their number of images, yet not endlessly.
-
-        Within a modality an image by the square root of the number of its windows.
-        """
-        shares = [0.0] * len(samples)
-        roots = {number: len(self._corners(samples[number].image.shape[:2])) ** 0.5 for number in train}
-        images = Counter(samples[number].group for number in train)
-        windows = Counter()
-        for number, root in roots.items():
-            windows[samples[number].group] += root
-        total = copies * len(train) / sum(count**0.5 for count in images.values())
-        for number, root in roots.items():
-            group = samples[number].group
-            shares[number] = total * images[group] ** 0.5 * root / windows[group]
-        return [max(1, round(share)) if share else 0 for share in shares]
-
     def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
         return self.side, self.side, 3
 
@@ -135,6 +118,23 @@ class Nuclei(Task):
         cut = OverlapTile(image.shape[:2], self.side, int(np.ceil(turned)))
         around = [(corner[0] - cut.margin, corner[1] - cut.margin)]
         return cut.cut_at(image, around)[0], cut.cut_at(label, around)[0], {"corner": corner}
+
+    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
+        """Rare modalities more often, by the square root of their number of images, yet not endlessly.
+
+        Within a modality an image by the square root of the number of its windows.
+        """
+        shares = [0.0] * len(samples)
+        roots = {number: len(self._corners(samples[number].image.shape[:2])) ** 0.5 for number in train}
+        images = Counter(samples[number].group for number in train)
+        windows = Counter()
+        for number, root in roots.items():
+            windows[samples[number].group] += root
+        total = copies * len(train) / sum(count**0.5 for count in images.values())
+        for number, root in roots.items():
+            group = samples[number].group
+            shares[number] = total * images[group] ** 0.5 * root / windows[group]
+        return [max(1, round(share)) if share else 0 for share in shares]
 
     def _squeezed(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         label = self.label(sample.label)
@@ -248,6 +248,11 @@ class Nuclei(Task):
                 write_stack(path, array[np.newaxis])
 
         yield write
+
+    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+        path, size = outputs.out / f"{samples[number].name}.tif", samples[number].image.shape[:2]
+        page = read_stack(path)[0] if path.is_file() else None
+        return page if page is not None and page.shape == size else None
 
     def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:
         """Beside the images without masks: all that was never trained on."""

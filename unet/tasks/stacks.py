@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from unet.inputs.layouts import Layout, Sample, Samples, StackSamples
-from unet.inputs.stacks import padding, parse_slices, require_ours, stack_writer
+from unet.inputs.stacks import open_stack, padding, parse_slices, require_ours, stack_writer
 from unet.tasks.task import Judged, Outputs, Page, Task, numbered
 from utils import UserError, check_output
 
@@ -101,3 +101,12 @@ class SliceTask(Task):
                     walls(np.moveaxis(judged.redrawn, -1, 0) if several else judged.redrawn)
 
             yield write
+
+    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+        size = samples[number].image.shape
+        shape = [len(samples), self.classes, *size] if self.classes > 1 else [len(samples), *size]
+        try:
+            page = open_stack(outputs.out, shape)[number]
+        except (FileNotFoundError, ValueError):  # not there, or of other slices
+            return None
+        return np.moveaxis(page, 0, -1) if self.classes > 1 else page
