@@ -45,11 +45,6 @@ class Plan:
     tile: list[str]
     train: list[str]
 
-    @property
-    def is_demo(self) -> bool:
-        """Whether the data are the demo stack, however its folder is spelled."""
-        return self.data.resolve() == DEMO.resolve()
-
     def commands(self, copies: int | None) -> list[list[str]]:
         """The three scripts and their options; `copies` is None where it is not for us to say."""
         work = ["--work", str(self.work)]
@@ -62,8 +57,8 @@ class Plan:
 
 def plan(args: argparse.Namespace) -> Plan:
     """Decide what is not said: anything in data/ is the user's and meant; only without it the demo is."""
-    data = Path(args.data or (DATA if users_files(DATA) else DEMO)).expanduser()
-    demo = data.resolve() == DEMO.resolve()
+    data = Path(args.data or (DATA if has_users_files(DATA) else DEMO)).expanduser()
+    demo = is_demo(data)
     work = Path(args.work or (DEMO_WORK if demo else WORK)).expanduser()
     # the demo never touches another run's prediction
     out = Path(args.out).expanduser() if args.out else work / "prediction.tif" if demo else None
@@ -71,10 +66,15 @@ def plan(args: argparse.Namespace) -> Plan:
                 *(shlex.split(words) for words in (args.augment, args.tile, args.train)))
 
 
-def users_files(folder: Path) -> list[str]:
-    """Names of what lies in data/ and is neither the demo nor the project's own."""
+def is_demo(data: Path) -> bool:
+    """Whether a folder is the demo's, however it is spelled."""
+    return data.resolve() == DEMO.resolve()
+
+
+def has_users_files(folder: Path) -> bool:
+    """Whether anything lies in data/ that is neither the demo nor the project's own."""
     names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-    return sorted(name for name in names if name not in NOT_DATA and not name.startswith("."))
+    return any(name not in NOT_DATA and not name.startswith(".") for name in names)
 
 
 def readable(data: Path) -> Layout:
@@ -127,14 +127,12 @@ def needed_copies(one: Plan, layout: Layout) -> int | None:
 def run_scripts(args: argparse.Namespace) -> None:
     """Run the three scripts; leaves with the exit status of the first that fails."""
     one = plan(args)
-    if one.is_demo:
-        print(f"== Data: {one.data}, the demo stack, which is synthetic; put your own into {DATA}. All of this run "
-              f"goes to {one.work}", flush=True)
-        if len(demo_files(one.data)) < len(FILES):
-            make_demo(one.data)
+    if is_demo(one.data) and len(demo_files(one.data)) < len(FILES):
+        make_demo(one.data)
     layout = readable(one.data)
-    if not one.is_demo:
-        print(f"== Data: {one.data}, {layout.what}, {len(layout)} {layout.noun}s with labels", flush=True)
+    what = (f"the demo stack, which is synthetic; put your own into {DATA}. All of this run goes to {one.work}"
+            if is_demo(one.data) else f"{layout.what}, {len(layout)} {layout.noun}s with labels")
+    print(f"== Data: {one.data}, {what}", flush=True)
     for words in one.commands(needed_copies(one, layout)):
         print(f"\n== python {shlex.join(words)}", flush=True)
         status = call(words)
