@@ -150,7 +150,8 @@ class CellPictures(SlicePictures):
                  cells(number_cells(one.probability, plain), f"cells: probability > {plain:g}"),
                  Panel(self.label(one.sample.label), "truth")]]
         if self.task.redraws(run.learnt):
-            rows.append([Panel(_crests(one, threshold, run.learnt["walls"]["width"]), "crests"), self.maps(one, run.learnt)[1],
+            crests = _crests(one, threshold, run.learnt["walls"]["width"])
+            rows.append([Panel(crests, "crests"), self.maps(one, run.learnt)[1],
                          cells(one.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
         words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells is "
                  "judged as a whole, by what was learnt on slices that trained (black: a membrane; orange: none), and "
