@@ -21,6 +21,7 @@ from unet.inputs.layouts import LAYOUTS, Sample, layout_of
 from unet.inputs.stacks import stack_writer
 from unet.tasks import choose_task
 from unet.tasks.task import Options, Page, Task
+from unet.training.folder import check_work
 from utils import at_least, atomic_folder, default_workers, in_order, require_space, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")
@@ -64,7 +65,7 @@ def elastic_field(shape: tuple[int, int], alpha: float, sigma: float, rng: np.ra
 
 
 def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
-    """Displacement field, float32 (2, H, W), that turns clockwise by `angle` degrees and magnifies by `zoom`, both about the middle."""
+    """Displacement field, float32 (2, H, W), that turns clockwise by `angle` degrees and magnifies by `zoom`."""
     y, x = (np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2) for side in shape)
     cosine, sine = np.float32(np.cos(np.radians(angle)) / zoom), np.float32(np.sin(np.radians(angle)) / zoom)
     return np.stack([np.add.outer((cosine - 1) * y, -sine * x), np.add.outer(sine * y, (cosine - 1) * x)])
@@ -267,8 +268,10 @@ class Settings:
 def augment(data: Path, work: Path, settings: Settings) -> dict:
     """Write `work`/augmented/: images.tif, labels.tif (all originals first, then the copies) and manifest.json.
 
-    Returns the manifest. Raises UserError for wrong input; the folder is replaced as a whole or not at all.
+    Returns the manifest. Raises UserError for wrong input, and where `work` has what no run made; the folder is
+    replaced as a whole or not at all.
     """
+    check_work(work)
     layout = layout_of(data)
     task = choose_task(layout, classes=settings.classes, window_side=settings.window, resize=settings.resize)
     notes = task.check(layout)

@@ -10,7 +10,7 @@ import argparse
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -196,15 +196,15 @@ class FinalStep:
 
     def wanted(self) -> dict[str, tuple[dict, list[Path]]]:
         """Of each stage what it is done for, ready for JSON, and the files that it leaves."""
-        def places(outputs: Outputs) -> list[str]:
-            return [str(path.resolve()) for path in (outputs.out, outputs.objects, outputs.redrawn) if path]
+        def places(outputs: Outputs) -> dict:
+            return {name: path and str(path.resolve()) for name, path in asdict(outputs).items()}
 
         held_out = [self.layout.names[number] for number in self.config["split"]["holdout"]]
         judged = self.task.holdout_outputs(self.work, self.outputs)
         scores = [self.work / "metrics.json", self.work / "holdout.png", *self.task.files(judged, held_out)]
         return {"learnt": ({}, []),
-                "judged": ({"files": places(judged)}, scores if held_out else []),
-                "predicted": ({"files": places(self.outputs), "input": self.layout.hash_to_predict()},
+                "judged": (places(judged), scores if held_out else []),
+                "predicted": ({**places(self.outputs), "input": self.layout.hash_to_predict()},
                               self.task.files(self.outputs, self.inputs.names))}
 
     def learn(self) -> None:

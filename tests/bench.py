@@ -17,9 +17,10 @@ from skimage.io import imsave
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from augmentation import augment
+from augmentation import Settings, augment
 from unet.inputs.demo import make_demo
 from unet.inputs.stacks import read_stack
+from utils import run
 
 
 def original_way(images: np.ndarray, labels: np.ndarray, pairs: int, folder: Path, seed: int = 0) -> float:
@@ -50,7 +51,7 @@ def main() -> None:
             make_demo(data, size=512)
         images, labels = read_stack(data / "train-volume.tif"), read_stack(data / "train-labels.tif")
         began = time.perf_counter()
-        manifest = augment(data, folder / "work", args.copies, workers=args.workers)
+        manifest = augment(data, folder / "work", Settings(args.copies, workers=args.workers))
         ours = time.perf_counter() - began
         pairs = len(manifest["split"]["train"]) * args.copies
         theirs_pairs = 40
@@ -63,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

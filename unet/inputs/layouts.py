@@ -180,7 +180,7 @@ class Folders(Layout):
 
     def __getitem__(self, number: int) -> Sample:
         source = self.sources[number]
-        image = folders.read_image(source.image)
+        image = folders.read_image(source.image, self._news)
         label = folders.read_masks(source, image.shape[:2], self._news)
         return Sample(source.name, image, label, folders.modality_of(image))
 

@@ -19,7 +19,7 @@ from skimage.transform import resize
 
 from unet.inputs.folders import MODALITIES, find_images, modality_of
 from unet.inputs.layouts import FolderSamples, Layout, Sample, Samples
-from unet.inputs.stacks import read_stack, write_stack
+from unet.inputs.stacks import is_ours, read_stack, require_ours, write_stack
 from unet.scores.precision import SUFFIX, format_nuclei, nuclei_scores, pixel_scores
 from unet.segment.instances import separate_nuclei
 from unet.tasks.task import Judged, Options, Outputs, Page, Task, numbered
@@ -96,23 +96,6 @@ class Nuclei(Task):
             raise UserError(f"--holdout holds out all {len(layout)} labelled images; leave some to train on")
         return sorted(chosen)
 
-    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
-        """Rare modalities more often, by the square root of their number of images, yet not endlessly.
-
-        Within a modality an image by the square root of the number of its windows.
-        """
-        shares = [0.0] * len(samples)
-        roots = {number: len(self._corners(samples[number].image.shape[:2])) ** 0.5 for number in train}
-        images = Counter(samples[number].group for number in train)
-        windows = Counter()
-        for number, root in roots.items():
-            windows[samples[number].group] += root
-        total = copies * len(train) / sum(count**0.5 for count in images.values())
-        for number, root in roots.items():
-            group = samples[number].group
-            shares[number] = total * images[group] ** 0.5 * root / windows[group]
-        return [max(1, round(share)) if share else 0 for share in shares]
-
     def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
         return self.side, self.side, 3
 
@@ -135,6 +118,23 @@ class Nuclei(Task):
         cut = OverlapTile(image.shape[:2], self.side, int(np.ceil(turned)))
         around = [(corner[0] - cut.margin, corner[1] - cut.margin)]
         return cut.cut_at(image, around)[0], cut.cut_at(label, around)[0], {"corner": corner}
+
+    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
+        """Rare modalities more often, by the square root of their number of images, yet not endlessly.
+
+        Within a modality an image by the square root of the number of its windows.
+        """
+        shares = [0.0] * len(samples)
+        roots = {number: len(self._corners(samples[number].image.shape[:2])) ** 0.5 for number in train}
+        images = Counter(samples[number].group for number in train)
+        windows = Counter()
+        for number, root in roots.items():
+            windows[samples[number].group] += root
+        total = copies * len(train) / sum(count**0.5 for count in images.values())
+        for number, root in roots.items():
+            group = samples[number].group
+            shares[number] = total * images[group] ** 0.5 * root / windows[group]
+        return [max(1, round(share)) if share else 0 for share in shares]
 
     def _squeezed(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         label = self.label(sample.label)
@@ -234,6 +234,8 @@ class Nuclei(Task):
         if outputs.out.exists() and not outputs.out.is_dir():
             raise UserError(f"{outputs.out} is a file; predicted nuclei go into a folder, name one with --out, for "
                             f"instance {outputs.out.with_name('prediction')}")
+        for path in self.files(outputs, samples.names):
+            require_ours(path)
         require_space(outputs.out, 10_000_000)
 
     @contextmanager
@@ -242,6 +244,7 @@ class Nuclei(Task):
         def write(judged: Judged) -> None:
             arrays = judged.probability, numbered(judged, outputs.out)
             for path, array in zip(self.files(outputs, [judged.sample.name]), arrays, strict=True):
+                require_ours(path)  # of a held-out image it was not asked before
                 write_stack(path, array[np.newaxis])
 
         yield write
@@ -257,10 +260,13 @@ class Nuclei(Task):
 
     def remove_stale(self, outputs: Outputs, names: Sequence[str]) -> int:
         """Those that train now would be scored as if they had been held out."""
-        ours = [name for name in names if (outputs.out / f"{name}{SUFFIX}").is_file()]  # else they may be anybody's
-        for path in self.files(outputs, ours):
-            path.unlink(missing_ok=True)
-        return len(ours)
+        count = 0
+        for name in names:
+            ours = [path for path in self.files(outputs, [name]) if is_ours(path)]  # others may be anybody's
+            for path in ours:
+                path.unlink()
+            count += bool(ours)
+        return count
 
 
 def _tenth_of_each(groups: Sequence[str], seed: int) -> list[int]:
