@@ -10,13 +10,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from unet.inputs.stacks import format_slices
-from unet.report.base import NOT_JUDGED, Window, cut, untitled
+from unet.report.base import CLOSE, NOT_JUDGED, Window, cut, untitled
 from unet.report.colours import matched_colours, random_colours, stretched
 from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, paint_membranes, places
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
 from unet.report.slices import SlicePictures, SliceWords
-from unet.report.words import NO_SCORES, cited, table
-from unet.scores.isbi import NAMES, THRESHOLDS, components, v_rand
+from unet.report.words import cited
+from unet.scores.isbi import THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
 from unet.segment.walls import find_walls, number_cells
 from unet.tasks.cells import SCORED
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
     from unet.report.run import Run
 
 ZOOM = 96  # pixels around a mistake
-NEAR = 160  # pixels in which walls before and after are shown
 LOOKS = {"probability": {"color": ORANGE, "marker": "s"}, "walls": {"color": BLUE, "marker": "o"}}
-NOTHING_CHOSEN = ("This run was stopped before a threshold was chosen, or it kept no scores of what it chose from.")
-TITLES = {"V_rand": "V_rand", "V_rand_split": "split", "V_rand_merge": "merge", "V_info": "V_info",
-          "V_info_split": "split", "V_info_merge": "merge", "warping_error": "warping error",
-          "pixel_error": "pixel error", "membrane_iou": "IoU", "membrane_dice": "Dice", "accuracy": "accuracy"}
 
 
 class CellPictures(SlicePictures):
@@ -41,6 +36,7 @@ class CellPictures(SlicePictures):
     advice = ("What is dark and no membrane stays white: vesicles, the insides of mitochondria.")
     object_name = "cells"
     marks = (MERGED, SPLIT, HARMLESS)
+    choice = "This run was stopped before a threshold was chosen, or it kept no scores of what it chose from."
     mistakes_mean = "Few pixels decide whether cells merge or are split; those beside a true border do neither."
 
     def label(self, label: np.ndarray) -> np.ndarray:
@@ -139,7 +135,7 @@ class CellPictures(SlicePictures):
         changes = [self._wrong(one, one.probability, plain) ^ self._wrong(one, one.redrawn, threshold)
                    for one in run.judged]
         place = max(range(len(changes)), key=lambda number: np.count_nonzero(changes[number]))
-        one, part = run.judged[place], busiest(changes[place], NEAR)
+        one, part = run.judged[place], busiest(changes[place], CLOSE)
         truth = self.truth(one.sample.label)
         colours = random_colours(truth)
 
@@ -166,7 +162,7 @@ class CellPictures(SlicePictures):
         """V_rand over the threshold on the slices that chose it."""
         curves = run.learnt.get("curves")
         if not curves:
-            return message(NOTHING_CHOSEN)
+            return message(self.choice)
         figure = Figure(figsize=(8, 3.6), dpi=DPI, layout="constrained")
         axis = figure.subplots()
         for part, key in (("probability", "plain_threshold"), ("walls", "threshold")):
@@ -217,22 +213,6 @@ class CellWords(SliceWords):
         sentences.append(f"cells are what is over {learnt['threshold']:g}, a threshold chosen on slices that trained, "
                          "after border thinning")
         return sentences
-
-    def scores(self, run: Run) -> str:
-        if run.scores is None:
-            return NO_SCORES
-        head, parts = ("", "threshold", *(TITLES[name] for name in NAMES)), []
-        for part, words in SCORED.items():
-            scores = run.scores[part]
-            if scores:
-                rows = {**{f"best {name}": at for name, at in scores["best"].items()}, "chosen": scores["chosen"],
-                        **{f"slice {at['slice']}": at for at in scores["chosen"]["per_slice"]}}
-                parts.append(f"**{words[0].upper()}{words[1:]}.**\n\n" + table([head, *(
-                    (title, f"{at['threshold']:g}", *(f"{at[name]:.4f}" for name in NAMES))
-                    for title, at in rows.items())]))
-        return ("Held-out slices. *best*: one threshold for the stack, picked on these very slices, as the ISBI "
-                "challenge reported it; *chosen*, and slice by slice: "
-                f"{run.scores['probability']['chosen']['how']}.\n\n" + "\n\n".join(parts))
 
     def results(self, run: Run) -> str:
         parts = []
