@@ -129,7 +129,7 @@ def make_classes(demo: Path, folder: Path) -> None:
         cell = label > 0
         grey = (image - np.median(image[cell])) / image.std()
         mean = gaussian_filter(grey * cell, 3) / np.maximum(gaussian_filter(cell.astype(float), 3), 0.05)
-        numbers[:] = np.add(cell, binary_opening((mean < -0.6) & cell, iterations=4), dtype=np.uint8)
+        numbers[:] = np.add(cell, binary_opening((mean < -0.6) & cell, iterations=6), dtype=np.uint8)
     for name, stack in ((VOLUME, images), (LABELS, classes), (TEST, read_stack(demo / TEST))):
         write_stack(folder / name, stack)
 
