@@ -221,14 +221,14 @@ def isbi_scores(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESH
     return {"curve": curve, "best": best, "chosen": chosen}
 
 
-def format_scores(scores: dict) -> str:
+def format_scores(scores: dict, curve: bool = True) -> str:
     """The table to print of what `isbi_scores` returned: the stack, its slices, the curve."""
     chosen = scores["chosen"]
     stack = [(f"best {name}", at) for name, at in scores["best"].items()]
     stack += [("chosen t", chosen)] if chosen else []
     slices = [(f"slice {at['slice']}", at) for at in (chosen or scores["best"]["V_rand"])["per_slice"]]
     lines = [" " * 16 + "".join(f"{head:>8}" for head in HEADS)]
-    for rows in (stack, slices, [("all slices", at) for at in scores["curve"]]):
+    for rows in (stack, slices, *([[("all slices", at) for at in scores["curve"]]] if curve else [])):
         for name, at in rows:
             t = "varies" if at["threshold"] is None else f"{at['threshold']:g}"
             lines.append(f"{name:<16}{t:>8}" + "".join(f"{at[name]:>8.4f}" for name in NAMES))
