@@ -102,7 +102,8 @@ def test_brightness_moves_what_the_network_sees_by_what_was_drawn(name):
 def test_noise_reaches_the_network_as_it_was_drawn(name):
     seen = set()
     for seed in range(8):
-        before, after, record, _ = drawn(name, seed, noise_probability=1, gaussian_sd=(6, 6), uniform_intensity=(10, 10))
+        before, after, record, _ = drawn(name, seed, noise_probability=1, gaussian_sd=(6, 6),
+                                         uniform_intensity=(10, 10))
         difference = (after - before)[(before > 40) & (before < 215)]
         if record[-1]["operation"] == "gaussian noise":
             assert record[-1]["sd"] == 6

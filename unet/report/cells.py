@@ -18,8 +18,7 @@ from unet.report.slices import SlicePictures, SliceWords
 from unet.report.words import NO_SCORES, cited, table
 from unet.scores.isbi import NAMES, THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
-from unet.segment.crests import find_walls
-from unet.segment.walls import number_cells
+from unet.segment.walls import find_walls, number_cells
 from unet.tasks.cells import SCORED
 from unet.tasks.task import Judged
 
@@ -151,7 +150,8 @@ class CellPictures(SlicePictures):
                  cells(number_cells(one.probability, plain), f"cells: probability > {plain:g}"),
                  Panel(self.label(one.sample.label), "truth")]]
         if self.task.redraws(run.learnt):
-            rows.append([Panel(_crests(one, threshold), "crests"), self.maps(one, run.learnt)[1],
+            crests = _crests(one, threshold, run.learnt["walls"]["width"])
+            rows.append([Panel(crests, "crests"), self.maps(one, run.learnt)[1],
                          cells(one.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
         words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells is "
                  "judged as a whole, by what was learnt on slices that trained (black: a membrane; orange: none), and "
@@ -187,11 +187,11 @@ def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Window:
     return tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
 
 
-def _crests(one: Judged, threshold: float) -> np.ndarray:
+def _crests(one: Judged, threshold: float, width: float) -> np.ndarray:
     """The faded image, float (H, W, 3), with the crests: black where a membrane was drawn, orange where none."""
-    overlay, walls = faded(stretched(one.sample.image)), find_walls(one.probability)
+    overlay, walls = faded(stretched(one.sample.image)), find_walls(one.probability, width)
     if walls is not None:
-        crest = walls.cells == 0
+        crest = walls.crest
         overlay[crest] = to_rgb(ORANGE)
         overlay[crest & (one.redrawn <= threshold)] = 0
     return overlay
