@@ -271,12 +271,11 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     """
     layout = layout_of(data)
     task = choose_task(layout, classes=settings.classes, window_side=settings.window, resize=settings.resize)
-    notes = task.check(layout)
+    notes, samples = task.check(layout), list(layout)
     # split first: copies of one sample must not reach the hold-out
     held_out = task.split(layout, settings.holdout, settings.seed)
     train = [number for number in range(len(layout)) if number not in held_out]
     copies = task.default_copies if settings.copies is None else settings.copies
-    samples = list(layout)
     levels = [task.levels(sample.image) for sample in samples]
     each = task.copies(samples, train, copies)
     jobs = [(number, copy) for copy in range(1, max(each) + 1) for number in train if copy <= each[number]]
