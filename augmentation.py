@@ -21,6 +21,7 @@ from unet.inputs.layouts import LAYOUTS, Sample, layout_of
 from unet.inputs.stacks import stack_writer
 from unet.tasks import choose_task
 from unet.tasks.task import Options, Page, Task
+from unet.training.folder import check_work
 from utils import at_least, atomic_folder, default_workers, in_order, require_space, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")
@@ -269,8 +270,10 @@ class Settings:
 def augment(data: Path, work: Path, settings: Settings) -> dict:
     """Write `work`/augmented/: images.tif, labels.tif (all originals first, then the copies) and manifest.json.
 
-    Returns the manifest. Raises UserError for wrong input; the folder is replaced as a whole or not at all.
+    Returns the manifest. Raises UserError for wrong input, and where `work` has what no run made; the folder is
+    replaced as a whole or not at all.
     """
+    check_work(work)
     layout = layout_of(data)
     task = choose_task(layout, classes=settings.classes, window_side=settings.window, resize=settings.resize)
     notes, samples = task.check(layout), list(layout)

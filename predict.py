@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from model import Network
 from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
-from unet.report.judged import pictures_of
+from unet.report.by_task import pictures_of
 from unet.report.pictures import save
 from unet.segment.instances import run_lengths
 from unet.tasks import task_of
@@ -115,14 +115,12 @@ class Predictor:
         total = 0.0
         for number in range(self.flips):
             turned = np.rot90(normalised[:, ::-1] if number >= 4 else normalised, number)
-            back = np.rot90(self._stitched(turned, core, self.network.margin if margin is None else margin), -number)
+            back = np.rot90(self._stitched(turned, core, margin), -number)
             total = total + (back[:, ::-1] if number >= 4 else back)
         return total / self.flips
 
-    def _stitched(self, normalised: np.ndarray, core: int, margin: int) -> np.ndarray:
-        shape, stride = normalised.shape[:2], self.network.stride
-        count = math.ceil(max(shape) / core)  # tiles along the longer side, all of one size, no larger than it needs
-        tiles = OverlapTile(shape, math.ceil(max(shape) / count / stride) * stride, margin)
+    def _stitched(self, normalised: np.ndarray, core: int, margin: int | None) -> np.ndarray:
+        shape, tiles = normalised.shape[:2], overlap_tiles(self.network, normalised.shape[:2], core, margin)
         classes = self.model.output_shape[-1]
         probability = np.empty((*shape, classes), np.float32)
         for number, corner in enumerate(tiles.corners()):
@@ -137,6 +135,12 @@ class Predictor:
         zooms = f" at {at} times the size" if at != "1" else ""
         flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
         return ", ".join(filter(None, (flips + zooms, self.task.in_words(learnt))))
+
+
+def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE, margin: int | None = None) -> OverlapTile:
+    """The tiles in which an image of `shape` is predicted: as few as fit `core`, all of one size, and no larger."""
+    side = math.ceil(max(shape) / math.ceil(max(shape) / core) / network.stride) * network.stride
+    return OverlapTile(shape, side, network.margin if margin is None else margin)
 
 
 def _resized(probability: np.ndarray, shape: Sequence[int]) -> np.ndarray:

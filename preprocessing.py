@@ -254,7 +254,8 @@ def fresh_geometry(work: Path) -> dict:
     return geometry
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """The command line of `python preprocessing.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
@@ -267,10 +268,18 @@ def main() -> None:
     parser.add_argument("--weights", choices=WEIGHTS, help="per-pixel weights of the loss (without it none, of nuclei "
                                                            "border unless they were squeezed)")
     parser.add_argument("--seed", type=at_least(0), default=0, help="order of the tiles")
-    args = parser.parse_args()
+    return parser
+
+
+def tiling_of(args: argparse.Namespace, task: Task, shape: Sequence[int]) -> Tiling:
+    """The tiles that the command line asks for, of pages (H, W)."""
+    return PRESETS[args.preset] if args.preset else task_tiling(task, shape, args.tile, args.margin)
+
+
+def main() -> None:
+    args = options().parse_args()
     manifest = fresh_manifest(args.work)
-    tiling = PRESETS[args.preset] if args.preset else task_tiling(task_of(manifest), manifest["shape"][1:3], args.tile,
-                                                                  args.margin)
+    tiling = tiling_of(args, task_of(manifest), manifest["shape"][1:3])
     geometry = preprocess(args.work, tiling, args.weights, args.seed)
     print(f"{args.work / 'patches'}: {geometry['count']} tiles to train on, {tiling.tile}x{tiling.tile} pixels with "
           f"labels of {tiling.label}x{tiling.label}")

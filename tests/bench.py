@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from augmentation import Settings, augment
 from unet.inputs.demo import make_demo
 from unet.inputs.layouts import layout_of
-from utils import default_workers
+from utils import default_workers, run
 
 
 def original_way(images: np.ndarray, labels: np.ndarray, pairs: int, folder: Path, seed: int = 0) -> float:
@@ -70,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

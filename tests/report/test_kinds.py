@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from conftest import draw_nuclei, write_nuclei
 from helpers import every_cell_passed
+from unet.tasks.crops import WindowOptions
 
 from augmentation import augment
 from preprocessing import preprocess
 from unet.report import kinds, methods_classes, methods_nuclei, show_classes, show_nuclei
 from unet.report.lastrun import StackRun, last_run
 from unet.tasks.classes import class_scores
-from unet.tasks.crops import WindowOptions
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
-from unet.segment.instances import from_run_lengths, run_lengths, split_nuclei
+from unet.segment.instances import from_run_lengths, run_lengths, separate_nuclei
 
 Y, X = np.mgrid[:64, :64]
 
@@ -20,7 +20,7 @@ def test_two_touching_discs_come_apart_along_their_border():
     left, right = disc(32, 20, 10), disc(32, 41, 10)
     probability = np.where(left | right, 0.95, 0.05).astype(np.float32)
     probability[22:43, 30:32] = np.where(probability[22:43, 30:32] > 0.5, 0.65, 0.05)  # found, but only just
-    labels = split_nuclei(probability)
+    labels = separate_nuclei(probability)
     assert labels.dtype == np.int32
     assert labels.max() == 2
     assert_array_equal(labels > 0, probability > 0.5)
@@ -30,34 +30,35 @@ def test_two_touching_discs_come_apart_along_their_border():
 
 def test_one_noisy_disc_stays_one(rng):
     probability = np.where(disc(32, 32, 14), 0.85, 0.1) + rng.normal(0, 0.05, (64, 64))
-    labels = split_nuclei(np.clip(probability, 0, 1).astype(np.float32))
+    labels = separate_nuclei(np.clip(probability, 0, 1).astype(np.float32))
     assert labels.max() == 1
     assert np.count_nonzero(labels) == pytest.approx(np.count_nonzero(disc(32, 32, 14)), rel=0.01)
 
 
 def test_an_oblong_nucleus_stays_one():
-    assert split_nuclei(np.where(((Y - 32) / 7) ** 2 + ((X - 32) / 18) ** 2 < 1, 0.9, 0).astype(np.float32)).max() == 1
+    oblong = ((Y - 32) / 7) ** 2 + ((X - 32) / 18) ** 2 < 1
+    assert separate_nuclei(np.where(oblong, 0.9, 0).astype(np.float32)).max() == 1
 
 
 def test_holes_are_filled_and_specks_dropped():
     probability = np.where(disc(32, 32, 14) & ~disc(32, 32, 3), 0.9, 0.0).astype(np.float32)
     probability[2:5, 2:7] = 0.9  # 15 pixels
-    labels = split_nuclei(probability)
+    labels = separate_nuclei(probability)
     assert_array_equal(labels, disc(32, 32, 14).astype(np.int32))
-    assert split_nuclei(probability, smallest=15).max() == 2
+    assert separate_nuclei(probability, smallest=15).max() == 2
 
 
 def test_a_faint_nucleus_below_the_seed_is_kept():
     probability = np.where(disc(20, 20, 8), 0.65, 0.0).astype(np.float32)
     probability[disc(44, 44, 8)] = 0.9
-    assert_array_equal(split_nuclei(probability) > 0, disc(20, 20, 8) | disc(44, 44, 8))
+    assert_array_equal(separate_nuclei(probability) > 0, disc(20, 20, 8) | disc(44, 44, 8))
 
 
 def test_no_nucleus_and_nothing_but_nucleus():
-    assert split_nuclei(np.zeros((5, 7), np.float32)).max() == 0
-    assert_array_equal(split_nuclei(np.ones((5, 7), np.float32)), np.ones((5, 7)))
+    assert separate_nuclei(np.zeros((5, 7), np.float32)).max() == 0
+    assert_array_equal(separate_nuclei(np.ones((5, 7), np.float32)), np.ones((5, 7)))
     with pytest.raises(ValueError, match="height, width"):
-        split_nuclei(np.zeros((2, 5, 7), np.float32))
+        separate_nuclei(np.zeros((2, 5, 7), np.float32))
 
 
 # ------------------------------------------------------------------------------------------ run-length lines

@@ -1,14 +1,203 @@
-"""Which walls are membranes, learnt from labelled slices."""
+"""Walls along crests: six drawings that hold more than walls, the geometry by hand, and which walls are membranes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from phantoms import (
+    LUMEN,
+    OUTSIDE,
+    blurred,
+    colony,
+    discs,
+    free_ends,
+    two_widths,
+    unsure_neurites,
+    with_lumen,
+)
 from scipy.special import logit
 
+from unet.inputs.demo import demo_stack
+from unet.scores.isbi import components, isbi_scores
 from unet.segment import walls
-from unet.segment.crests import along_crests, find_walls
-from unet.segment.walls import features, judge_walls, learn_walls, within_one_cell
+from unet.segment.walls import (
+    draw_walls,
+    features,
+    find_walls,
+    fit_judge,
+    judge,
+    learn_cells,
+    number_cells,
+    redraw,
+    thin_walls,
+    wall_width,
+    within_one_cell,
+)
+
+
+def along_means(probability, width):
+    """Redrawn with the mean probability along each wall."""
+    return draw_walls(np.asarray(probability, np.float32), {"width": width, "judge": None})
+
+
+# -------------------------------------------------------------------------- six drawings that hold more than walls
+
+
+def agreement(cell, probability):
+    """IoU of the background, true and redrawn, for a network that knows the truth; all is learnt on the drawing."""
+    learnt = learn_cells(probability[None], np.where(cell, 255, 0).astype(np.uint8)[None])
+    assert learnt["why"] is None
+    redrawn = draw_walls(probability, learnt["walls"])
+    background = redrawn <= 0.5
+    return np.count_nonzero(background & ~cell) / np.count_nonzero(background | ~cell), redrawn
+
+
+@pytest.mark.parametrize(("draw", "thick"), [(with_lumen, LUMEN), (colony, OUTSIDE)])
+def test_a_lumen_and_the_outside_of_a_colony_stay(rng, draw, thick):
+    cell = draw(rng)
+    iou, redrawn = agreement(cell, blurred(cell))
+    assert iou > 0.98  # 0.81 and 0.6 where all that is no wall is cell
+    assert np.mean(redrawn[thick] <= 0.5) > 0.99  # 0.3
+
+
+def test_walls_of_3_and_14_pixels_keep_their_widths(rng):
+    cell = two_widths(rng)
+    iou, _ = agreement(cell, blurred(cell))
+    assert iou > 0.95  # 0.53 with one width for all
+
+
+def test_discs_that_nearly_touch_keep_their_shape_or_are_known_for_what_they_are():
+    packed, rows = discs(square=False), discs(square=True)
+    iou, _ = agreement(packed, blurred(packed))
+    assert iou > 0.98  # 0.83 with one width for all
+    learnt = learn_cells(blurred(rows)[None], rows[None])  # 0.71
+    assert learnt["walls"] is None
+    assert learnt["why"] == ("what separates the cells of the labels is no thin wall: a quarter of it is over 12 "
+                             "pixels wide, where a cell measures 24")
+
+
+def test_a_membrane_with_a_free_end_is_not_cut_back(rng):
+    cell = free_ends(rng)
+    iou, _ = agreement(cell, blurred(cell))
+    assert iou > 0.98  # 0.69 to 0.79
+
+
+def test_a_neurite_whose_inside_is_less_than_sure_keeps_its_membrane(rng):
+    cell, probability, neurites = unsure_neurites(rng)
+    iou, redrawn = agreement(cell, probability)
+    assert iou > 0.97  # 0.8
+    truth, cells = components(cell), number_cells(redrawn, 0.5)
+    inside = [number for number, size in enumerate(np.bincount(truth[neurites])) if size > 60]
+    assert len(inside) > 20
+    for number in inside:
+        most = np.bincount(cells[truth == number]).argmax()
+        assert most > 0
+        assert np.count_nonzero(cells == most) < 2 * np.count_nonzero(truth == number)  # no neighbour swallowed it
+
+
+# ------------------------------------------------------------------------------------------------- thin walls
+
+
+def test_width_of_walls_by_hand():
+    label = np.full((40, 60), 255, np.uint8)
+    label[:, 18:23] = 0
+    assert wall_width([label]) == (5, None)
+    label[:, 40:43] = 0
+    assert wall_width([label]) == (4, None)  # as much of either
+    label[:, 50:53] = 0
+    assert wall_width([label, label]) == (3, None)
+    assert thin_walls([label])
+
+
+def test_tissue_has_thin_walls_whatever_its_slices():
+    for one in demo_stack(2, 256, 1)[1]:
+        assert thin_walls([one])
+
+
+def test_ground_between_scattered_objects_is_no_wall():
+    label = np.zeros((60, 60), np.uint8)
+    for y in (5, 35):
+        for x in (5, 35):
+            label[y:y + 15, x:x + 15] = 255
+    assert not thin_walls([label])
+    for nothing in (np.full((20, 20), 255, np.uint8), np.zeros((20, 20), np.uint8)):  # one cell, no cell
+        assert wall_width([nothing]) == (0, "no two cells of the labels have a wall between them")
+
+
+# ------------------------------------------------------------------------------------------- along the crests
+
+
+def lopsided_wall():
+    """A slice of two cells: the true membrane in columns 18..22, predicted with a slow fading to its right."""
+    label = np.full((40, 60), 255, np.uint8)
+    label[:, 18:23] = 0
+    across = np.ones(60, np.float32)
+    across[18:23] = 0.3, 0.1, 0.02, 0.1, 0.3
+    across[23:37] = np.linspace(0.4, 0.9, 14)
+    return label, np.repeat(across[None], 40, axis=0)
+
+
+def test_a_wall_lies_on_the_crest_alike_to_both_sides():
+    _, probability = lopsided_wall()
+    redrawn = along_means(probability, 5)
+    np.testing.assert_array_equal(np.flatnonzero(redrawn[10] < 1), range(18, 24))  # 18 to 25 were likelier membrane
+    assert len(np.unique(redrawn[:, 18:24])) == 1  # one wall, one probability
+    assert redrawn[10, 20] == pytest.approx(probability[10, 20], abs=0.1)
+    assert redrawn.dtype == np.float32
+
+
+def test_lopsided_membrane_scores_better_as_a_wall():
+    label, probability = lopsided_wall()
+    raw, redrawn = (isbi_scores(p[None], label[None], (0.8,))["best"]["V_info"]["V_info"]
+                    for p in (probability, along_means(probability, 5)))
+    assert redrawn == pytest.approx(1)
+    assert raw < 0.9
+
+
+def test_a_short_gap_closes_and_a_doubtful_membrane_stays_doubtful():
+    probability = np.ones((40, 60), np.float32)
+    probability[:, 19:22] = 0.1
+    probability[18:22, 19:22] = 0.85  # a tenth of the wall: its mean is 0.175
+    np.testing.assert_allclose(along_means(probability, 3)[:, 19:22], 0.175, atol=1e-6)
+    probability[:, 19:22] = 0.7
+    np.testing.assert_allclose(along_means(probability, 3)[:, 19:22], 0.7, atol=1e-6)  # as wide as walls usually are
+
+
+def test_two_walls_keep_their_own_probabilities_and_widths():
+    probability = np.ones((40, 60), np.float32)
+    probability[:, 20], probability[:, 37:44] = 0.1, 0.4
+    redrawn = along_means(probability, 3)
+    np.testing.assert_allclose(redrawn[20, [19, 20, 21]], [1, 0.1, 1], atol=1e-6)
+    np.testing.assert_allclose(redrawn[20, 36:45], [1, *[0.4] * 7, 1], atol=1e-6)
+
+
+def test_a_gap_of_two_pixels_where_another_wall_meets_a_sure_one_closes():
+    cut = find_walls(strip({30: 0.1}), 1)
+    where_others_meet = np.isin(np.arange(20), (9, 10)).astype(int)
+    redrawn = redraw(strip({30: 0.1}), replace(cut, of=where_others_meet), np.array([0.1, 1.0]), 1)
+    np.testing.assert_allclose(redrawn[:, 30], 0.1)
+
+
+def test_what_is_thick_is_no_crest():
+    probability = np.ones((60, 90), np.float32)
+    probability[:, 20:24], probability[:, 40:61] = 0.1, 0.2  # 4 and 21 pixels wide
+    cut = find_walls(probability, 4)
+    assert cut.thick[:, 40:61].all()
+    assert not cut.thick[:, :40].any()
+    assert len(cut.sides) == 1
+    np.testing.assert_array_equal(along_means(probability, 4)[:, 40:61], probability[:, 40:61])
+
+
+def test_without_a_crest_nothing_is_redrawn():
+    unsure = np.full((8, 8), 0.5, np.float32)
+    np.testing.assert_array_equal(along_means(unsure, 5), unsure)
+    cell = np.full((8, 8), 0.99, np.float32)
+    cell[2, 2] = 0.5
+    np.testing.assert_array_equal(along_means(cell, 5), cell)
+
+
+# --------------------------------------------------------------------------------------- which are membranes
 
 
 def strip(lines, shape=(20, 90)):
@@ -20,17 +209,17 @@ def strip(lines, shape=(20, 90)):
 
 
 def test_walls_and_their_sides_by_hand():
-    found = find_walls(strip({30: 0.2, 50: 0.6}))
-    assert sorted(np.round(found.mean, 6)) == [0.2, 0.6]
-    first = found.sides[np.argmin(found.mean)]
-    assert set(np.unique(found.cells[:, :30])) == {found.cells[0, 0]}
-    assert sorted(first) == sorted([found.cells[0, 0], found.cells[0, 40]])
-    assert find_walls(np.full((9, 9), 0.5, np.float32)) is None
+    cut = find_walls(strip({30: 0.2, 50: 0.6}), 1)
+    assert sorted(np.round(cut.mean, 6)) == [0.2, 0.6]
+    first = cut.sides[np.argmin(cut.mean)]
+    assert set(np.unique(cut.cells[:, :30])) == {cut.cells[0, 0]}
+    assert sorted(first) == sorted([cut.cells[0, 0], cut.cells[0, 40]])
+    assert find_walls(np.full((9, 9), 0.5, np.float32), 1) is None
 
 
 def test_features_by_hand():
-    found = find_walls(strip({30: 0.2}, (20, 90)))
-    (mean, odds, *quantiles, length, smaller, larger, share, slender, width), = features(found)
+    cut = find_walls(strip({30: 0.2}), 1)
+    (mean, odds, *quantiles, length, smaller, larger, share, slender, width), = features(cut)
     assert mean == pytest.approx(0.2)
     assert odds == pytest.approx(logit(0.2), rel=1e-5)
     np.testing.assert_allclose(quantiles, 0.2, rtol=1e-6)
@@ -43,56 +232,80 @@ def test_features_by_hand():
 def test_one_cell_on_both_sides_by_hand():
     label = np.full((20, 90), 255, np.uint8)
     label[:, 50:53] = 0
-    found = find_walls(strip({30: 0.2, 51: 0.6, 70: 0.1}))
-    same, known = within_one_cell(found, label)
-    by_mean = dict(zip(np.round(found.mean, 1).tolist(), same.tolist(), strict=True))
+    cut = find_walls(strip({30: 0.2, 51: 0.6, 70: 0.1}), 1)
+    same, known = within_one_cell(cut, label)
+    by_mean = dict(zip(np.round(cut.mean, 1).tolist(), same.tolist(), strict=True))
     assert by_mean == {0.2: True, 0.6: False, 0.1: True}
     assert known.all()
     label[:, 71:] = 0
-    same, known = within_one_cell(find_walls(strip({30: 0.2, 70: 0.1})), label)
+    same, known = within_one_cell(find_walls(strip({30: 0.2, 70: 0.1}), 1), label)
     assert known.sum() == 1  # beyond the other there is no cell
 
 
 def slices_with_short_false_walls(rng, count=40):
     """Doubtful walls of one probability: those across the narrow strip are true, those across the wide one false."""
-    probabilities, labels = [], []
-    for _ in range(count):
-        probability, label = np.ones((60, 120), np.float32), np.full((60, 120), 255, np.uint8)
+    probabilities, labels = np.ones((count, 60, 120), np.float32), np.full((count, 60, 120), 255, np.uint8)
+    for probability, label in zip(probabilities, labels, strict=True):
         probability[20], label[19:22] = 0.05, 0  # a sure membrane along the slice
         for row, true in ((slice(0, 20), True), (slice(21, 60), False)):
             for column in rng.choice(np.arange(20, 100, 20), 2, replace=False):
                 probability[row, column] = rng.uniform(0.4, 0.6)
                 if true:
                     label[row, column - 1:column + 2] = 0
-        probabilities.append(probability)
-        labels.append(label)
     return probabilities, labels
 
 
 def test_what_the_probability_cannot_tell_is_learnt_from_the_shape(rng):
-    probabilities, labels = slices_with_short_false_walls(rng)
-    learnt = json.loads(json.dumps(learn_walls(probabilities, labels)))
+    learnt = json.loads(json.dumps(learn_cells(*slices_with_short_false_walls(rng))))
     (probability,), (label,) = slices_with_short_false_walls(rng, 1)
-    found = find_walls(probability)
-    same, known = within_one_cell(found, label)
-    judged = judge_walls(found, learnt)
+    cut = find_walls(probability, learnt["walls"]["width"])
+    same, known = within_one_cell(cut, label)
+    judged = judge(cut, learnt["walls"]["judge"])
     assert known.all()
     assert same.any()
     assert not same.all()
     assert judged[same].min() > 0.5 > judged[~same].max()
-    redrawn = along_crests(probability, 3, lambda one: judge_walls(one, learnt))
+    redrawn = draw_walls(probability, learnt["walls"])
     assert np.array_equal(np.unique(redrawn[redrawn < 1]), np.unique(judged.astype(np.float32)))
+    assert number_cells(redrawn, 0.5).max() == 4  # three in the narrow strip, one in the wide
 
 
-def test_a_wall_unlike_any_that_was_seen_is_judged_as_the_nearest_that_was(rng):
-    learnt = learn_walls(*slices_with_short_false_walls(rng))
-    found = find_walls(strip({300: 0.2}, (900, 900)))
-    assert features(found)[0][9] > learnt["most"][9]  # its length
-    inside = np.clip(features(found), learnt["least"], learnt["most"])
+def test_a_wall_unlike_any_seen_is_judged_as_the_nearest_seen(rng):
+    learnt = learn_cells(*slices_with_short_false_walls(rng))["walls"]["judge"]
+    cut = find_walls(strip({300: 0.2}, (900, 900)), 1)
+    assert features(cut)[0][9] > learnt["most"][9]  # its length
+    inside = np.clip(features(cut), learnt["least"], learnt["most"])
     at_the_edge = (inside - learnt["mean"]) / np.array(learnt["sd"])
-    np.testing.assert_allclose(walls._terms(features(found), learnt)[:, 1:16], at_the_edge)
+    np.testing.assert_allclose(walls._terms(features(cut), learnt)[:, 1:16], at_the_edge)
 
 
 def test_too_few_walls_teach_nothing(rng):
-    assert learn_walls(*slices_with_short_false_walls(rng, 10)) is None
-    assert learn_walls([np.full((9, 9), 0.5, np.float32)], [np.zeros((9, 9), np.uint8)]) is None
+    learnt = learn_cells(*slices_with_short_false_walls(rng, 10))
+    assert learnt["walls"] == {"width": 3, "judge": None}
+    assert fit_judge([]) is None
+
+
+def test_every_slice_is_judged_by_what_was_learnt_on_others(rng, monkeypatch):
+    outputs, labels = slices_with_short_false_walls(rng, 80)
+    learnt_on, judged_by = [], []
+    monkeypatch.setattr(walls, "fit_judge", lambda examples: learnt_on.append([len(one[1]) for one in examples]) or
+                        {"number": len(learnt_on)})
+    monkeypatch.setattr(walls, "judge", lambda cut, learnt: judged_by.append(learnt["number"]) or cut.mean)
+    learnt = learn_cells(outputs, labels, thresholds=(0.3, 0.5))
+    assert [len(one) for one in learnt_on] == [64] * 5 + [80]  # five parts of sixteen each, then all
+    assert judged_by == [part for part in range(1, 6) for _ in range(16)]
+    assert learnt["walls"]["judge"] == {"number": 6}
+    assert learnt["threshold"] in (0.3, 0.5)
+
+
+def test_without_walls_the_threshold_alone_is_chosen(rng):
+    outputs, labels = slices_with_short_false_walls(rng, 2)
+    learnt = learn_cells(outputs, labels, walls=False)
+    assert learnt == {"threshold": walls.best_threshold(outputs, labels), "walls": None, "why": "they are switched off"}
+
+
+def test_cells_are_numbered_by_hand():
+    probability = np.full((3, 7), 0.9, np.float32)
+    probability[:, 2:5] = 0.4
+    np.testing.assert_array_equal(number_cells(probability, 0.5), [[1, 1, 1, 0, 2, 2, 2]] * 3)
+    np.testing.assert_array_equal(number_cells(probability, 0.3), np.ones((3, 7)))

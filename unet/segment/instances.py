@@ -16,7 +16,7 @@ SMALLEST = 30  # pixels of the smallest object kept; of the 5975 nuclei drawn in
 
 
 def separate_nuclei(probability: np.ndarray, threshold: float = NUCLEUS, seed: float = CORE,
-                 smallest: int = SMALLEST) -> np.ndarray:
+                    smallest: int = SMALLEST) -> np.ndarray:
     """Number the nuclei of a probability float32 (H, W): int32 (H, W), 1, 2, ...; 0 = background.
 
     Nuclei are where the probability is > `threshold`. Each 4-connected piece where it is > `seed` grows into one of

@@ -1,25 +1,153 @@
-"""Which predicted walls are membranes and which only cross a cell: learnt from the labelled slices that trained.
+"""From the probability of cell to cells with a number each: predicted membranes redrawn as walls along their crests.
 
-A wall in doubt is a matter of more than its mean probability: a short one between two large cells is rarely a membrane,
-a long one with a sure end mostly is. A logistic regression on the walls' shape and probabilities decides; the idea of
-learning to merge an over-segmentation is that of Nunez-Iglesias et al., PLoS ONE 8(8), e71715, 2013.
+A watershed cuts a slice along the crests of its membranes; the crest between two cells is a wall, and each wall gets
+one value, the probability that it is no membrane. A wall in doubt is a matter of more than its mean probability: a
+short one between two large cells is rarely a membrane, a long one with a sure end mostly is. A logistic regression on
+the walls' shape and probabilities decides, learnt from labelled slices; the idea of learning to merge an
+over-segmentation is that of Nunez-Iglesias et al., PLoS ONE 8(8), e71715, 2013.
+
+Only what lies near a crest is redrawn. Background that is too thick for a wall (a lumen, the outside of a colony) and
+membranes that end within a cell stay as the network gave them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, maximum
+from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum, maximum_filter, minimum_filter
 from scipy.optimize import minimize
 from scipy.special import expit, logit
+from skimage.segmentation import watershed
 
-from unet.scores.isbi import components
-from unet.segment.crests import Walls, find_walls
+from unet.scores.isbi import THRESHOLDS, best_threshold, components, segments, thin
+from unet.scores.overlap import largest_overlap
 
+SURE = 0.9  # probability of cell from which on a pixel seeds the watershed
+FAIR = 0.8  # ... and that seeds it where it is the most of a piece that membrane encloses
+EVEN = 0.5  # up to here a pixel is more likely membrane than cell
+SMOOTH = 1.5  # standard deviation of the Gaussian that steadies the crest, pixels
+THIN = 0.3  # three quarters of the walls are at most this share of the cells' diameter wide, else they are no walls
+THICK = 5.0  # walls' widths: what is thicker is no wall
+NEAR = 2.0  # walls' widths: how far beside a wall predicted membrane is taken for its blur
+FOLDS = 5  # parts of the slices, for walls judged by what was learnt on the others
 LEAST_WALLS = 50  # of either sort, to learn from
 RIDGE = 30.0  # strength of the penalty on the squared weights, in walls; by cross-validation
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+# ------------------------------------------------------------------------------------------------ thin walls
+
+
+def wall_width(labels: Iterable[np.ndarray]) -> tuple[float, str | None]:
+    """Median width in pixels of the walls (0) between the cells of labels (H, W), and why they are no thin walls.
+
+    The width is local: that of the background along the line that `thin` leaves of it. Walls are thin where its upper
+    quartile is small against the cells' diameter (of squares of their area, weighted by area): a lumen or the outside
+    of a colony is a small part of the lines, the ground between scattered or packed objects is not. The median says
+    less, as objects lie apart by chance: the 90th percentile is 2 times the median among packed discs, and up to 2.5
+    times in slices of the ISBI stack.
+    """
+    widths, sizes = [np.empty(0)], [np.empty(0)]
+    for one in labels:
+        cell = one > 0
+        line = ~thin(cell) if cell.any() else np.zeros(cell.shape, bool)
+        widths.append(2 * distance_transform_edt(~cell)[line & ~cell] - 1)
+        sizes.append(np.bincount(components(cell).ravel())[1:].astype(float))
+    width, area = np.concatenate(widths), np.concatenate(sizes)
+    if not width.size:
+        return 0.0, "no two cells of the labels have a wall between them"
+    diameter, wide = np.sqrt(area @ area / area.sum()), np.quantile(width, 0.75)
+    if wide > THIN * diameter:
+        return 0.0, (f"what separates the cells of the labels is no thin wall: a quarter of it is over {wide:.0f} "
+                     f"pixels wide, where a cell measures {diameter:.0f}")
+    return float(np.median(width)), None
+
+
+def thin_walls(labels: Iterable[np.ndarray]) -> bool:
+    """Whether labels (H, W), 0 = membrane, show cells with thin walls between them; see `wall_width`."""
+    return wall_width(labels)[1] is None
+
+
+# ---------------------------------------------------------------------------------------- along the crests
+
+
+@dataclass(frozen=True)
+class Walls:
+    """The predicted membranes of a slice, each between two cells of its finest segmentation; see `find_walls`."""
+
+    cells: np.ndarray  # int32 (H, W): a number for each cell, 0 = crest or thick
+    thick: np.ndarray  # bool (H, W): background that is too thick for a wall
+    crest: np.ndarray  # bool (H, W): the middle lines of the walls, P pixels
+    of: np.ndarray  # int64 (P,): the wall of each of the crest's pixels
+    sides: np.ndarray  # int64 (n, 2): the cells on both sides of each wall
+    probability: np.ndarray  # float32 (P,): of cell, at each of the crest's pixels, SURE at most
+    reach: np.ndarray  # float64 (P,): how far predicted membrane reaches from the crest, pixels; 0 = there is none
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean probability of cell along each wall, float64 (n,)."""
+        return np.bincount(self.of, self.probability) / np.bincount(self.of)
+
+
+def find_walls(probability: np.ndarray, width: float) -> Walls | None:
+    """Cut a slice, probability of cell float32 (H, W), along the crests of its membranes; None where there is none.
+
+    A watershed (Beucher and Lantuejoul 1979) floods the probability of membrane from the cells; where two meet is the
+    crest. It keeps out of what is `THICK` times thicker than `width`, the walls' usual width in pixels.
+    """
+    depth = distance_transform_edt(probability <= EVEN)
+    core = depth > THICK * width / 2
+    thick = (depth > 0) & (distance_transform_edt(~core) <= THICK * width / 2) if core.any() else core
+    seeds = _seeds(probability)
+    heights = -np.minimum(gaussian_filter(probability, SMOOTH), SURE)
+    cells = watershed(heights, seeds, mask=~thick, connectivity=1, watershed_line=True)
+    greatest, number = maximum_filter(cells, 3), cells.max() + 1
+    crest = (cells == 0) & ~thick & (greatest > 0)  # what no flood reached, within something thick, is no crest
+    if not crest.any():
+        return None
+    least = minimum_filter(np.where(cells == 0, number, cells), 3)
+    pairs, of = np.unique(least[crest].astype(np.int64) * number + greatest[crest], return_inverse=True)
+    sides = np.stack([pairs // number, pairs % number], axis=1)
+    return Walls(cells, thick, crest, of.ravel(), sides, np.minimum(probability[crest], SURE), depth[crest])
+
+
+def _seeds(probability: np.ndarray) -> np.ndarray:
+    """A number for each component of sure cell, and for each of likely cell that has none, but is fair somewhere."""
+    seeds, likely = components(probability > SURE), components(probability > EVEN)
+    most = maximum(probability, likely, np.arange(likely.max() + 1))
+    most[0] = 0
+    return np.where(((most > FAIR) & (most <= SURE))[likely], likely + seeds.max(), seeds)
+
+
+def redraw(probability: np.ndarray, walls: Walls, values: np.ndarray, width: float) -> np.ndarray:
+    """Probability of cell, float32 (H, W), redrawn: each wall as wide as it is predicted, alike to both sides.
+
+    All of a wall gets its value in `values` (n,): a short gap in a sure membrane closes, and a membrane that is
+    doubtful all along merges its cells at a threshold below its value. The challenge's scores shrink a wide border
+    from both sides alike, so that a cell on the side where its membrane fades slowly would lose pixels: what is left of
+    the membrane beside its wall becomes cell, 1. But membrane that leads further away than `NEAR` times `width`, the
+    walls' usual width in pixels, stays as it is, and so does what is thick. What is likelier cell is 1: where it kept
+    its doubt, a high threshold would cut it off from the cell beside the wall.
+    """
+    known = np.bincount(walls.of, walls.reach > 0)
+    mean = np.where(known > 0, np.bincount(walls.of, walls.reach) / np.maximum(known, 1), (width + 1) / 2)
+    along, half = np.ones(probability.shape, np.float32), np.zeros(probability.shape)
+    along[walls.crest] = values[walls.of]
+    along = minimum_filter(along, 3)  # where a sure wall meets a doubtful one, it has no gap of a pixel
+    half[walls.crest] = np.where(walls.reach > 0, walls.reach, mean[walls.of])
+    distance, (y, x) = distance_transform_edt(~walls.crest, return_indices=True)
+    beyond = distance - half[y, x]
+    membrane = probability <= EVEN
+    wall = ((beyond < 0) | ((beyond < 0.5) & membrane)) & ~walls.thick  # the middle may lie between two pixels
+    others = components(membrane & ~wall)
+    leads = maximum(np.where(walls.thick, np.inf, beyond), others, np.arange(others.max() + 1))
+    far = (others > 0) & (leads >= NEAR * width)[others]
+    return np.where(wall, along[y, x], np.where(far, probability, np.float32(1)))
+
+
+# ------------------------------------------------------------------------------------------ which are membranes
 
 
 def features(walls: Walls) -> np.ndarray:
@@ -35,7 +163,7 @@ def features(walls: Walls) -> np.ndarray:
     quantiles = [ordered[first + np.minimum((length * share).astype(int), length - 1)] for share in QUANTILES]
 
     one, other = walls.sides.T
-    count = walls.cells.max() + 2  # where three crests meet a wall may have a side that is no cell, the last
+    count = walls.cells.max() + 1
     area = np.bincount(walls.cells.ravel(), minlength=count)
     border = np.bincount(walls.sides.ravel(), np.repeat(length, 2), minlength=count)
     inside = maximum(distance_transform_edt(walls.cells > 0), walls.cells, np.arange(count))
@@ -50,30 +178,16 @@ def within_one_cell(walls: Walls, label: np.ndarray) -> tuple[np.ndarray, np.nda
 
     `label` (H, W), 0 = membrane. A side is the true cell that covers most of it; one that is all membrane is none.
     """
-    true = components(label > 0)
-    shared = np.zeros((walls.cells.max() + 2, true.max() + 1), np.int64)
-    np.add.at(shared, (walls.cells.ravel(), true.ravel()), 1)
-    shared[:, 0] = 0
-    most = shared.argmax(axis=1)[walls.sides]
+    most = largest_overlap(walls.cells, components(label > 0))[walls.sides]
     return most[:, 0] == most[:, 1], (most > 0).all(axis=1)
 
 
-def learn_walls(probabilities: Iterable[np.ndarray], labels: Iterable[np.ndarray]) -> dict | None:
-    """Learn from slices, probability of cell float32 (H, W) and label (H, W), 0 = membrane, which walls are none.
+def fit_judge(examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict | None:
+    """Learn from examples, `features` (n, 15) and whether one cell lies on both sides (n,), which walls are none.
 
-    Returns what `judge_walls` needs, ready for JSON, or None where there are too few walls of either sort. The
-    slices may be those that trained: the network knows them hardly better than others.
+    Returns what `judge` needs, ready for JSON, or None where there are too few walls of either sort.
     """
-    rows, answers = [], []
-    for probability, label in zip(probabilities, labels, strict=True):
-        walls = find_walls(probability)
-        if walls is not None:
-            same, known = within_one_cell(walls, label)
-            rows.append(features(walls)[known])
-            answers.append(same[known])
-    if not rows:
-        return None
-    values, same = np.concatenate(rows), np.concatenate(answers).astype(float)
+    values, same = (np.concatenate(parts) for parts in zip(*examples, strict=True)) if examples else ([], np.zeros(0))
     if min(same.sum(), len(same) - same.sum()) < LEAST_WALLS:
         return None
     learnt = {"least": values.min(axis=0).tolist(), "most": values.max(axis=0).tolist(),
@@ -85,13 +199,16 @@ def learn_walls(probabilities: Iterable[np.ndarray], labels: Iterable[np.ndarray
         return (np.sum(np.logaddexp(0, score) - same * score) + RIDGE * penalised @ penalised,
                 terms.T @ (expit(score) - same) + 2 * RIDGE * penalised)
 
-    found = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 1000})
-    return {**learnt, "weights": found.x.tolist()}
+    best = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 1000})
+    return {**learnt, "weights": best.x.tolist()}
 
 
-def judge_walls(walls: Walls, learnt: dict) -> np.ndarray:
-    """Probability of each wall that one cell lies on both its sides, float64 (n,); `learnt` by `learn_walls`."""
-    return expit(_terms(features(walls), learnt) @ np.array(learnt["weights"]))
+def judge(walls: Walls, learnt: dict | None) -> np.ndarray:
+    """Probability of each wall that one cell lies on both its sides, float64 (n,), by what `fit_judge` learnt.
+
+    The mean of the probability along it where that was nothing.
+    """
+    return expit(_terms(features(walls), learnt) @ np.array(learnt["weights"])) if learnt else walls.mean
 
 
 def _terms(values: np.ndarray, learnt: dict) -> np.ndarray:
@@ -102,30 +219,52 @@ def _terms(values: np.ndarray, learnt: dict) -> np.ndarray:
     return np.concatenate([np.ones((len(scaled), 1)), scaled, scaled[:, one] * scaled[:, other]], axis=1)
 
 
-# bridge
-def thin_walls(labels):
-    from unet.segment.crests import membrane_width
-    return membrane_width(labels) > 0
+# ---------------------------------------------------------------------------------------------- learn and apply
 
 
-def learn_cells(outputs, labels, walls=True):
-    from unet.scores.isbi import best_threshold
-    from unet.segment.crests import membrane_width
-    width = membrane_width(labels) if walls else 0
-    if not width:
-        return {"threshold": best_threshold(outputs[-5:], labels[-5:]), "walls": None}
-    w = {"width": width, "judge": learn_walls(outputs, labels)}
-    return {"threshold": best_threshold(np.stack([draw_walls(o, w) for o in outputs[-5:]]), labels[-5:]), "walls": w}
+def learn_cells(outputs: np.ndarray, labels: np.ndarray, walls: bool = True,
+                thresholds: Sequence[float] = THRESHOLDS) -> dict:
+    """Learn from labelled slices how to come from probabilities of cell, float32 (N, H, W), to cells.
+
+    `labels` (N, H, W), 0 = membrane. Returns, ready for JSON, the "threshold"; the "walls" that `draw_walls` takes,
+    None where none are to be drawn; "why" not, None where they are. The threshold is the best for walls that were
+    judged by what was learnt on other slices, as it will be with new ones: of its own examples a judge is too sure,
+    and the best threshold too low.
+    """
+    width, why = wall_width(labels) if walls else (0.0, "they are switched off")
+    if why:
+        return {"threshold": best_threshold(outputs, labels, thresholds), "walls": None, "why": why}
+    cut = [find_walls(output, width) for output in outputs]
+    examples = [one and _example(one, label) for one, label in zip(cut, labels, strict=True)]
+    folds = np.arange(len(cut)) * FOLDS // max(len(cut), FOLDS)  # neighbours in one: they resemble each other
+    judges = [fit_judge([example for example, part in zip(examples, folds, strict=True) if example and part != fold])
+              for fold in range(folds[-1] + 1)]
+    # where walls are too few for any part, none of them is judged: a threshold holds for one way to get values alone
+    final = None if None in judges else fit_judge([example for example in examples if example])
+    maps = [_redraw(output, one, {"width": width, "judge": final and judges[fold]})
+            for output, one, fold in zip(outputs, cut, folds, strict=True)]
+    return {"threshold": best_threshold(np.stack(maps), labels, thresholds), "walls": {"width": width, "judge": final},
+            "why": None}
 
 
-def draw_walls(probability, walls):
-    from functools import partial
-
-    from unet.segment.crests import along_crests
-    judge = walls["judge"]
-    return along_crests(probability, walls["width"], *([partial(judge_walls, learnt=judge)] if judge else []))
+def _example(walls: Walls, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    same, known = within_one_cell(walls, label)
+    return features(walls)[known], same[known]
 
 
-def number_cells(probability, threshold):
-    from unet.scores.isbi import segments
+def draw_walls(probability: np.ndarray, learnt: dict) -> np.ndarray:
+    """Redraw a probability of cell, float32 (H, W), with the "walls" that `learn_cells` gave; see `redraw`."""
+    return _redraw(probability, find_walls(probability, learnt["width"]), learnt)
+
+
+def _redraw(probability: np.ndarray, walls: Walls | None, learnt: dict) -> np.ndarray:
+    return redraw(probability, walls, judge(walls, learnt["judge"]), learnt["width"]) if walls else probability
+
+
+def number_cells(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Number the cells of a probability (H, W), redrawn or not: int32 (H, W), 1, 2, ...; 0 = border.
+
+    Cell is where the probability is > `threshold`; the border between cells is thinned to a pixel, and the 4-connected
+    components are the cells, the very segments that V_rand and V_info score.
+    """
     return segments(probability > threshold)

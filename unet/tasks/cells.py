@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from unet.inputs.doctor import polarity_notes
+from unet.inputs.doctor import polarity_notes, separate_objects
 from unet.inputs.layouts import Layout
 from unet.inputs.stacks import LABELS, format_slices
 from unet.scores.isbi import best_threshold, format_scores, isbi_scores
@@ -50,6 +50,8 @@ class Cells(SliceTask):
             raise UserError(f"{path}: slice {format_slices(blank or empty)} is {what} everywhere, as where nobody "
                             "drew; label it, or take it out of both stacks in Fiji: Image > Stacks > Delete Slice")
         notes = polarity_notes(layout.images, labels)
+        if notes and separate_objects(labels > 0, thin_walls):  # their background is no membrane to be inverted
+            notes = []
         if empty:
             notes.append(f"{path}: slice {format_slices(empty)} has no object; it is not scored where it is held out")
         if values[1] == 1:

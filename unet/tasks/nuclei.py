@@ -19,7 +19,7 @@ from skimage.transform import resize
 
 from unet.inputs.folders import MODALITIES, find_images, modality_of
 from unet.inputs.layouts import FolderSamples, Layout, Sample, Samples
-from unet.inputs.stacks import write_stack
+from unet.inputs.stacks import is_ours, read_stack, require_ours, write_stack
 from unet.scores.precision import SUFFIX, format_nuclei, nuclei_scores, pixel_scores
 from unet.segment.instances import separate_nuclei
 from unet.tasks.task import Judged, Options, Outputs, Page, Task, numbered
@@ -234,6 +234,8 @@ class Nuclei(Task):
         if outputs.out.exists() and not outputs.out.is_dir():
             raise UserError(f"{outputs.out} is a file; predicted nuclei go into a folder, name one with --out, for "
                             f"instance {outputs.out.with_name('prediction')}")
+        for path in self.files(outputs, samples.names):
+            require_ours(path)
         require_space(outputs.out, 10_000_000)
 
     @contextmanager
@@ -242,9 +244,15 @@ class Nuclei(Task):
         def write(judged: Judged) -> None:
             arrays = judged.probability, numbered(judged, outputs.out)
             for path, array in zip(self.files(outputs, [judged.sample.name]), arrays, strict=True):
+                require_ours(path)  # of a held-out image it was not asked before
                 write_stack(path, array[np.newaxis])
 
         yield write
+
+    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+        path, size = outputs.out / f"{samples[number].name}.tif", samples[number].image.shape[:2]
+        page = read_stack(path)[0] if path.is_file() else None
+        return page if page is not None and page.shape == size else None
 
     def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:
         """Beside the images without masks: all that was never trained on."""
@@ -252,10 +260,13 @@ class Nuclei(Task):
 
     def remove_stale(self, outputs: Outputs, names: Sequence[str]) -> int:
         """Those that train now would be scored as if they had been held out."""
-        ours = [name for name in names if (outputs.out / f"{name}{SUFFIX}").is_file()]  # else they may be anybody's
-        for path in self.files(outputs, ours):
-            path.unlink(missing_ok=True)
-        return len(ours)
+        count = 0
+        for name in names:
+            ours = [path for path in self.files(outputs, [name]) if is_ours(path)]  # others may be anybody's
+            for path in ours:
+                path.unlink()
+            count += bool(ours)
+        return count
 
 
 def _tenth_of_each(groups: Sequence[str], seed: int) -> list[int]:

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from scipy import ndimage
 
 from unet.inputs.layouts import Layout, Sample, Samples, StackSamples
-from unet.inputs.stacks import parse_slices, stack_writer
+from unet.inputs.stacks import open_stack, padding, parse_slices, require_ours, stack_writer
 from unet.tasks.task import Judged, Outputs, Page, Task, numbered
 from utils import UserError, check_output
 
 HOLDOUT = 5  # slices at the end of the stack that judge and never train: 25-29 of ISBI's 30
 CLIPPED = (0.1, 99.9)  # percentiles between which pixels of more than 8 bits count: a hot pixel moves nothing
-LEAST_PADDING = 0.01  # of a slice: fewer black or white pixels at its border are tissue
 
 
 class SliceTask(Task):
@@ -81,6 +79,8 @@ class SliceTask(Task):
         check_output(outputs.out, 4 * pixels * self.classes)
         for path in filter(None, (outputs.objects, outputs.redrawn)):
             check_output(path, 4 * pixels)
+        for path in self.files(outputs, samples.names):
+            require_ours(path)
 
     @contextmanager
     def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
@@ -102,18 +102,11 @@ class SliceTask(Task):
 
             yield write
 
-
-def padding(image: np.ndarray) -> np.ndarray:
-    """Where a slice (H, W) was filled up, bool (H, W): areas of its darkest or brightest value that touch its border.
-
-    Small ones are tissue. They do not count for mean and deviation: a third of black would move all tissue.
-    """
-    filled = np.zeros(image.shape, bool)
-    for value in {image.min(), image.max()}:
-        area = image == value
-        if LEAST_PADDING * image.size <= np.count_nonzero(area) < image.size:
-            pieces, _ = ndimage.label(area)
-            border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
-            large = np.bincount(pieces.ravel()) >= LEAST_PADDING * image.size
-            filled |= np.isin(pieces, border[(border > 0) & large[border]])
-    return filled if not filled.all() else np.zeros(image.shape, bool)
+    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+        size = samples[number].image.shape
+        shape = [len(samples), self.classes, *size] if self.classes > 1 else [len(samples), *size]
+        try:
+            page = open_stack(outputs.out, shape)[number]
+        except (FileNotFoundError, ValueError):  # not there, or of other slices
+            return None
+        return np.moveaxis(page, 0, -1) if self.classes > 1 else page

@@ -196,6 +196,10 @@ class Task(ABC):
     def writer(self, outputs: Outputs, samples: Samples) -> AbstractContextManager[Callable[[Judged], None]]:
         """Open the outputs for predictions of `samples` in their order; nothing half-written is left."""
 
+    @abstractmethod
+    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+        """The probability (H, W[, classes]) of `samples[number]` as `writer` wrote it; None where it isn't there."""
+
     def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:
         """Where the held-out samples' predictions go."""
         return Outputs(work / "holdout.tif")

@@ -1,9 +1,10 @@
-"""The network as a picture: its feature maps in the shape of a U, with sizes read off the Keras model itself."""
+"""The network as a picture: its feature maps in the shape of a U, and the overlap tiles that it predicts."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
@@ -14,13 +15,44 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from model import Network
-from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, PURPLE
+from predict import overlap_tiles
+from unet.report.base import plain
+from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, PURPLE, SKY, YELLOW, Panel, frame, grid, message
 from unet.training.encoders import build
+from utils import OverlapTile
+
+if TYPE_CHECKING:
+    from unet.report.run import Run
 
 DRAWN = ("InputLayer", "Conv2D", "Conv2DTranspose", "Concatenate")  # whose output is a feature map of its own
 MOST = 6  # feature maps drawn of one level and side; of more, the first and the last
 HEIGHT = 0.62  # of a box, where levels are 1 apart
 ARROWS = {"convolution": BLUE, "half the size": ORANGE, "twice the size": GREEN, "copied across": PURPLE}
+
+
+def draw_overlap_tiles(run: Run) -> Figure:
+    """How a whole image is predicted: tiles with their mirrored margins, and the probability stitched of the cores."""
+    one = next(iter(run.predicted(range(min(1, len(run.to_predict)))) or run.judged), None)
+    if one is None:
+        return message("Nothing was predicted in this run yet.")
+    image = run.task.normalise(one.sample.image, run.task.levels(one.sample.image))
+    tiles = overlap_tiles(Network(**run.config["network"]), image.shape[:2])
+    rows, columns = tiles.grid
+    # a single tile as large as the whole grid is the image with its mirrored surroundings
+    around = OverlapTile(tiles.shape, tiles.core * max(rows, columns), tiles.margin).cut(image)[0]
+    around = around[:rows * tiles.core + 2 * tiles.margin, :columns * tiles.core + 2 * tiles.margin]
+    figure, axes = grid([[Panel(plain(around), f"{one.sample.name[:20]} with its mirrored surroundings",
+                                "grey level, as the network sees it"),
+                          Panel(one.probability.max(axis=-1) if one.probability.ndim == 3 else one.probability,
+                                "stitched", run.task.output if run.task.classes == 1 else "greatest probability")]],
+                        f"How an image is predicted: in {len(tiles)} overlap tile{'s' * (len(tiles) > 1)}, a core of "
+                        f"{tiles.core} pixels each (blue) and {tiles.margin} pixels around it (yellow: one whole "
+                        "tile), as far as the network looks; beyond the image these are its mirror image. Of what is "
+                        "predicted the cores count: no seam is left.", 4.2)
+    for y, x in tiles.corners():
+        frame(axes[0, 0], (y + tiles.margin, x + tiles.margin), (tiles.core,) * 2, SKY, 3)
+    frame(axes[0, 0], tiles.corners()[0], (tiles.tile,) * 2, YELLOW, 3, linestyle="--")
+    return figure
 
 
 @dataclass
