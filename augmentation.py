@@ -8,286 +8,323 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from itertools import chain
-from multiprocessing import get_context
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from datasets import choose_holdout, read_dataset
-from unet.inputs.folders import is_nuclei_folder, read_nuclei, split_nuclei
+from unet.inputs.layouts import LAYOUTS, Sample, layout_of
 from unet.inputs.stacks import stack_writer
-from unet.tasks.crops import WindowOptions, augment_window, copies_of_each, squeezed, window_corners, windows
-from unet.tasks.transforms import (
-    CORNERS,
-    FLIPS,
-    brightness,
-    crop,
-    crop_corner,
-    elastic_field,
-    flip,
-    gaussian_noise,
-    symmetric_pad,
-    turn_field,
-    uniform_noise,
-    warp,
-)
-from utils import UserError, at_least, atomic_folder, input_hash, require_space, run
+from unet.tasks import choose_task
+from unet.tasks.task import Options, Page, Task
+from unet.training.folder import check_work
+from utils import at_least, atomic_folder, default_workers, in_order, require_space, run
 
-COPIES = 30  # augmented copies of each slice or image to train on
-Pair = tuple[np.ndarray, np.ndarray, list[dict]]  # image, label, and what was done to them
+FLIPS = ("none", "vertical", "horizontal", "both")
+CORNERS = ("left-bottom", "left-top", "right-bottom", "right-top")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is drawn for each copy; a range is (least, most), drawn uniformly."""
+# ---------------------------------------------------------------------------------- geometry: image and label
 
-    turn_probability: float = 0.7
-    angle: tuple[float, float] = (-180.0, 180.0)  # rotation, degrees
-    zoom: tuple[float, float] = (0.8, 1.25)  # magnification; other microscopes have other pixels
-    elastic_probability: float = 0.8
-    elastic_alpha: tuple[float, float] = (2.0, 5.0)  # root mean square displacement along each axis, pixels
-    elastic_sigma: tuple[float, float] = (24.0, 48.0)  # smoothness of the deformation, pixels
-    crop_probability: float = 0.1
-    crop_share: tuple[float, float] = (0.6, 0.9)  # side of the crop, share of the image's
-    brightness: float = 15.0  # at most this shift up or down, grey levels
-    noise_probability: float = 0.25  # Gaussian or uniform, either as likely
-    gaussian_sd: tuple[float, float] = (1.0, 6.0)  # standard deviation, grey levels
-    uniform_intensity: tuple[float, float] = (2.0, 10.0)  # largest change, grey levels
+
+def flip(image: np.ndarray, how: str) -> np.ndarray:
+    """Flip (H, W[, C]): 'vertical' turns it upside down, 'horizontal' left to right, 'both', or 'none'."""
+    if how not in FLIPS:
+        raise ValueError(f"flip {how!r}, expected one of {', '.join(FLIPS)}")
+    step_y = -1 if how in ("vertical", "both") else 1
+    step_x = -1 if how in ("horizontal", "both") else 1
+    return image[::step_y, ::step_x]
+
+
+def elastic_field(shape: tuple[int, int], alpha: float, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Smooth random displacement field, float32 (2, H, W): for each output pixel, where to look, dy and dx in pixels.
+
+    White noise smoothed by a Gaussian (Simard et al. 2003, section 2), drawn on a grid `sigma` apart, which is as fine
+    as such a field varies, and scaled so that each component has standard deviation `alpha` in every place.
+
+    Parameters
+    ----------
+    shape : (height, width), pixels
+    alpha : root mean square displacement along each axis, pixels
+    sigma : standard deviation of the smoothing Gaussian, pixels; larger is smoother
+    """
+    def spread(size: int) -> csr_array:
+        knots = np.arange(-4 * sigma, size + 4 * sigma, sigma)
+        distance = (np.arange(size)[:, None] - knots) / sigma
+        basis = np.where(abs(distance) < 4, np.exp(-0.5 * distance**2), 0)
+        return csr_array((basis / np.linalg.norm(basis, axis=1, keepdims=True)).astype(np.float32))
+
+    # sparse, as only the nine nearest knots count; and a dense product's BLAS threads would fight the other workers
+    down, across = spread(shape[0]), spread(shape[1])
+    noise = rng.standard_normal((2, down.shape[1], across.shape[1]), np.float32)
+    return np.stack([down @ (across @ component.T).T for component in np.float32(alpha) * noise])
+
+
+def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
+    """Displacement field, float32 (2, H, W): clockwise by `angle` degrees and larger by `zoom`, about the middle."""
+    y, x = (np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2) for side in shape)
+    cosine, sine = np.float32(np.cos(np.radians(angle)) / zoom), np.float32(np.sin(np.radians(angle)) / zoom)
+    return np.stack([np.add.outer((cosine - 1) * y, -sine * x), np.add.outer(sine * y, (cosine - 1) * x)])
+
+
+def warp(image: np.ndarray, field: np.ndarray, order: int = 1) -> np.ndarray:
+    """Move (H, W[, C]) by a displacement field (2, h, w) in pixels; (h, w[, C]), dtype kept, mirrored beyond the image.
+
+    A field of another size than the image puts out its upper left part; adding a corner to the field, another part.
+    `order` 1 interpolates linearly; 0 takes the nearest pixel, for labels: no new classes. The
+    pixels are those of scipy's `map_coordinates` with mode 'mirror' (linear: to one grey level, by rounding) in half
+    its time.
+    """
+    height, width = image.shape[:2]
+    rows, columns = (np.arange(size, dtype=np.float32) for size in field.shape[1:])
+    y, x = _folded(field[0] + rows[:, None], height), _folded(field[1] + columns, width)
+    if order == 0 or min(height, width) < 2:
+        places = np.rint(y).astype(np.int32) * width + np.rint(x).astype(np.int32)
+        return image.reshape(height * width, *image.shape[2:]).take(places, axis=0)
+    top, left = np.minimum(y.astype(np.int32), height - 2), np.minimum(x.astype(np.int32), width - 2)
+    y -= top
+    x -= left
+    places = top * width + left
+    channels = [_interpolated(image[..., c], places, y, x) for c in range(image.shape[2])] if image.ndim == 3 else None
+    return _interpolated(image, places, y, x) if channels is None else np.stack(channels, axis=-1)
+
+
+def _interpolated(image: np.ndarray, places: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Values between four pixels of an image (H, W), the upper left one at `places`, shares of 1 from it."""
+    width, pixels = image.shape[1], image.astype(np.float32).ravel()
+    upper, lower = pixels.take(places), pixels[width:].take(places)
+    upper += (pixels[1:].take(places) - upper) * right
+    lower += (pixels[width + 1:].take(places) - lower) * right
+    upper += (lower - upper) * down
+    return upper.astype(image.dtype) if image.dtype.kind == "f" else (upper + np.float32(0.5)).astype(image.dtype)
+
+
+def _folded(index: np.ndarray, size: int) -> np.ndarray:
+    """Coordinates mirrored into 0 .. size-1 at the first and last pixel."""
+    last = np.float32(size - 1)
+    if not last:
+        return np.zeros_like(index)
+    if index.min() < -last or index.max() > 2 * last:  # farther than one mirror image
+        index = (index + last) % (2 * last) - last
+    return last - np.abs(last - np.abs(index))
+
+
+def crop_corner(shape: tuple[int, int], size: tuple[int, int], where: str, rng: np.random.Generator | None = None
+                ) -> tuple[int, int]:
+    """Upper left corner (y, x) of a crop of `size` pixels in an image of `shape`: at a named corner, or 'random'."""
+    room_y, room_x = shape[0] - size[0], shape[1] - size[1]
+    if min(room_y, room_x) < 0:
+        raise ValueError(f"a crop of {size} does not fit an image of {shape}")
+    if where == "random":
+        return int(rng.integers(room_y + 1)), int(rng.integers(room_x + 1))
+    if where not in CORNERS:
+        raise ValueError(f"crop at {where!r}, expected random or one of {', '.join(CORNERS)}")
+    return room_y if where.endswith("bottom") else 0, room_x if where.startswith("right") else 0
+
+
+def crop(image: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Cut `size` (height, width) out of (H, W[, C]) at `corner` (y, x), pixels."""
+    return image[corner[0]:corner[0] + size[0], corner[1]:corner[1] + size[1]]
+
+
+def symmetric_pad(image: np.ndarray, shape: tuple[int, int], corner: tuple[int, int]) -> np.ndarray:
+    """Pad (h, w[, C]) to `shape` (H, W), with the image at `corner` (y, x) and its mirror image all around it."""
+    widths = [(start, full - start - side) for start, full, side in zip(corner, shape, image.shape[:2], strict=True)]
+    if min(min(pair) for pair in widths) < 0:
+        raise ValueError(f"an image of {image.shape[:2]} at {corner} reaches beyond {shape}")
+    return np.pad(image, widths + [(0, 0)] * (image.ndim - 2), mode="symmetric")
+
+
+# -------------------------------------------------------------------------------------- intensity: image alone
+
+
+def gaussian_noise(image: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
+    """Add normal noise of standard deviation `sd` grey levels to an image; clipped to its dtype's range."""
+    return _clipped(image + np.float32(sd) * rng.standard_normal(image.shape, np.float32), image.dtype)
+
+
+def uniform_noise(image: np.ndarray, intensity: float, rng: np.random.Generator) -> np.ndarray:
+    """Add noise drawn evenly from -intensity .. +intensity grey levels to an image; clipped."""
+    return _clipped(image + np.float32(intensity) * (2 * rng.random(image.shape, np.float32) - 1), image.dtype)
+
+
+def brightness(image: np.ndarray, shift: float) -> np.ndarray:
+    """Make every pixel `shift` grey levels brighter (darker if negative); clipped."""
+    return _clipped(image + np.float32(shift), image.dtype)
+
+
+def _clipped(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
 
 
 # ------------------------------------------------------------------------------------------------- one pair
 
 
-def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator, options: Options
-                 ) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator, options: Options,
+                 size: tuple[int, int] | None = None, grey_level: float = 1.0) -> Page:
     """One augmented copy of an image (H, W[, C]) and its label (H, W): both arrays and what was done to them.
 
     The record lists each operation with its drawn parameters, in order, as the manifest keeps it.
+
+    Parameters
+    ----------
+    size : (height, width) of the middle part that is kept, pixels; all without it. What lies around it is what a turn
+        or a deformation brings into it
+    grey_level : how much of the image's own range makes one of the grey levels of `options`
     """
     shape = image.shape[:2]
-    done: list[dict] = []
+    size = shape if size is None else size
+    corner = tuple((full - part) // 2 for full, part in zip(shape, size, strict=True))
+    record: list[dict] = []
 
     how = str(rng.choice(FLIPS))
     image, label = flip(image, how), flip(label, how)
-    done.append({"operation": "flip", "how": how})
+    record.append({"operation": "flip", "how": how})
 
     fields = []
     if rng.random() < options.turn_probability:
         angle, zoom = rng.uniform(*options.angle), rng.uniform(*options.zoom)
-        fields.append(turn_field(shape, angle, zoom))
-        done.append({"operation": "turn and zoom", "angle": round(angle, 3), "zoom": round(zoom, 3)})
+        fields.append(turn_field(size, angle, zoom))
+        record.append({"operation": "turn and zoom", "angle": round(angle, 3), "zoom": round(zoom, 3)})
     if rng.random() < options.elastic_probability:
         alpha, sigma = rng.uniform(*options.elastic_alpha), rng.uniform(*options.elastic_sigma)
-        fields.append(elastic_field(shape, alpha, sigma, rng))
-        done.append({"operation": "elastic", "alpha": round(alpha, 3), "sigma": round(sigma, 3)})
-    if fields:
-        field = sum(fields)  # added up, so that the pixels are interpolated once
+        fields.append(elastic_field(size, alpha, sigma, rng))
+        record.append({"operation": "elastic", "alpha": round(alpha, 3), "sigma": round(sigma, 3)})
+    if fields:  # added up, so that the pixels are interpolated once
+        field = sum(fields) + np.array(corner, np.float32)[:, None, None]
         image, label = warp(image, field), warp(label, field, order=0)  # nearest: no new classes
+    else:
+        image, label = crop(image, corner, size), crop(label, corner, size)
 
     if rng.random() < options.crop_probability:
         share = rng.uniform(*options.crop_share)
-        size = tuple(max(1, round(side * share)) for side in shape)
+        part = tuple(max(1, round(side * share)) for side in size)
         where = str(rng.choice([*CORNERS, "random"]))
-        corner = crop_corner(shape, size, where, rng)
-        image, label = (symmetric_pad(crop(array, corner, size), shape, corner) for array in (image, label))
-        done.append({"operation": "crop and pad", "where": where, "corner": list(corner), "size": list(size)})
+        place = crop_corner(size, part, where, rng)
+        image, label = (symmetric_pad(crop(array, place, part), size, place) for array in (image, label))
+        record.append({"operation": "crop and pad", "where": where, "corner": list(place), "size": list(part)})
 
+    image, changes = vary_intensity(image, rng, options, grey_level)
+    return image, label, record + changes
+
+
+def vary_intensity(image: np.ndarray, rng: np.random.Generator, options: Options, grey_level: float
+                   ) -> tuple[np.ndarray, list[dict]]:
+    """The image with another brightness and perhaps noise, and their record in the grey levels of `options`."""
     shift = rng.uniform(-options.brightness, options.brightness)
-    image = brightness(image, shift)
-    done.append({"operation": "brightness", "shift": round(shift, 3)})
-
+    image, record = brightness(image, shift * grey_level), [{"operation": "brightness", "shift": round(shift, 3)}]
     if rng.random() < options.noise_probability:
         if rng.random() < 0.5:
             sd = rng.uniform(*options.gaussian_sd)
-            image = gaussian_noise(image, sd, rng)
-            done.append({"operation": "gaussian noise", "sd": round(sd, 3)})
+            image = gaussian_noise(image, sd * grey_level, rng)
+            record.append({"operation": "gaussian noise", "sd": round(sd, 3)})
         else:
             intensity = rng.uniform(*options.uniform_intensity)
-            image = uniform_noise(image, intensity, rng)
-            done.append({"operation": "uniform noise", "intensity": round(intensity, 3)})
-    return image, label, done
+            image = uniform_noise(image, intensity * grey_level, rng)
+            record.append({"operation": "uniform noise", "intensity": round(intensity, 3)})
+    return image, record
 
 
-# ----------------------------------------------------------------------------------------------- many pairs
+@dataclass(frozen=True)
+class Pairs:
+    """What augmented pairs are made of: the samples by number, and the task that cuts windows of them."""
 
+    samples: Sequence[Sample]
+    levels: Sequence[dict]  # of each sample, as `Task.levels` gives them
+    task: Task
+    size: tuple[int, int]  # of a page, pixels
+    seed: int
 
-def augmented_pairs(images: Sequence, labels: Sequence, tasks: list[tuple[int, int]], seed: int, workers: int,
-                    options: object, pair: Callable = augment_pair) -> Iterator[Pair]:
-    """Augmented (image, label, record) for each task (slice, copy), in order; the same bytes for any `workers`.
-
-    `pair` makes one of an image, its label, a generator and the options. Each pair has a generator of its own, seeded
-    by (seed, slice, copy). At most a few pairs a worker are under way, so memory does not grow with the tasks.
-    """
-    if workers == 1:
-        for source, copy in tasks:
-            yield pair(images[source], labels[source], np.random.default_rng((seed, source, copy)), options)
-        return
-    # spawn behaves alike on Linux, macOS and Windows, and copies no locks of threads that run here
-    with ProcessPoolExecutor(workers, get_context("spawn"), _remember, (images, labels, seed, options, pair)) as pool:
-        waiting: deque = deque()
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(_augment_task, task))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise UserError("a worker process was ended from outside, mostly for want of memory; try --workers 1") \
-                from None
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def default_workers() -> int:
-    """One process for each core that this process may use; Windows allows 61 at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 61)
-
-
-_memory: dict = {}  # what a worker process works on, handed over once when it starts
-
-
-def _remember(images: Sequence, labels: Sequence, seed: int, options: object, pair: Callable) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, in one line
-    _memory.update(images=images, labels=labels, seed=seed, options=options, pair=pair)
-
-
-def _augment_task(task: tuple[int, int]) -> Pair:
-    rng = np.random.default_rng((_memory["seed"], *task))
-    return _memory["pair"](_memory["images"][task[0]], _memory["labels"][task[0]], rng, _memory["options"])
+    def make(self, job: tuple[int, int]) -> Page:
+        """The augmented page of a job (sample, copy); its generator is seeded by (seed, sample, copy)."""
+        rng = np.random.default_rng((self.seed, *job))
+        image, label, where = self.task.window(self.samples[job[0]], rng)
+        grey_level = self.task.grey_level(self.levels[job[0]])
+        image, label, record = augment_pair(image, label, rng, self.task.options, self.size, grey_level)
+        return image, label, {**where, "operations": record}
 
 
 # ------------------------------------------------------------------------------------------------- the step
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What step 1 is going to write.
+class Settings:
+    """What the command line says; None is the task's own default."""
 
-    images, labels : what `pair` makes copies of, by source
-    originals : (image, label, record) of each page that is there as it came, in order
-    tasks : (source, copy) of each augmented page, in order
-    manifest : all that is known beforehand; its `shape` is that of images.tif
-    """
-
-    images: Sequence
-    labels: Sequence
-    originals: Iterable[tuple[np.ndarray, np.ndarray, dict]]
-    tasks: list[tuple[int, int]]
-    options: object
-    pair: Callable
-    manifest: dict
-    notes: list[str]
+    copies: int | None = None  # augmented copies of each sample to train on
+    holdout: str | None = None
+    seed: int = 0
+    workers: int | None = None
+    classes: int | None = None
+    window: int | None = None
+    resize: int | None = None
 
 
-def plan_stacks(data: Path, copies: int, holdout: str | None, seed: int, options: Options, classes: int = 1) -> Plan:
-    """The plan for a folder of TIFF stacks: all slices, then `copies` of each one to train on."""
-    dataset = read_dataset(data, classes)
-    images, labels = dataset.images, dataset.labels
-    # split first: copies of one slice must not reach the hold-out
-    held_out = choose_holdout(len(images), holdout)
-    train = [number for number in range(len(images)) if number not in held_out]
-    tasks = [(source, copy) for copy in range(1, copies + 1) for source in train]
-    shape = (len(images) + len(tasks), *images.shape[1:])
-    manifest = {"inputs": dataset.hashes(), "data": str(data.resolve()), "shape": list(shape), "seed": seed,
-                "copies": copies, "split": {"train": train, "holdout": held_out}, "options": asdict(options),
-                **({"classes": classes} if classes > 1 else {})}
-    originals = ((image, label, {"source": source, "operations": []})
-                 for source, (image, label) in enumerate(zip(images, labels, strict=True)))
-    return Plan(images, labels, originals, tasks, options, augment_pair, manifest, dataset.notes)
-
-
-def plan_nuclei(data: Path, copies: int, holdout: str | None, seed: int, options: WindowOptions, resize: int | None
-                ) -> Plan:
-    """The plan for a nuclei folder: windows that cover all images, then augmented ones of those to train on.
-
-    With `resize`, whole images squeezed to that many pixels take the windows' place.
-    """
-    nuclei, _, notes = read_nuclei(data)
-    held_out = split_nuclei([one.name for one in nuclei], [one.kind for one in nuclei], holdout, seed)
-    train = [number for number in range(len(nuclei)) if number not in held_out]
-    shapes = [list(one.image.shape[:2]) for one in nuclei]
-    if resize:
-        nuclei, options = [squeezed(one, resize) for one in nuclei], replace(options, side=resize)
-    each = copies_of_each(nuclei, train, copies, options.side)
-    tasks = [(source, copy) for copy in range(1, max(each) + 1) for source in train if copy <= each[source]]
-    pages = sum(len(window_corners(one.image.shape[:2], options.side)) for one in nuclei) + len(tasks)
-    manifest = {
-        "kind": "nuclei", "inputs": {str((data / one.name).resolve()): input_hash(data / one.name) for one in nuclei},
-        "data": str(data.resolve()), "shape": [pages, options.side, options.side, 3], "seed": seed, "copies": copies,
-        "resize": resize, "split": {"train": train, "holdout": held_out}, "options": asdict(options),
-        "images": [{"name": one.name, "kind": one.kind, "shape": shape, "levels": one.levels, "copies": count}
-                   for one, shape, count in zip(nuclei, shapes, each, strict=True)]}
-    return Plan(nuclei, [one.labels for one in nuclei], windows(nuclei, options.side), tasks, options, augment_window,
-                manifest, notes)
-
-
-def augment(data: Path, work: Path, copies: int | None = None, holdout: str | None = None, seed: int = 0,
-            workers: int | None = None, options: Options | WindowOptions | None = None, resize: int | None = None,
-            classes: int = 1) -> dict:
+def augment(data: Path, work: Path, settings: Settings) -> dict:
     """Write `work`/augmented/: images.tif, labels.tif (all originals first, then the copies) and manifest.json.
 
-    Returns the manifest. Raises UserError for wrong input; the folder is replaced as a whole or not at all.
+    Returns the manifest. Raises UserError for wrong input, and where `work` has what no run made; the folder is
+    replaced as a whole or not at all.
     """
-    data = Path(data)
-    if copies is None:
-        copies = 0 if resize else COPIES  # squeezed images are those of a recipe that augments nothing
-    if copies < 0 or seed < 0:
-        raise UserError("--copies and --seed must be 0 or more")
-    if is_nuclei_folder(data):
-        if classes > 1:
-            raise UserError(f"--classes is for TIFF stacks, and {data} is a nuclei folder; leave it out")
-        plan = plan_nuclei(data, copies, holdout, seed, options or WindowOptions(), resize)
-    elif resize:
-        raise UserError(f"--resize squeezes the images of a nuclei folder, and {data} is none; leave it out")
-    else:
-        plan = plan_stacks(data, copies, holdout, seed, options or Options(), classes)
-    for note in plan.notes:
+    check_work(work)
+    layout = layout_of(data)
+    task = choose_task(layout, classes=settings.classes, window_side=settings.window, resize=settings.resize)
+    notes, samples = task.check(layout), list(layout)
+    # split first: copies of one sample must not reach the hold-out
+    held_out = task.split(layout, settings.holdout, settings.seed)
+    train = [number for number in range(len(layout)) if number not in held_out]
+    copies = task.default_copies if settings.copies is None else settings.copies
+    levels = [task.levels(sample.image) for sample in samples]
+    each = task.copies(samples, train, copies)
+    jobs = [(number, copy) for copy in range(1, max(each) + 1) for number in train if copy <= each[number]]
+    for note in [*layout.notes, *notes]:
         print(f"note: {note}")
-    pixels, channels = int(np.prod(plan.manifest["shape"][:3])), plan.manifest["shape"][3:] or [1]
-    require_space(work, pixels * (channels[0] + plan.labels[0].itemsize) + 10_000_000)
-    pairs = augmented_pairs(plan.images, plan.labels, plan.tasks, seed, workers or default_workers(), plan.options,
-                            plan.pair)
-    with atomic_folder(work / "augmented") as folder, closing(pairs):
-        _write_pairs(folder, plan, tqdm(pairs, total=len(plan.tasks), desc="augmenting", unit="pair", disable=None))
-    return plan.manifest
-
-
-def _write_pairs(folder: Path, plan: Plan, pairs: Iterable[Pair]) -> None:
-    """Write images.tif, labels.tif and manifest.json one sample after the other, so that none has to be remembered."""
-    manifest = plan.manifest
-    shape, names = manifest["shape"], [image["name"] for image in manifest.get("images", [])]
-
-    def copies() -> Iterator[tuple[np.ndarray, np.ndarray, dict]]:
-        for (source, copy), (image, label, done) in zip(plan.tasks, pairs, strict=True):
-            name = {"name": names[source]} if names else {}
-            yield image, label, {"source": source, **name, "seed": [manifest["seed"], source, copy],
-                                 "operations": done}
-
-    with (stack_writer(folder / "images.tif", shape, np.uint8) as write_image,
-          stack_writer(folder / "labels.tif", shape[:3], plan.labels[0].dtype) as write_label,
+    size = task.page_shape(samples)
+    pages = sum(sum(1 for _ in task.pages(sample)) for sample in samples) + len(jobs)
+    image, label = samples[0].image, task.label(samples[0].label)
+    manifest = {
+        "layout": layout.name, "task": task.settings(), "data": str(Path(data).resolve()), "inputs": layout.hashes(),
+        "shape": [pages, *size], "seed": settings.seed, "copies": copies,
+        "split": {"train": train, "holdout": held_out}, "options": asdict(task.options),
+        "sources": [{"name": sample.name, "group": sample.group, "shape": list(sample.image.shape[:2]), "copies": count,
+                     "levels": its_levels} for sample, count, its_levels in zip(samples, each, levels, strict=True)]}
+    require_space(work, int(np.prod(size)) * pages * image.itemsize
+                  + int(np.prod(size[:2])) * pages * label.itemsize + 10_000_000)
+    pairs = in_order(Pairs(samples, levels, task, size[:2], settings.seed).make, jobs,
+                     settings.workers or default_workers())
+    with (atomic_folder(work / "augmented") as folder, closing(pairs),
+          stack_writer(folder / "images.tif", manifest["shape"], image.dtype) as write_image,
+          stack_writer(folder / "labels.tif", manifest["shape"][:3], label.dtype) as write_label,
           open(folder / "manifest.json", "w") as file):
         file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "samples": [')
-        for page, (image, label, record) in enumerate(chain(plan.originals, copies())):
-            write_image(image)
-            write_label(label)
+        bar = tqdm(pairs, total=len(jobs), desc="augmenting", unit="pair", disable=None)
+        for page, (one, its_label, record) in enumerate(_records(samples, task, jobs, bar, settings.seed)):
+            write_image(one)
+            write_label(its_label)
             file.write(("," if page else "") + "\n  " + json.dumps({"page": page, **record}))
         file.write("\n ]\n}\n")
+    return manifest
 
 
-def main() -> None:
+def _records(samples: Sequence[Sample], task: Task, jobs: Sequence[tuple[int, int]], pairs: Iterable[Page], seed: int
+             ) -> Iterator[Page]:
+    """All pages in order, the originals first, each with what the manifest keeps of it."""
+    for source, sample in enumerate(samples):
+        for image, label, where in task.pages(sample):
+            yield image, label, {"source": source, "name": sample.name, **where, "operations": []}
+    for (source, copy), (image, label, record) in zip(jobs, pairs, strict=True):
+        yield image, label, {"source": source, "name": samples[source].name, "seed": [seed, source, copy], **record}
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line of `python augmentation.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"),
@@ -295,30 +332,30 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
     parser.add_argument("--copies", type=at_least(0),
                         help="augmented copies of each training slice; of nuclei images on average, more of rare "
-                             f"kinds (without it {COPIES}, with --resize 0)")
+                             f"modalities (without it {Task.default_copies}, with --resize 0)")
     parser.add_argument("--holdout", help="slices that judge and never train: 25-29, or 3,7,11, or none (without it "
                                           "the last 5; of fewer than 30 slices the last sixth); of nuclei images their "
-                                          "names' beginnings, with commas (without it a tenth of each kind)")
-    parser.add_argument("--window", type=at_least(16), help="side of the windows cut from nuclei images, pixels "
-                                                            f"(without it {WindowOptions.side})")
-    parser.add_argument("--resize", type=at_least(16), help="squeeze whole nuclei images to this side, pixels, in "
-                                                            "place of cutting windows; 128 goes with --preset nuclei")
-    parser.add_argument("--classes", type=at_least(1), default=1, help="kinds of pixels that the labels number "
-                        "from 0; 1 = cells and what is between them. The later steps know it from here")
+                                          "names' beginnings, with commas (without it a tenth of each modality)")
+    side = parser.add_mutually_exclusive_group()
+    side.add_argument("--window", type=at_least(16), help="side of the windows cut from nuclei images, pixels (without "
+                                                          "it 256)")
+    side.add_argument("--resize", type=at_least(16), help="squeeze whole nuclei images to this side, pixels, in place "
+                                                          "of cutting windows; 128 goes with --preset nuclei")
+    parser.add_argument("--classes", type=at_least(2), help="kinds of pixels that the labels number from 0 (without it "
+                        "cells and what is between them). The later steps know it from here")
     parser.add_argument("--seed", type=at_least(0), default=0, help="same seed, same bytes")
     parser.add_argument("--workers", type=at_least(1), help="processes that augment (without it one a core)")
-    args = parser.parse_args()
-    if args.window and not is_nuclei_folder(args.data):
-        raise UserError(f"--window is for the images of a nuclei folder, and {args.data} is none; leave it out")
-    options = WindowOptions(side=args.window) if args.window else None
-    manifest = augment(args.data, args.work, args.copies, args.holdout, args.seed, args.workers, options, args.resize,
-                       args.classes)
-    split, images = manifest["split"], manifest.get("images")
-    what = "images" if images else "slices"
-    held_out = [images[number]["name"][:8] for number in split["holdout"]] if images else split["holdout"]
-    print(f"{args.work / 'augmented'}: {manifest['shape'][0]} pairs, {len(split['train'])} {what} to train on with "
-          f"{manifest['copies']} copies each{' on average' * bool(images)}, {len(held_out)} held out "
-          f"({held_out or 'none'})")
+    return parser
+
+
+def main() -> None:
+    args = vars(options().parse_args())
+    data, work = args.pop("data"), args.pop("work")
+    manifest = augment(data, work, Settings(**args))
+    noun, split, sources = LAYOUTS[manifest["layout"]].noun, manifest["split"], manifest["sources"]
+    held_out = ", ".join(sources[number]["name"][:12] for number in split["holdout"])
+    print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs; {len(split['train'])} {noun}s to train on with "
+          f"{manifest['copies']} copies of each on average; held out: {held_out or 'none'}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""The networks and how they learn: one U-Net builder that loops over depth, and presets by name. Keras alone."""
+"""The networks: one U-Net builder that loops over depth, and presets by name. Keras alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import keras
-from keras import layers, ops
-
-from unet.training.encoders import HALVINGS, encode
+from keras import layers
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Network:
     dropout_between: bool = False  # between a level's two convolutions, and on the way up too; else behind them
     up: str = "transpose"  # 2x2 transposed convolution, or 'upsample': repeated pixels and a 2x2 convolution
     half: bool = False  # first level at half the image's resolution: a strided convolution in, a light block out
-    encoder: str = ""  # a network of keras.applications as the contracting path, see encoders.py
+    encoder: str = ""  # a network of keras.applications as the contracting path, see unet/training/encoders.py
     classes: int = 1  # 1: a sigmoid, the probability of cell; more: a softmax over as many
 
     @property
@@ -64,6 +62,7 @@ class Network:
         return self.shrinkage + 2 if self.padding == "valid" else -(-self.radius // self.stride) * self.stride
 
 
+HALVINGS = 5  # of every encoder
 ENCODER_RADIUS = 128  # pixels; across it ResNet50 with random weights: .0003 of the logits' standard deviation
 HEAD = 8  # filters of the light block at full resolution behind a network at half resolution
 
@@ -81,24 +80,23 @@ class Recipe:
     average: float = 0.2  # share of the schedule, at its end, over whose epochs the weights are averaged
     optimizer: str = "adam"  # 'adam', 'muon' or 'sgd' with momentum 0.99
     intensity: float = 0.0  # strength of random gamma, contrast, brightness and noise while training; 1 is a lot
-    weights: str = "none"  # of an encoder at the start: 'imagenet', or 'none'
+    pretrained: str = "none"  # what an encoder learnt before: 'imagenet', or 'none'
     flips: int = 1  # test-time flips and turns whose predictions are averaged: 1 (none) to 8
     zooms: tuple[float, ...] = (1.0,)  # test-time magnifications of the image whose predictions are averaged
-    crests: bool = False  # predicted membranes become walls along their crests, see crests.py
-    seen: int = 10  # of the slices that trained, the last, predicted too, to learn which walls are membranes
+    walls: bool = False  # draw predicted membranes as walls along their crests, too, see unet/segment
+    look_back: int = 10  # of the slices that trained, the last, predicted too, to learn which walls are membranes
 
 
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
     # found by cross-validation inside slices 0-24 of ISBI on two cores; longer runs gain a little, with dropout
-    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, flips=8,
-                   zooms=(1.0, 1.15), crests=True),
+    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, flips=8, walls=True),
     "cpu": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=25, lr=0.02, optimizer="muon",
-                  intensity=0.4, flips=8, zooms=(1.0, 1.15), crests=True),
+                  intensity=0.4, flips=8, walls=True),
     "best": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=50, lr=0.02, optimizer="muon",
-                   intensity=0.4, flips=8, zooms=(1.0, 1.15), crests=True, seen=25),
+                   intensity=0.4, flips=8, walls=True, look_back=25),
     # full resolution and full size, for a GPU; untested on one
-    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8, crests=True),
+    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8, walls=True),
     # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);
     # one tile a batch and momentum 0.99 (section 3); the paper names no rate: rate, its schedule and the limit on the
     # gradient's norm are ours
@@ -111,20 +109,20 @@ PRESETS = {
 }
 
 
-def with_encoder(recipe: Recipe, encoder: str, weights: str = "none") -> Recipe:
-    """The recipe with a network of keras.applications as the contracting path, and 16 to 256 filters back up.
+def with_encoder(recipe: Recipe, encoder: str, pretrained: str = "none") -> Recipe:
+    """Give a recipe a network of keras.applications as the contracting path, and 16 to 256 filters back up.
 
     Adam, more gently where the encoder learnt before; neither rate is tuned. The last weights predict, not the mean of
     the schedule's end: to those, batch normalisation's moving averages would not belong (Izmailov et al. 2018,
     section 3.2), and by then the rate is near zero.
     """
     network = Network(16, HALVINGS, dropout=(0.0,) * (HALVINGS + 1), encoder=encoder)
-    return replace(recipe, network=network, optimizer="adam", lr=1e-3 if weights == "none" else 3e-4, average=0.0,
-                   weights=weights)
+    return replace(recipe, network=network, optimizer="adam", lr=1e-3 if pretrained == "none" else 3e-4, average=0.0,
+                   pretrained=pretrained)
 
 
 def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float = 255.0,
-               weights: str = "none") -> keras.Model:
+               encode: Callable | None = None) -> keras.Model:
     """Build a U-Net: grey levels (batch, H, W, channels) -> float32 (batch, H', W', classes), probabilities.
 
     Of one class it is that of cell, of more each one's, with a sum of 1.
@@ -138,21 +136,25 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
     channels : of the input images
     mean, sd : grey levels that become 0 and 1 in the first layer, so that the scaling travels with the model; an
         encoder has a preprocessing of its own instead, that of the grey levels it was published for
-    weights : 'imagenet' for an encoder that saw ImageNet, else 'none'; raises OSError where they cannot be downloaded
+    encode : the contracting path of a network with an encoder: image -> its features at strides 1 to 32, as
+        `unet.training.encoders.encode` gives them
+
     Raises ValueError for a shape that cannot be.
     """
     if len(network.dropout) != network.depth + 1:
         raise ValueError(f"{network.depth + 1} levels need as many dropout rates, got {network.dropout}")
     if network.half and network.padding == "valid":
         raise ValueError("a network at half resolution pads its images")
-    if network.encoder and (network.padding == "valid" or network.half or network.depth != HALVINGS):
+    if bool(network.encoder) != bool(encode):
+        raise ValueError("a network with an encoder takes it as `encode`, another none")
+    if encode and (network.padding == "valid" or network.half or network.depth != HALVINGS):
         raise ValueError(f"an encoder halves its padded images {HALVINGS} times, at full resolution first")
     image = keras.Input((None, None, channels), name="image")
     x = layers.Rescaling(1 / sd, -mean / sd, name="scaling")(image)
     if network.half:
         top, x = x, _convolution(x, network.filters, 4, network, "stem", strides=2)
-    if network.encoder:
-        *skips, deepest = encode(image, network.encoder, weights)
+    if encode:
+        *skips, deepest = encode(image)
         skips[0] = _convolution(x, network.filters, 3, network, "edge") if skips[0] is None else skips[0]
         x = deepest
     else:
@@ -215,60 +217,3 @@ def _surplus(network: Network, level: int) -> int:
     # the bottom's convolutions take 2 of its pixels a side, and each level between, down and up, 4 of its own
     taken = 2 * network.stride + sum(4 * 2**k for k in range(level + 1, network.depth))
     return taken // 2**level
-
-
-# ----------------------------------------------------------------------------------------------- how it learns
-
-
-@keras.saving.register_keras_serializable("keras-unet")
-class Muon(keras.optimizers.Adam):
-    """Steps of equal size in every direction for convolution kernels, Adam for all else.
-
-    A kernel's averaged gradient, with its last axis as the columns of a matrix, is replaced by the nearest matrix
-    with orthogonal columns or rows, found by five Newton-Schulz iterations (K. Jordan et al. 2024, "Muon: an optimizer
-    for hidden layers"). Biases, the first and the last layer are Adam's, at `share` of the learning rate.
-    """
-
-    def __init__(self, learning_rate=0.02, momentum=0.95, share=0.15, **kwargs):
-        super().__init__(learning_rate, **kwargs)
-        self.momentum, self.share = momentum, share
-
-    def update_step(self, gradient, variable, learning_rate):
-        shape = variable.shape
-        if len(shape) != 4 or min(shape[2:]) < 8:
-            super().update_step(gradient, variable, learning_rate * self.share)
-            return
-        average = self._momentums[self._get_variable_index(variable)]
-        self.assign(average, self.momentum * average + (1 - self.momentum) * ops.cast(gradient, average.dtype))
-        step = (1 - self.momentum) * ops.cast(gradient, average.dtype) + self.momentum * average  # Nesterov's
-        step = orthogonal(ops.reshape(step, (-1, shape[-1])))
-        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * ops.reshape(step, shape))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "momentum": self.momentum, "share": self.share}
-
-
-def orthogonal(matrix):
-    """The matrix (m, n) with all singular values drawn towards 1: between about 0.7 and 1.2 after five iterations."""
-    rows, columns = matrix.shape
-    x = matrix / (ops.norm(matrix) + 1e-12)
-    x = ops.cast(x if rows >= columns else ops.transpose(x), keras.config.dtype_policy().compute_dtype)
-    for _iteration in range(5):  # a quintic whose repetition takes every value in (0, 1] near 1
-        square = ops.matmul(ops.transpose(x), x)
-        x = 3.4445 * x + ops.matmul(x, -4.775 * square + 2.0315 * ops.matmul(square, square))
-    return ops.cast(x if rows >= columns else ops.transpose(x), matrix.dtype)
-
-
-def compile_model(model: keras.Model, recipe: Recipe) -> None:
-    """Cross-entropy and the recipe's optimizer: warm-up, cosine to zero, gradients of norm 1 at most.
-
-    Of one class binary cross-entropy; of more that of the softmax against labels 0 .. classes - 1.
-    """
-    total = recipe.epochs * recipe.steps
-    warmup = max(1, round(total * recipe.warmup))
-    rate = keras.optimizers.schedules.CosineDecay(recipe.lr / 100, max(1, total - warmup), warmup_target=recipe.lr,
-                                                  warmup_steps=warmup)
-    optimizer = {"adam": keras.optimizers.Adam, "muon": Muon,
-                 "sgd": partial(keras.optimizers.SGD, momentum=0.99)}[recipe.optimizer]
-    loss = "binary_crossentropy" if model.output_shape[-1] == 1 else "sparse_categorical_crossentropy"
-    model.compile(optimizer(rate, global_clipnorm=1.0), loss=loss)

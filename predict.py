@@ -1,4 +1,4 @@
-"""The final step: a trained model and any stack of slices -> prediction.tif, the probability of cell.
+"""The final step: a trained model and any images -> prediction.tif, the network's probability, and its objects.
 
     python predict.py STACK.tif --model results/model.keras --out prediction.tif
     python predict.py FOLDER    nuclei images, each for itself -> prediction/<name>.tif and <name>-labels.tif
@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -19,54 +19,48 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's
 
 import keras
 import numpy as np
-import tensorflow as tf
 from skimage.transform import resize
 from tqdm import tqdm
 
-from datasets import read_images
-from model import Network, build_unet
-from preprocessing import normalise
-from unet.inputs.folders import find_images
-from unet.inputs.stacks import format_slices, open_stack, read_stack, stack_writer, write_stack
-from unet.report.pictures import save_classes, save_holdout
-from unet.scores.isbi import best_threshold, isbi_scores, segments
-from unet.segment.crests import along_crests
-from unet.segment.walls import judge_walls, learn_walls
-from unet.tasks.classes import class_scores
-from unet.tasks.nuclei_prediction import Predictor, check_folder, write_folder
-from utils import NotLearning, OverlapTile, UserError, check_output, read_json, run, write_json
+from model import Network
+from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
+from unet.report.by_task import pictures_of
+from unet.report.pictures import save
+from unet.segment.instances import run_lengths
+from unet.tasks import task_of
+from unet.tasks.task import Judged, Outputs, Task, separates
+from unet.training.device import PRECISIONS, prepare_device
+from unet.training.encoders import build
+from utils import (
+    NotLearning,
+    OverlapTile,
+    UserError,
+    at_least,
+    atomic_path,
+    check_output,
+    file_hash,
+    read_json,
+    require_space,
+    run,
+    write_json,
+)
 
-PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
-CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice, magnified too
-CHOOSING = 5  # of the slices that trained, the last, on which the threshold is chosen
+CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice
+SHOWN = 6  # held-out samples in holdout.png
 TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
 
 
-def prepare_device(precision: str = "auto") -> str:
-    """Set Keras up for the machine: GPU memory that grows as needed, and the arithmetic; returns what was chosen.
-
-    'auto' is bfloat16 where processor or GPU computes it, float16 on GPUs with tensor cores alone, else float32.
-    """
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        if not tf.config.experimental.get_memory_growth(gpu):
-            tf.config.experimental.set_memory_growth(gpu, True)
-    if precision == "auto":
-        precision = _gpu_precision(gpus) if gpus else _cpu_precision()
-    keras.mixed_precision.set_global_policy(PRECISIONS[precision])
-    where = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else f"no GPU found, {os.cpu_count()} CPU cores"
-    return f"{where}, {precision}"
-
-
-def _gpu_precision(gpus: list) -> str:
-    capability = min(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus)
-    return "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
-
-
-def _cpu_precision() -> str:
-    flags = Path("/proc/cpuinfo")  # Linux only; elsewhere float32 is safe
-    text = flags.read_text() if flags.is_file() else ""
-    return "bfloat16" if "avx512_bf16" in text or "amx_bf16" in text else "float32"
+def read_config(model: Path) -> dict:
+    """The config.json that belongs to a model; raises UserError where one of them is missing, broken or too old."""
+    if not model.is_file():
+        raise UserError(f"{model} not found; {TRAIN_FIRST}")
+    config = read_json(model.with_name("config.json"), f"it lies beside {model.name} and belongs to it; {TRAIN_FIRST}",
+                       ("task", "network", "channels", "normalisation", "recipe"))
+    here, there = task_of(config).normalisation, config["normalisation"]
+    if here != there:
+        raise UserError(f"{model} was trained on images brought to {there}, but this version brings them to {here}; "
+                        "predict with the version that trained it, or train anew")
+    return config
 
 
 def load_model(path: Path) -> tuple[keras.Model, dict]:
@@ -75,12 +69,9 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
     The network is built anew for this machine's arithmetic, then gets the weights: a model trained in bfloat16
     predicts anywhere.
     """
-    if not path.is_file():
-        raise UserError(f"{path} not found; {TRAIN_FIRST}")
-    config = read_json(path.with_name("config.json"), f"it lies beside {path.name} and belongs to it; {TRAIN_FIRST}",
-                       ("network", "channels", "normalisation", "recipe"))
+    config = read_config(path)
     try:
-        model = build_unet(Network(**config["network"]), config["channels"], **config["normalisation"])
+        model = build(Network(**config["network"]), config["channels"], config["normalisation"])
         model.load_weights(path)
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
@@ -88,228 +79,272 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
     return model, config
 
 
-def predict_slice(model: keras.Model, image: np.ndarray, network: Network, normalisation: dict,
-                  core: int = CORE, margin: int | None = None, flips: int = 1, zooms: Sequence[float] = (1.0,)
-                  ) -> np.ndarray:
-    """Probability of cell, float32 (H, W), or of each of several classes (H, W, K), of one uint8 slice of any size.
+# -------------------------------------------------------------------------------------- probability of an image
 
-    Mirrored overlap tiles are predicted one by one and their cores stitched; the default margin covers the network's
-    receptive field, so no seam is left. The slice is predicted at each magnification in `zooms`, the probability
-    brought back to its size, and with `flips` up to 8 in as many of the square's symmetries; the mean is given.
-    """
-    shape, total = image.shape, 0.0
-    for zoom in zooms:
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network as a function: an image (H, W[, C]) of any size -> probability float32 (H, W[, classes])."""
+
+    model: keras.Model
+    network: Network
+    task: Task
+    flips: int = 1  # of the square's eight symmetries, whose predictions are averaged
+    zooms: Sequence[float] = (1.0,)  # magnifications whose predictions are averaged, too
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Predict a whole image: normalised by itself, as those that trained were."""
+        normalised = self.task.normalise(image, self.task.levels(image))
+        total = sum(self._magnified(normalised, zoom) for zoom in self.zooms) / len(self.zooms)
+        return total if total.shape[:2] == image.shape[:2] else _resized(total, image.shape[:2])
+
+    def _magnified(self, normalised: np.ndarray, zoom: float) -> np.ndarray:
+        if zoom == 1:
+            return self.predict(normalised)
+        shape = normalised.shape[:2]
         size = [max(1, round(side * zoom)) for side in shape]
-        magnified = image if zoom == 1 else np.rint(resize(image, size, order=1, preserve_range=True))
-        one = predict_normalised(model, normalise(magnified.astype(image.dtype), **normalisation), network, core,
-                                 margin, flips)
-        total = total + (one if zoom == 1 else resize(one, shape, order=1))
-    return total / len(zooms)
+        larger = np.clip(np.rint(resize(normalised, size, order=1, preserve_range=True)), 0, 255)
+        return _resized(self.predict(larger.astype(np.uint8)), shape)
+
+    def predict(self, normalised: np.ndarray, core: int = CORE, margin: int | None = None) -> np.ndarray:
+        """Predict what the network sees, uint8 (H, W[, C]), in each flip; the mean is given.
+
+        Mirrored overlap tiles are predicted one by one and their cores stitched; the default margin covers the
+        network's receptive field, so no seam is left.
+        """
+        total = 0.0
+        for number in range(self.flips):
+            turned = np.rot90(normalised[:, ::-1] if number >= 4 else normalised, number)
+            back = np.rot90(self._stitched(turned, core, margin), -number)
+            total = total + (back[:, ::-1] if number >= 4 else back)
+        return total / self.flips
+
+    def _stitched(self, normalised: np.ndarray, core: int, margin: int | None) -> np.ndarray:
+        shape, tiles = normalised.shape[:2], overlap_tiles(self.network, normalised.shape[:2], core, margin)
+        classes = self.model.output_shape[-1]
+        probability = np.empty((*shape, classes), np.float32)
+        for number, corner in enumerate(tiles.corners()):
+            tile = tiles.cut(normalised, [number])
+            tile = tile if normalised.ndim == 3 else tile[..., np.newaxis]
+            tiles.place(probability, self.model.predict_on_batch(tile)[0], corner)
+        return probability if classes > 1 else probability[..., 0]
+
+    def in_words(self, learnt: dict) -> str:
+        """What is done to each image, for the console."""
+        at = ", ".join(f"{zoom:g}" for zoom in self.zooms)
+        zooms = f" at {at} times the size" if at != "1" else ""
+        flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
+        return ", ".join(filter(None, (flips + zooms, self.task.in_words(learnt))))
 
 
-def predict_normalised(model: keras.Model, image: np.ndarray, network: Network, core: int = CORE,
-                       margin: int | None = None, flips: int = 1) -> np.ndarray:
-    """`predict_slice` of a normalised image, uint8 (H, W) or (H, W, C)."""
-    margin = network.margin if margin is None else margin
-    total = 0.0
-    for number in range(flips):
-        turned = np.rot90(image[:, ::-1] if number >= 4 else image, number)
-        back = np.rot90(_stitched(model, turned, network.stride, core, margin), -number)
-        total = total + (back[:, ::-1] if number >= 4 else back)
-    return total / flips
+def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE, margin: int | None = None) -> OverlapTile:
+    """The tiles in which an image of `shape` is predicted: as few as fit `core`, all of one size, and no larger."""
+    side = math.ceil(max(shape) / math.ceil(max(shape) / core) / network.stride) * network.stride
+    return OverlapTile(shape, side, network.margin if margin is None else margin)
 
 
-def _stitched(model: keras.Model, normalised: np.ndarray, stride: int, core: int, margin: int) -> np.ndarray:
-    shape = normalised.shape[:2]
-    count = math.ceil(max(shape) / core)  # tiles along the longer side, all of one size, no larger than it needs
-    tiles = OverlapTile(shape, math.ceil(max(shape) / count / stride) * stride, margin)
-    classes = model.output_shape[-1]
-    probability = np.empty((*shape, classes), np.float32)
-    for number, corner in enumerate(tiles.corners()):
-        tile = tiles.cut(normalised, [number])
-        tile = tile if normalised.ndim == 3 else tile[..., np.newaxis]
-        tiles.place(probability, model.predict_on_batch(tile)[0], corner)
-    return probability if classes > 1 else probability[..., 0]
+def _resized(probability: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    return resize(probability, shape, order=1, anti_aliasing=False).astype(np.float32)
 
 
-def predict_slices(model: keras.Model, images: Iterable[np.ndarray], config: dict) -> Iterator[np.ndarray]:
-    """Yield the probability float32 (H, W), or of several classes (H, W, K), of each uint8 slice (H, W).
-
-    Membranes as walls, where the run's configuration says so.
-    """
-    for image in images:
-        yield drawn(network_output(model, image, config), config)
-
-
-def network_output(model: keras.Model, image: np.ndarray, config: dict) -> np.ndarray:
-    """`predict_slice` as the run's configuration says, before membranes are drawn as walls."""
+def predictor_of(model: keras.Model, config: dict, flips: int | None = None, zooms: Sequence[float] | None = None
+                 ) -> Predictor:
+    """The trained network with the run's own flips and magnifications, or those given."""
     recipe = config["recipe"]
-    return predict_slice(model, image, Network(**config["network"]), config["normalisation"], flips=recipe["flips"],
-                         zooms=recipe.get("zooms", (1.0,)))
+    return Predictor(model, Network(**config["network"]), task_of(config), flips or recipe["flips"],
+                     tuple(zooms or recipe.get("zooms", (1.0,))))
 
 
-def drawn(probability: np.ndarray, config: dict) -> np.ndarray:
-    """The probability float32 (H, W) with membranes as walls, if the run's configuration gives their width."""
-    width, learnt = config.get("membrane", 0.0), config.get("walls")
-    if not width:
-        return probability
-    return along_crests(probability, width, *([partial(judge_walls, learnt=learnt)] if learnt else []))
+# ---------------------------------------------------------------------------------------------------- the final step
 
 
-def predictor_of(model: keras.Model, config: dict) -> Predictor:
-    """The trained network as a function of a normalised image: uint8 (H, W, 3) -> probability float32 (H, W)."""
-    return partial(predict_normalised, model, network=Network(**config["network"]), flips=config["recipe"]["flips"])
+@dataclass(frozen=True)
+class FinalStep:
+    """What is left to do once a network is trained: look back, judge, predict; each stage once for a model."""
+
+    work: Path
+    predictor: Predictor
+    config: dict
+    layout: Layout
+    inputs: Samples  # what nobody labelled
+    outputs: Outputs
+
+    @property
+    def task(self) -> Task:
+        """What the network was trained for."""
+        return self.predictor.task
+
+    def run(self) -> bool:
+        """Do what is left, in order; returns whether anything was.
+
+        finished.json marks the stages that are done for model.keras, known by its hash. Raises NotLearning where the
+        network says the same everywhere.
+        """
+        stages = {"learnt": self.learn, "judged": self.judge, "predicted": self.predict}
+        path, model = self.work / "finished.json", file_hash(self.work / "model.keras")
+        marks = read_json(path, "remove it") if path.is_file() else {}
+        if marks.get("model") != model or marks.get("learnt") is None or "learnt" not in self.config:
+            marks = {"model": model}  # what was judged and predicted stood on what was learnt
+        wanted = self.wanted()
+        left = [name for name, (purpose, files) in wanted.items()
+                if marks.get(name) != purpose or not all(file.exists() for file in files)]
+        for name in left:
+            stages[name]()
+            marks[name] = wanted[name][0]
+            write_json(path, marks)
+        return bool(left)
+
+    def wanted(self) -> dict[str, tuple[dict, list[Path]]]:
+        """Of each stage what it is done for, ready for JSON, and the files that it leaves."""
+        def places(outputs: Outputs) -> dict:
+            return {name: path and str(path.resolve()) for name, path in asdict(outputs).items()}
+
+        held_out = [self.layout.names[number] for number in self.config["split"]["holdout"]]
+        judged = self.task.holdout_outputs(self.work, self.outputs)
+        scores = [self.work / "metrics.json", self.work / "holdout.png", *self.task.files(judged, held_out)]
+        return {"learnt": ({}, []),
+                "judged": (places(judged), scores if held_out else []),
+                "predicted": ({**places(self.outputs), "input": self.layout.hash_to_predict()},
+                              self.task.files(self.outputs, self.inputs.names))}
+
+    def learn(self) -> None:
+        """Look back at samples that trained: whether the network learnt, and what is to be learnt beside it."""
+        numbers = self.task.looked_back(self.layout, self.config["split"]["train"], self.config["recipe"]["look_back"])
+        outputs, labels = [], []
+        for sample in tqdm(Chosen(self.layout, numbers), "looking back", unit=self.layout.noun, disable=None):
+            outputs.append(self.predictor(sample.image))
+            labels.append(self.task.label(sample.label))
+        if not separates(outputs, [self.task.target(label) for label in labels], self.task.classes):
+            raise NotLearning("the network says the same everywhere: it did not learn. Train longer (--epochs), with a "
+                              "smaller --lr, or look for inverted labels with 'python datasets.py check'")
+        learnt = self.task.learn(outputs, labels, self.config["recipe"]["walls"])
+        self.config["learnt"] = {**learnt, "on": numbers}
+        write_json(self.work / "config.json", self.config)
+
+    def judge(self) -> None:
+        """Predict the held-out samples and score them; writes metrics.json, their predictions and holdout.png."""
+        numbers, learnt = self.config["split"]["holdout"], self.config["learnt"]
+        trained = [self.layout.names[number] for number in self.config["split"]["train"]]
+        stale = self.task.remove_stale(self.outputs, trained)
+        if stale:
+            print(f"note: {self.outputs.out}: predictions of {stale} {self.layout.noun}s that train now were removed")
+        if not numbers:
+            return
+        shown: list[Judged] = []
+        judged = predictions(self.predictor, Chosen(self.layout, numbers), learnt,
+                             self.task.holdout_outputs(self.work, self.outputs), "judging")
+        scores = self.task.score(_kept(judged, shown), numbers, learnt)
+        write_json(self.work / "metrics.json", scores)
+        save(pictures_of(self.task).holdout(shown, learnt), self.work / "holdout.png", dpi=80)
+
+    def predict(self) -> None:
+        """Predict what nobody labelled."""
+        for _ in predictions(self.predictor, self.inputs, self.config["learnt"], self.outputs):
+            pass
 
 
-def write_prediction(model: keras.Model, images: np.ndarray, config: dict, out: Path) -> None:
-    """Predict uint8 (N, H, W) and write float32 probabilities of cell slice by slice; one ImageJ stack.
-
-    Of several classes a hyperstack (N, K, H, W), a channel a class.
-    """
-    check_output(out, 4 * images.size * model.output_shape[-1])
-    slices = predict_slices(model, tqdm(images, desc="predicting", unit="slice", disable=None), config)
-    _write_probabilities(out, images.shape, slices, model.output_shape[-1])
-
-
-def _write_probabilities(out: Path, shape: tuple[int, int, int], slices: Iterable[np.ndarray], classes: int) -> None:
-    count, *size = shape
-    several = classes > 1
-    with stack_writer(out, (count, classes, *size) if several else shape, np.float32, channels=several) as write:
-        for probability in slices:
-            write(np.moveaxis(probability, -1, 0) if several else probability)
+def predictions(predictor: Predictor, samples: Samples, learnt: dict, outputs: Outputs, title: str = "predicting"
+                ) -> Iterator[Judged]:
+    """Yield each sample with its prediction, which is written to `outputs`; they are in their place after the last."""
+    task = predictor.task
+    with task.writer(outputs, samples) as write:
+        for sample in tqdm(samples, title, unit="image", disable=None):
+            probability = predictor(sample.image)
+            redrawn = task.redraw(probability, learnt)
+            one = Judged(sample, probability, redrawn, task.segment(redrawn, learnt))
+            write(one)
+            yield one
 
 
-def write_instances(prediction: Path, out: Path, threshold: float) -> None:
-    """Write a number for each cell and slice, uint16 (N, H, W), 0 = border, from a stack of probabilities of cell.
-
-    The cells are the 4-connected components of the thinned segmentation at `threshold`, the very segments that V_rand
-    and V_info score. One ImageJ stack, all or nothing.
-    """
-    probabilities = read_stack(prediction)
-    with stack_writer(out, probabilities.shape, np.uint16) as write:
-        for probability in probabilities:
-            cells = segments(probability > threshold)
-            if cells.max() > 65535:
-                raise UserError(f"{out}: a slice has {cells.max()} cells, more than an ImageJ label stack can number")
-            write(cells.astype(np.uint16))
+def _kept(judged: Iterator[Judged], kept: list[Judged], most: int = SHOWN) -> Iterator[Judged]:
+    """Yield all and keep the first ones, `most` of them; of each group one before a second one of any."""
+    for one in judged:
+        kept.append(one)
+        if len(kept) > most:
+            groups = [other.sample.group for other in kept]
+            last = max(range(len(kept)), key=lambda number: (groups[:number].count(groups[number]), number))
+            del kept[last]
+        yield one
 
 
-def judge(work: Path, model: keras.Model, config: dict) -> dict | None:
-    """Predict the held-out slices, score them as ISBI 2012 did, write metrics.json, holdout.tif and .png.
-
-    Several classes are scored one by one. Before, on slices that trained, walls are learnt, and the threshold that is
-    not the best afterwards but chosen beforehand: the best one on the last of them. Returns the scores, or None where
-    nothing was held out. Raises NotLearning for a constant prediction.
-    """
-    split = config["split"]
-    shape = read_json(work / "augmented" / "manifest.json", "run 'python augmentation.py'")["shape"]
-    images = open_stack(work / "augmented" / "images.tif", shape)
-    labels = open_stack(work / "augmented" / "labels.tif", shape[:3])
-    held_out, seen = split["holdout"], split["train"][-config["recipe"].get("seen", 10):]
-    several = Network(**config["network"]).classes > 1
-    seen = seen if config.get("membrane") else seen[-CHOOSING:]
-    bar = tqdm(seen, desc="looking back", unit="slice", disable=None)
-    outputs = np.stack([network_output(model, images[number], config) for number in bar])
-    if np.max(outputs.std(axis=(0, 1, 2))) < 0.02:
-        raise NotLearning("the network puts out the same value everywhere: it did not learn. Train longer (--epochs), "
-                          "with a smaller --lr, or look for inverted labels with 'python datasets.py check'")
-    config["walls"] = learn_walls(outputs, labels[seen]) if config.get("membrane") else None
-    chosen_on = seen[-CHOOSING:]
-    if not several:
-        last = np.stack([drawn(output, config) for output in outputs[-CHOOSING:]])
-        config["threshold"] = best_threshold(last, labels[chosen_on])
-    write_json(work / "config.json", config)
-    if not held_out:
-        return None
-    probabilities = np.stack(list(predict_slices(model, (images[number] for number in held_out), config)))
-    if several:
-        return _judge_classes(work, images[held_out], labels[held_out], probabilities, held_out)
-    write_stack(work / "holdout.tif", probabilities)
-    scores = isbi_scores(probabilities, labels[held_out], threshold=config["threshold"], slices=held_out)
-    scores["chosen"]["how"] = f"the t best on the training slices {format_slices(chosen_on)}"
-    write_json(work / "metrics.json", scores)
-    save_holdout(work / "holdout.png", images[held_out], labels[held_out], probabilities, config["threshold"], held_out)
-    return scores
+def finish(work: Path, model: keras.Model, config: dict, outputs: Outputs) -> None:
+    """Do what is left of a run whose network is trained, and print its scores and where everything is."""
+    predictor, layout = predictor_of(model, config), layout_of(config["data"])
+    step = FinalStep(work, predictor, config, layout, layout.to_predict(), outputs)
+    if not step.run():
+        print("nothing is left to do: the network is trained, judged, and everything is predicted")
+    if (work / "metrics.json").is_file():
+        print(f"\nheld-out {layout.noun}s, which judged and never trained:\n"
+              + step.task.table(read_json(work / "metrics.json", TRAIN_FIRST)))
+    pictures = [work / name for name in ("curve.png", "holdout.png") if (work / name).is_file()]
+    print(f"pictures: {', '.join(map(str, pictures))}")
+    print(f"{outputs.out}: {predictor.task.output}, {predictor.in_words(config['learnt'])}")
+    if outputs.objects:
+        print(f"{outputs.objects}: a number for each object, 0 = none")
+    print(f"all about this run on one page, {work / 'report.html'}: python report.py --work {work} --out {outputs.out}")
 
 
-def _judge_classes(work: Path, images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray,
-                   slices: list[int]) -> dict:
-    """Score and write what was held out, of several classes: images, labels (N, H, W), probabilities (N, H, W, K)."""
-    _write_probabilities(work / "holdout.tif", labels.shape, probabilities, probabilities.shape[-1])
-    scores = class_scores(np.moveaxis(probabilities, -1, 1), labels, slices)
-    write_json(work / "metrics.json", scores)
-    save_classes(work / "holdout.png", images, labels, probabilities.argmax(axis=-1), probabilities.shape[-1], slices)
-    return scores
+# -------------------------------------------------------------------------------------------------- command line
 
 
 def options() -> argparse.ArgumentParser:
     """The command line of `python predict.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("stack", type=Path, metavar="INPUT", help="TIFF stack to segment, gray, any size; for a model "
+    parser.add_argument("input", type=Path, metavar="INPUT", help="TIFF stack to segment, gray, any size; for a model "
                         "of nuclei an image, a folder of PNG or TIFF images, or one with <id>/images/<id>.png")
     parser.add_argument("--model", type=Path, default=Path("results/model.keras"), help="the trained model")
-    parser.add_argument("--out", type=Path, help="float32 stack, probability of cell (without it prediction.tif), of "
-                                                 "nuclei the folder for all images' (without it prediction)")
-    parser.add_argument("--instances", type=Path, metavar="FILE", help="write a number for each cell and slice, too")
-    parser.add_argument("--panels", action="store_true", help="nuclei: write a picture of each image, too")
-    parser.add_argument("--submission", type=Path, metavar="FILE", help="nuclei: write Kaggle's run-length CSV, too")
+    parser.add_argument("--out", type=Path, help="the network's probability, float32 (without it prediction.tif, of "
+                                                 "nuclei the folder prediction)")
+    parser.add_argument("--cells", type=Path, metavar="FILE", help="a number for each cell and slice (without it "
+                        "cells.tif beside prediction.tif)")
+    walls = parser.add_mutually_exclusive_group()
+    walls.add_argument("--walls", type=Path, metavar="FILE", help="write the probability with walls drawn, too")
+    walls.add_argument("--no-walls", action="store_true", help="take cells from the probability as it is")
+    parser.add_argument("--flips", type=int, choices=range(1, 9), help="flips and turns that are averaged (without it "
+                                                                       "the run's)")
+    parser.add_argument("--zooms", type=at_least(0.1, float), nargs="+", help="magnifications that are averaged "
+                                                                              "(without it the run's)")
+    parser.add_argument("--panels", type=Path, metavar="DIR", help="draw a picture of each image into this folder")
+    parser.add_argument("--submission", type=Path, metavar="FILE", help="write Kaggle's run-length CSV, too")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
     return parser
 
 
-def segment_stack(args: argparse.Namespace) -> None:
-    """Segment the TIFF stack that the command line names."""
-    out = args.out or Path("prediction.tif")
-    if args.panels or args.submission:
-        raise UserError(f"--panels and --submission are for models of nuclei, and {args.model} is none; leave them out")
-    notes: list[str] = []
-    for path in filter(None, (out, args.instances)):
-        check_output(path, 0)
-    images = read_images(args.stack, notes, "name the TIFF stack to segment")
-    for note in notes:
-        print(f"note: {note}")
-    print(prepare_device(args.precision))
-    model, config = load_model(args.model)
-    classes = model.output_shape[-1]
-    if classes > 1 and args.instances:
-        raise UserError(f"--instances is for models of cells, and {args.model} knows {classes} classes; leave it out")
-    write_prediction(model, images, config, out)
-    print(f"{out}: probability of {'cell' if classes == 1 else f'{classes} classes, a channel each'}, "
-          f"{images.shape[0]} slices of {images.shape[1]}x{images.shape[2]} pixels")
-    if args.instances:
-        threshold = config.get("threshold", 0.5)  # a run that was stopped has chosen none
-        write_instances(out, args.instances, threshold)
-        print(f"{args.instances}: a number for each cell and slice, 0 = border, at threshold {threshold:g}")
-
-
-def segment_nuclei(args: argparse.Namespace) -> None:
-    """Segment the image, or the images of the folder, that the command line names."""
-    out = args.out or Path("prediction")
-    if args.instances:
-        raise UserError("--instances is for stacks of cells; of nuclei <name>-labels.tif is written anyway, leave it "
-                        "out")
-    sources = find_images(args.stack)
-    check_folder(out)
-    if args.submission:
-        check_output(args.submission, 0)
-    print(prepare_device(args.precision))
-    model, config = load_model(args.model)
-    if config.get("kind") != "nuclei":
-        raise UserError(f"{args.stack} is a folder, but {args.model} was trained on stacks of slices; name a TIFF "
-                        "stack, or a model of nuclei with --model")
-    count, notes = write_folder(sources, out, predictor_of(model, config), config["resize"], args.panels,
-                                args.submission)
-    for note in notes:
-        print(f"note: {note}")
-    print(f"{out}: probability <name>.tif and instances <name>-labels.tif of {len(sources)} images, {count} nuclei")
-
-
 def main() -> None:
     args = options().parse_args()
-    config = args.model.with_name("config.json")
-    of_nuclei = config.is_file() and read_json(config, TRAIN_FIRST).get("kind") == "nuclei"
-    (segment_nuclei if of_nuclei or args.stack.is_dir() else segment_stack)(args)
+    config = read_config(args.model)
+    task, learnt = task_of(config), config.get("learnt", {})
+    learnt = task.unlearnt(learnt) if args.no_walls else learnt
+    outputs = task.outputs(args.out, args.cells, args.walls)
+    if args.walls and not task.redraws(learnt):
+        raise UserError(f"--walls {args.walls}: {args.model} draws no walls; leave it out")
+    samples = task.inputs(args.input)
+    task.check_outputs(outputs, samples)
+    if args.panels:
+        require_space(args.panels, 10_000_000)
+        samples.check_apart([args.panels / f"{name}.png" for name in samples.names])
+    if args.submission:
+        check_output(args.submission, 0)
+        samples.check_apart([args.submission])
+    print(prepare_device(args.precision))
+    predictor = predictor_of(*load_model(args.model), args.flips, args.zooms)
+    if "learnt" not in config:
+        print(f"note: the run of {args.model} was stopped before thresholds and walls were learnt, so .5 is taken; "
+              f"'python train.py --work {args.model.parent} --resume' does what is left")
+    lines, count = ["ImageId,EncodedPixels"], 0
+    for one in predictions(predictor, samples, learnt, outputs):
+        count += int(one.objects.max())
+        if args.submission:  # an image without objects has a line, too, and nothing in it
+            lines += [f"{one.sample.name},{line}" for line in run_lengths(one.objects)] or [f"{one.sample.name},"]
+        if args.panels:
+            save(pictures_of(task).holdout([one], learnt), args.panels / f"{one.sample.name}.png", dpi=80)
+    if args.submission:
+        with atomic_path(args.submission) as temporary:
+            temporary.write_text("\n".join(lines) + "\n")
+    print(f"{outputs.out}: {task.output} of {len(samples)} images, {predictor.in_words(learnt)}")
+    if outputs.objects:
+        print(f"{outputs.objects}: {count} objects, a number for each, 0 = none")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -18,10 +17,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
-from unet.report.lastrun import last_run
+from unet.report.run import last_run
 from utils import UserError, atomic_path, run
 
 NOTEBOOK = Path(__file__).resolve().with_name("jupyter.ipynb")
+WORK = Path("results")
 SECONDS = 600  # that a cell may take
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -39,19 +39,20 @@ pre {{ white-space: pre-wrap; }}
 """
 
 
-def execute(work: Path, data: Path | None, out: Path, notebook: Path = NOTEBOOK) -> nbformat.NotebookNode:
-    """Execute the notebook on the run in `work` and return it with its outputs, without what went to stderr.
+def execute(parameters: dict[str, str], notebook: Path = NOTEBOOK) -> nbformat.NotebookNode:
+    """Execute the notebook and return it with its outputs, without what went to stderr.
 
-    Raises UserError where a cell fails.
+    `parameters` take the place of those in its first cell, which is tagged so. Raises UserError where a cell fails.
     """
     node = nbformat.read(notebook, as_version=4)
-    chosen = {"WORK": str(work.resolve()), "OUT": str(out.resolve()), **({"DATA": str(data.resolve())} if data else {})}
-    environment = {name: value for name, value in os.environ.items() if name not in ("WORK", "OUT", "DATA")} | chosen
+    if parameters:
+        cell = next(cell for cell in node.cells if "parameters" in cell.metadata.get("tags", ()))
+        cell.source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     # this very Python, whatever kernels the user has installed under the same name
     kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     client = NotebookClient(node, kernel, timeout=SECONDS, resources={"metadata": {"path": str(notebook.parent)}})
     try:
-        client.execute(env=environment, stderr=subprocess.DEVNULL)  # where TensorFlow greets
+        client.execute(stderr=subprocess.DEVNULL)  # where TensorFlow greets
     except CellExecutionError as error:
         raise UserError(f"{notebook.name} stopped at a cell: {error.ename}: {error.evalue}") from None
     except DeadKernelError:
@@ -62,16 +63,16 @@ def execute(work: Path, data: Path | None, out: Path, notebook: Path = NOTEBOOK)
 
 def _tidy(node: nbformat.NotebookNode) -> None:
     """Leave out what is no result, and give each picture the text above it for readers who do not see it."""
-    told = ""
+    title = ""
     for cell in node.cells:
         cell.metadata.pop("execution", None)  # times of day: they differ from run to run
         if cell.cell_type == "markdown":
-            told = re.sub("[#*`]", "", cell.source).strip().splitlines()[0].split(". ")[0]
+            title = re.sub("[#*`]", "", cell.source).strip().splitlines()[0].split(". ")[0]
             continue
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]  # TensorFlow's greetings
         for output in cell.outputs:
             if "image/jpeg" in output.get("data", {}):
-                output.metadata["image/jpeg"] = {"alt": told}
+                output.metadata["image/jpeg"] = {"alt": title}
 
 
 def page(node: nbformat.NotebookNode, title: str) -> str:
@@ -83,20 +84,23 @@ def page(node: nbformat.NotebookNode, title: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--work", type=Path, default=Path("results"), help="folder of the run (results)")
-    parser.add_argument("--data", type=Path, help="folder of the test stack, or of the nuclei images (the run's)")
-    parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
-                                                 "predicted nuclei images (prediction)")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of the run (results)")
+    parser.add_argument("--data", type=Path, help="folder of the data that it was made of, where they were moved")
+    parser.add_argument("--out", type=Path, help="what it predicted, where that was moved")
     parser.add_argument("--notebook", type=Path, metavar="FILE", help="write the executed notebook, too")
     args = parser.parse_args()
     one = last_run(args.work, args.data, args.out)  # a run that is not there is one line, not a notebook's traceback
-    node = execute(args.work, args.data, one.out)
-    with atomic_path(args.work / "report.html") as temporary:
-        temporary.write_text(page(node, f"Report of {args.work.resolve().name}"), encoding="utf-8")
+    places = {"work": one.work, "data": one.layout.folder, "out": one.outputs.out}
+    # what the notebook finds by itself leaves its code as it is
+    by_itself = Path.cwd() == NOTEBOOK.parent and (args.work, args.data, args.out) == (WORK, None, None)
+    node = execute({} if by_itself else {name: str(place.resolve()) for name, place in places.items()})
+    path = one.work / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(page(node, f"Report of {one.work.resolve().name}"), encoding="utf-8")
     if args.notebook:
         with atomic_path(args.notebook) as temporary:
             nbformat.write(node, temporary)
-    print(f"{args.work / 'report.html'}: settings, scores, pictures and a methods paragraph of this run, in one file")
+    print(f"{path}: settings, scores, pictures and a methods paragraph of this run, in one file")
 
 
 if __name__ == "__main__":

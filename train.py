@@ -1,6 +1,7 @@
 """Step 3: train a U-Net on the tiles, judge it on what was held out, predict the test stack or images without masks.
 
 results/patches/ -> results/model.keras, then prediction.tif, of nuclei prediction/
+After any stop, at any moment, python train.py --work DIR --resume does what is left.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,90 +21,98 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from datasets import read_images
-from model import PRESETS, Recipe, build_unet, compile_model, with_encoder
-from predict import PRECISIONS, judge, predictor_of, prepare_device, write_prediction
-from preprocessing import fresh_geometry, fresh_manifest
-from unet.inputs.folders import find_sources, read_image
-from unet.inputs.stacks import TEST
-from unet.scores.isbi import format_scores
-from unet.scores.precision import format_nuclei
-from unet.tasks.classes import check_asked, format_classes
-from unet.tasks.nuclei_prediction import check_folder, judge_nuclei, remove_predictions, write_folder
-from unet.training.encoders import ENCODERS, WEIGHTS
-from unet.training.feed import training_feed, validation_tiles
-from unet.training.keeper import Keeper, load_checkpoint
-from utils import UserError, at_least, check_output, file_hash, require_space, run
+from model import PRESETS, Recipe, with_encoder
+from predict import PRECISIONS, finish, load_model, prepare_device
+from preprocessing import fresh_geometry
+from unet.inputs.layouts import layout_of
+from unet.report.pictures import save_curve
+from unet.tasks import task_of
+from unet.training.encoders import ENCODERS, PRETRAINED, build
+from unet.training.feed import Feed
+from unet.training.keeper import Keeper, read_state
+from unet.training.optimizer import compile_model
+from utils import UserError, at_least, file_hash, require_space, run
+
+DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
+            "early_stopping", "precision")  # options that decide what is trained
+
 
 # ------------------------------------------------------------------------------------------------------- the run
 
 
 def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None, resume: bool = False,
-          tensorboard: bool = False, told: dict | None = None) -> tuple[keras.Model, dict]:
-    """Train on `work`/patches and write model.keras, config.json, history.csv, curve.png; returns model and config.
+          notes: dict | None = None) -> tuple[keras.Model, dict]:
+    """Train on `work`/patches, write model.keras, config.json, history.csv, curve.png; return model and configuration.
 
     With `patience` the training stops when the loss on a validation block, the last fifth of the training slices,
-    has not fallen for so many epochs, and the weights of its least loss predict. `told` goes into the configuration.
+    has not fallen for so many epochs, and the weights of its least loss predict. With `resume` a run goes on where its
+    checkpoint is, to the same weights as if it had never stopped; a finished one is only read. `notes` go into the
+    configuration: preset, device, and the command's options, of which `tensorboard` logs there, too.
     Raises UserError where an earlier step has to run first, NotLearning where the loss is not a number,
     KeyboardInterrupt, all saved, on Ctrl-C.
     """
     geometry = fresh_geometry(work)
-    recipe = replace(recipe, network=replace(recipe.network, classes=geometry.get("classes", 1)))
+    recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]))
     _check_fit(recipe, geometry)
-    keras.utils.set_random_seed(seed)
-    tiles_hash = file_hash(work / "patches" / "geometry.json")
+    if patience and len(geometry["split"]["train"]) < 2:
+        raise UserError("--early-stopping sets training slices aside and needs two or more")
     settings = json.loads(json.dumps({  # as a file gives it back
-        **asdict(recipe), "seed": seed, "patience": patience, "precision": keras.config.dtype_policy().name}))
-    scale = geometry["normalisation"]
-    state = load_checkpoint(work, settings, tiles_hash) if resume else None
-    if state:
-        model = keras.models.load_model(work / "checkpoint" / "last.keras")
-    else:
-        try:
-            model = build_unet(recipe.network, geometry["channels"], **scale, weights=recipe.weights)
-        except OSError as error:
-            raise UserError(str(error)) from None
-        compile_model(model, recipe)
-    require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
-    config = {"network": settings["network"], "channels": geometry["channels"], "normalisation": scale,
-              "recipe": settings, "parameters": model.count_params(), "split": geometry["split"],
-              "membrane": geometry.get("membrane", 0.0) if recipe.crests else 0.0,
-              **{key: geometry[key] for key in ("kind", "levels", "resize") if key in geometry},
+        **asdict(recipe), "seed": seed, "patience": patience, "precision": keras.config.dtype_policy().name,
+        "tiles": file_hash(work / "patches" / "geometry.json")}))
+    config = {"task": geometry["task"], "network": settings["network"], "channels": geometry["channels"],
+              "normalisation": geometry["normalisation"], "recipe": settings, "split": geometry["split"],
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
-                           "keras": keras.__version__, "numpy": np.__version__}, **(told or {})}
-    keeper = Keeper(work, recipe, config, state, tiles_hash)
-    _fit(model, work, geometry, keeper, seed, patience, tensorboard)
-    keeper.finish()
-    return keeper.predictor, config
+                           "keras": keras.__version__, "numpy": np.__version__},
+              "data": geometry["data"], **(notes or {})}
+    keeper = Keeper(work, recipe, config, patience)
+    state = read_state(work) if resume else None
+    if state:
+        keeper.check(state)
+    elif resume:
+        print(f"note: {work} has no run that was stopped; training from the beginning")
+    if keeper.finished:
+        print(f"{work / 'model.keras'} is trained, {len(keeper.rows)} epochs; nothing is left to train")
+    else:
+        keras.utils.set_random_seed(seed)
+        model = build(recipe.network, geometry["channels"], geometry["normalisation"],
+                      "none" if keeper.rows else recipe.pretrained)
+        compile_model(model, recipe)
+        require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
+        config["parameters"] = model.count_params()
+        keeper.start(model)
+        _fit(model, geometry, keeper)
+    if not (work / "curve.png").is_file():
+        save_curve(work / "curve.png", keeper.rows)
+    return load_model(work / "model.keras")
 
 
-def _fit(model: keras.Model, work: Path, geometry: dict, keeper: Keeper, seed: int, patience: int | None,
-         tensorboard: bool) -> None:
+def _fit(model: keras.Model, geometry: dict, keeper: Keeper) -> None:
     """Run the schedule from where `keeper` stands; raises KeyboardInterrupt, which says what was saved, on Ctrl-C."""
-    recipe, done = keeper.recipe, len(keeper.rows)
+    recipe, work, epochs = keeper.recipe, keeper.work, len(keeper.rows)
+    patches, keep, validation = work / "patches", geometry["split"]["train"], None
+    if keeper.patience:
+        block = max(1, len(keep) // 5)
+        keep, validation = keep[:-block], Feed(patches, recipe.batch, keep=keep[-block:]).unchanged()
+    feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=keep)
     callbacks: list[keras.callbacks.Callback] = [keeper]
-    slices, keep, validation = geometry["split"]["train"], None, None
-    if patience is not None:
-        if len(slices) < 2:
-            raise UserError("--early-stopping sets training slices aside and needs two or more")
-        keep = slices[:-max(1, len(slices) // 5)]
-        validation = validation_tiles(work, [number for number in slices if number not in keep])
-        callbacks.append(keras.callbacks.EarlyStopping(patience=patience))
-    if tensorboard:
+    if keeper.config.get("command", {}).get("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
-    feed = training_feed(work, geometry, recipe, seed * 1000 + done, keep)
     began = time.perf_counter()
     try:
-        model.fit(feed, epochs=recipe.epochs, initial_epoch=done, steps_per_epoch=recipe.steps, verbose=0,
-                  shuffle=False, validation_data=validation, validation_batch_size=recipe.batch, callbacks=callbacks)
+        model.fit(feed.from_step(epochs * recipe.steps, recipe.epochs * recipe.steps), epochs=recipe.epochs,
+                  initial_epoch=epochs, steps_per_epoch=recipe.steps, verbose=0, shuffle=False,
+                  validation_data=validation, validation_batch_size=recipe.batch, callbacks=callbacks)
     except KeyboardInterrupt:
-        epochs = len(keeper.rows)
-        raise KeyboardInterrupt(
-            f"stopped; {work / 'model.keras'} has the best of {epochs} epochs, the same command with --resume goes on"
-            if epochs else "stopped before the first epoch ended; nothing was changed") from None
+        raise stopped(work, keeper.describe()) from None
     finally:
         keeper.bar.close()
     print(f"trained for {time.perf_counter() - began:.0f} s, start of fit to end of fit")
+
+
+def stopped(work: Path, state: str) -> KeyboardInterrupt:
+    """What to say on Ctrl-C."""
+    return KeyboardInterrupt(f"stopped; {work / 'model.keras'} {state}; 'python train.py --work {work} --resume' does "
+                             "what is left")
 
 
 def _check_fit(recipe: Recipe, geometry: dict) -> None:
@@ -120,22 +128,22 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
     if not geometry["valid"] and tile % network.stride:
         raise UserError(f"tiles of {tile} pixels do not fit a network that pools {network.stride} pixels into one; "
                         f"choose a --tile that is a multiple of {network.stride} in preprocessing.py")
-    if not geometry["counts"]["train"]:
+    if not geometry["count"]:
         raise UserError("there are no tiles to train on")
 
 
 def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
-    """The preset's name and its recipe with what the command line changes in it."""
+    """Give the preset's name and its recipe with what the command line changes in it."""
     name = args.preset
-    if name == "auto":
+    if name in (None, "auto"):
         name = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     recipe = PRESETS[name]
     if args.encoder:
         if args.depth:
             raise UserError("--depth is not for encoders, which halve the image five times; leave it out")
-        recipe = with_encoder(recipe, args.encoder, args.weights)
-    elif args.weights != "none":
-        raise UserError(f"--weights {args.weights} are those of an encoder; name one with --encoder, or leave it out")
+        recipe = with_encoder(recipe, args.encoder, args.pretrained or "none")
+    elif args.pretrained not in (None, "none"):
+        raise UserError(f"--pretrained {args.pretrained} is for an encoder; name one with --encoder, or leave it out")
     network = recipe.network
     if args.depth and args.depth != network.depth:
         spare = network.dropout[-1:] * args.depth  # deeper levels drop out as much as the bottom did
@@ -145,13 +153,13 @@ def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line of `python train.py`."""
+    """Make the command line of `python train.py`; None stands for what the command does not name."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
     parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
                                                  "predicted nuclei images (prediction)")
-    parser.add_argument("--preset", choices=["auto", *PRESETS], default="auto", help="network and schedule; auto fits "
+    parser.add_argument("--preset", choices=["auto", *PRESETS], help="network and schedule; auto fits "
                                                                                      "the machine: gpu or cpu")
     whole = at_least(1)
     for name, number, meaning in (("epochs", whole, "pieces of the schedule"), ("steps", whole, "steps an epoch"),
@@ -160,101 +168,52 @@ def options() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=number, help=f"{meaning} (without it the preset's)")
     parser.add_argument("--encoder", choices=list(ENCODERS), help="a network of keras.applications as the contracting "
                         "path, on 16 to 256 filters back up, trained with Adam")
-    parser.add_argument("--weights", choices=WEIGHTS, default="none", help="an encoder's weights to start from; "
-                        "imagenet is downloaded once (none)")
-    parser.add_argument("--classes", type=whole, help="check that the labels have so many; augmentation.py takes them")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of weights and the order of tiles (0)")
+    parser.add_argument("--pretrained", choices=PRETRAINED, help="an encoder's weights to start from; imagenet is "
+                        "downloaded once (none)")
+    parser.add_argument("--seed", type=at_least(0), help="of weights, dropout and the order of tiles (0)")
     parser.add_argument("--early-stopping", type=at_least(1), metavar="PATIENCE", help="stop when the loss on a "
                         "block of training slices has not fallen for so many epochs; its best weights predict")
-    parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic (auto)")
-    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    parser.add_argument("--precision", choices=["auto", *PRECISIONS], help="arithmetic (auto)")
+    parser.add_argument("--resume", action="store_true", help="do what a run that was stopped has left; no "
+                        "other option is needed")
     parser.add_argument("--tensorboard", action="store_true", help="log to results/tensorboard, too")
     return parser
 
 
-def stack_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model, dict], None]:
-    """What is to be done with the trained network, for stacks; what it needs is looked at now.
-
-    A missing test stack, or no room for its prediction, must not show after the training.
-    """
-    out = args.out or Path("prediction.tif")
-    notes: list[str] = []
-    test_images = read_images(Path(geometry["data"]) / TEST, notes)
-    for note in notes:
-        print(f"note: {note}")
-    classes = geometry.get("classes", 1)
-    check_output(out, 4 * test_images.size * classes)
-
-    def finish(model: keras.Model, config: dict) -> None:
-        scores = judge(args.work, model, config)
-        write_prediction(model, test_images, config, out)
-        if scores:
-            print("\nheld-out slices, which judged and never trained:\n"
-                  + (format_classes if classes > 1 else format_scores)(scores))
-        if scores and classes == 1:
-            at = scores["chosen"]
-            print(f"\nhold-out at the threshold chosen before: V_rand {at['V_rand']:.3f}, V_info {at['V_info']:.3f}, "
-                  f"pixel error {at['pixel_error']:.3f}, membrane IoU {at['membrane_iou']:.3f}, "
-                  f"Dice {at['membrane_dice']:.3f}")
-        print_pictures(args.work, out)
-        print(f"{out}: probability of {'cell' if classes == 1 else f'{classes} classes, a channel each'}, "
-              f"{len(test_images)} slices")
-
-    return finish
-
-
-def nuclei_job(args: argparse.Namespace, geometry: dict) -> Callable[[keras.Model, dict], None]:
-    """What is to be done with the trained network, for nuclei images; what it needs is looked at now."""
-    out, data = args.out or Path("prediction"), Path(geometry["data"])
-    check_folder(out)
-    manifest = fresh_manifest(args.work)
-    others = [source for source in find_sources(data) if not source.masks]
-    for source in others:
-        read_image(source.image)  # raises what is wrong with it
-
-    def finish(model: keras.Model, config: dict) -> None:
-        predictor = predictor_of(model, config)
-        gone = remove_predictions(out, [manifest["images"][number]["name"] for number in manifest["split"]["train"]])
-        if gone:
-            print(f"note: {out}: predictions of {gone} images that train now were removed")
-        scores = judge_nuclei(args.work, data, manifest, predictor, out)
-        _, notes = write_folder(others, out, predictor, config["resize"]) if others else (0, [])
-        for note in notes:
-            print(f"note: {note}")
-        if scores:
-            print("\nheld-out images, which judged and never trained:\n" + format_nuclei(scores))
-            at = scores["all"]
-            print(f"pixels at probability .5: accuracy {at['accuracy']:.3f}, IoU {at['iou']:.3f}, means over images")
-        print_pictures(args.work, out)
-        count = len(others) + len(manifest["split"]["holdout"])
-        print(f"{out}: probability and instances of {count} images, held out or without masks")
-
-    return finish
-
-
-def print_pictures(work: Path, out: Path) -> None:
-    """Say which pictures there are, and how to get all of them with the scores; `out` is what was predicted."""
-    pictures = [work / name for name in ("curve.png", "holdout.png") if (work / name).is_file()]
-    print(f"pictures: {', '.join(map(str, pictures))}")
-    print(f"all about this run on one page, {work / 'report.html'}: python report.py --work {work} --out {out}")
+def resumed(args: argparse.Namespace) -> argparse.Namespace:
+    """Give the options of the run that was stopped where --resume comes without any that decides what is trained."""
+    state = read_state(args.work)
+    if not state or any(getattr(args, name) is not None for name in DECIDING):
+        return args
+    command = state["config"].get("command", {})
+    out = args.out or command.get("out")
+    return argparse.Namespace(**{**vars(args), **command, "out": out and Path(out)})
 
 
 def main() -> None:
     args = options().parse_args()
+    args = resumed(args) if args.resume else args
     geometry = fresh_geometry(args.work)
-    check_asked(args.classes, geometry)
-    finish = (nuclei_job if geometry.get("kind") == "nuclei" else stack_job)(args, geometry)
-    device = prepare_device(args.precision)
+    task = task_of(geometry)
+    outputs = task.outputs(args.out)
+    task.check_outputs(outputs, layout_of(geometry["data"]).to_predict())  # now, not after the training
+    device = prepare_device(args.precision or "auto")
     name, recipe = recipe_of(args)
     network = recipe.network
     levels = network.depth - bool(network.encoder)  # the bottom is the encoder's
-    kind = f"{network.encoder} with {recipe.weights} weights, " if network.encoder else ""
+    kind = f"{network.encoder} with {recipe.pretrained} weights, " if network.encoder else ""
     print(f"{device}; preset {name}: {kind}{network.filters} to {network.filters * 2**levels} filters, "
           f"{recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step")
-    told = {"preset": name, "device": device, "data": geometry["data"]}
-    model, config = train(args.work, recipe, args.seed, args.early_stopping, args.resume, args.tensorboard, told)
+    precision = {policy: name for name, policy in PRECISIONS.items()}[keras.config.dtype_policy().name]
+    command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,
+               "tensorboard": args.tensorboard, "out": str(args.out) if args.out else None}
+    model, config = train(args.work, recipe, args.seed or 0, args.early_stopping, args.resume,
+                          {"preset": name, "device": device, "command": command})
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
-    finish(model, config)
+    try:
+        finish(args.work, model, config, outputs)
+    except KeyboardInterrupt:
+        raise stopped(args.work, "is trained") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The ground floor: overlap tiles, writing that never leaves halves, errors in one line."""
+"""The ground floor: overlap tiles, writing that never leaves halves, errors in one line, work in several processes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+Job, Result = TypeVar("Job"), TypeVar("Result")
 DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 PLACE_ERRORS = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 class UserError(Exception):
-    """Something the user can mend: shown as one line, exit status 2."""
+    """Something the user can fix: shown as one line, exit status 2."""
 
 
 class NotLearning(UserError):
@@ -47,7 +54,7 @@ def run(main: Callable[[], None]) -> None:
                       "with --work, --out or --data. Existing outputs are as they were")
         if isinstance(error, PermissionError) or error.errno in PLACE_ERRORS:
             _leave(2, f"{place}cannot be written or read ({error.strerror}); choose another folder with --work, "
-                      "--out or --data, or mend its permissions")
+                      "--out or --data, or change its permissions")
         raise
     except MemoryError as error:
         _leave(2, f"memory ran out ({error}); use smaller images or tiles, a smaller --batch or fewer --workers")
@@ -119,8 +126,9 @@ class OverlapTile:
             raise ValueError(f"these tiles are for images of {self.shape}, not {image.shape[:2]}")
         tiles = np.empty((len(corners), self.tile, self.tile, *image.shape[2:]), image.dtype)
         for tile, (y, x) in zip(tiles, corners, strict=True):
-            tile[:] = image[np.ix_(_mirror(np.arange(y, y + self.tile), self.shape[0]),
-                                   _mirror(np.arange(x, x + self.tile), self.shape[1]))]
+            rows = _mirror(np.arange(y, y + self.tile), self.shape[0])
+            columns = _mirror(np.arange(x, x + self.tile), self.shape[1])
+            tile[:] = image.take(rows, axis=0).take(columns, axis=1)  # a fifth to a tenth of indexing's time
         return tiles
 
     def inside(self) -> list[tuple[int, int]]:
@@ -275,3 +283,51 @@ def at_least(least: float, kind: type = int) -> Callable[[str], float]:
                                              f"{least:g} or more")
         return value
     return number
+
+
+# ----------------------------------------------------------------------------------------------- several processes
+
+
+def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
+    """Yield `make(job)` of each job, in order, from `workers` processes; `make` is handed to each of them once.
+
+    At most a few jobs a worker are under way, so memory does not grow with their number. Raises UserError where a
+    process was ended from outside.
+    """
+    if workers == 1:
+        yield from map(make, jobs)
+        return
+    # spawn behaves alike on Linux, macOS and Windows, and copies no locks of threads that run here
+    with ProcessPoolExecutor(workers, get_context("spawn"), _remember, (make,)) as pool:
+        waiting: deque = deque()
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(_make, job))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError("a worker process was ended from outside, mostly for want of memory; try --workers 1") \
+                from None
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+_handed_over: dict[str, Callable] = {}  # what a worker process calls, from its start on
+
+
+def _remember(make: Callable) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, in one line
+    _handed_over["make"] = make
+
+
+def _make(job: object) -> object:
+    return _handed_over["make"](job)
+
+
+def default_workers() -> int:
+    """One process for each core that this process may use; Windows allows 61 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 61)

@@ -1,37 +1,54 @@
 """What several tests share: the ISBI stacks where they are, a small folder like theirs, the command line."""
 
+import hashlib
+import importlib
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
+import utils
 from unet.inputs.demo import make_demo
 from unet.inputs.stacks import LABELS, TEST, VOLUME
 
 ROOT = Path(__file__).resolve().parent.parent
+ISBI_PIXELS = "200da3d452d726e6c9ca1ce04b869d4edb727320d23b516d01cce707dc8c4760"  # SHA-256 of the images' pixels
+
+
+def real_folder(fits, variable, name):
+    """The first that fits of data/, the folder that an environment variable names, and one beside the project."""
+    for folder in (ROOT / "data", os.environ.get(variable), ROOT.parent / "shared" / "data" / name):
+        if folder and fits(Path(folder)):
+            return Path(folder)
+    pytest.skip(f"the real data lie neither in data/ nor in a folder that {variable} names")
+
+
+def is_isbi(folder):
+    """Whether a folder has the ISBI stacks, and not somebody's own under their names."""
+    if not all((folder / name).is_file() for name in (VOLUME, LABELS, TEST)):
+        return False
+    stack = tifffile.imread(folder / VOLUME)
+    return stack.shape == (30, 512, 512) and hashlib.sha256(stack.tobytes()).hexdigest() == ISBI_PIXELS
 
 
 @pytest.fixture(scope="session")
 def isbi_folder():
-    """Folder of the real ISBI stacks; without them the test is skipped."""
-    folder = Path(os.environ.get("ISBI_DATA", ROOT.parent / "shared/data/isbi"))
-    if not all((folder / name).is_file() for name in (VOLUME, LABELS, TEST)):
-        pytest.skip(f"no ISBI stacks in {folder}; ISBI_DATA names the folder, 'python datasets.py isbi' gets them")
-    return folder
+    """Folder of the real ISBI stacks."""
+    return real_folder(is_isbi, "ISBI_DATA", "isbi")
 
 
 @pytest.fixture(scope="session")
 def bowl_folder():
-    """Folder of 120 real nuclei images of the Data Science Bowl; without them the test is skipped."""
-    folder = Path(os.environ.get("NUCLEI_DATA", ROOT.parent / "shared/data/nuclei"))
-    if not folder.is_dir():
-        pytest.skip(f"no nuclei images in {folder}; NUCLEI_DATA names the folder")
-    return folder
+    """Folder of 120 real nuclei images of the Data Science Bowl."""
+    return real_folder(lambda folder: len(list(folder.glob("*/masks"))) == 120, "NUCLEI_DATA", "nuclei")
 
 
 def write_png(path, pixels):
@@ -47,8 +64,8 @@ def write_nuclei(folder, name, image, labels=None):
         write_png(folder / name / "masks" / f"nucleus{number}.png", (labels == number).astype(np.uint8) * 255)
 
 
-def draw_nuclei(shape, kind="fluorescence", seed=0):
-    """An image uint8 (H, W, 3) of a kind and its nuclei uint16 (H, W): discs on a grid, the first two touch."""
+def draw_nuclei(shape, modality="fluorescence", seed=0):
+    """An image uint8 (H, W, 3) of a modality and its nuclei uint16 (H, W): discs on a grid, the first two touch."""
     rng = np.random.default_rng(seed)
     y, x = np.indices(shape)
     labels = np.zeros(shape, np.uint16)
@@ -57,7 +74,7 @@ def draw_nuclei(shape, kind="fluorescence", seed=0):
     for number, (cy, cx) in enumerate(middles, 1):
         labels[(y - cy) ** 2 + (x - cx) ** 2 <= 5.5**2] = number
     ground, nucleus = {"fluorescence": ((8, 8, 8), (90, 90, 90)), "bright-field": ((210, 210, 210), (90, 90, 90)),
-                       "histology": ((220, 170, 210), (100, 50, 150))}[kind]
+                       "histology": ((220, 170, 210), (100, 50, 150))}[modality]
     image = np.where(labels[..., None] > 0, nucleus, ground) + rng.normal(0, 3, (*shape, 1))
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
@@ -65,12 +82,16 @@ def draw_nuclei(shape, kind="fluorescence", seed=0):
 @pytest.fixture
 def nuclei_folder(tmp_path):
     """A folder like the Data Science Bowl's: 4 fluorescence, 2 histology, 2 bright-field images, one without masks."""
-    folder = tmp_path / "bowl"
+    return write_bowl(tmp_path / "bowl")
+
+
+def write_bowl(folder):
+    """See `nuclei_folder`."""
     sizes = {"fluorescence": [(64, 64), (80, 70), (50, 96), (64, 64)], "histology": [(64, 80)] * 2,
              "bright-field": [(130, 140), (128, 128)]}
-    for kind, shapes in sizes.items():
+    for modality, shapes in sizes.items():
         for number, shape in enumerate(shapes):
-            write_nuclei(folder, f"{kind[:4]}{number}", *draw_nuclei(shape, kind, number))
+            write_nuclei(folder, f"{modality[:4]}{number}", *draw_nuclei(shape, modality, number))
     write_nuclei(folder, "test0", draw_nuclei((45, 77), seed=9)[0])
     (folder / ".DS_Store").write_bytes(b"\0")
     (folder / "stage1_train_labels.csv").write_text("ImageId,EncodedPixels\n")
@@ -90,15 +111,18 @@ def draw_stacks(slices=6, size=64, seed=0):
     return np.clip(images, 0, 255).astype(np.uint8), labels
 
 
+def write_stacks(folder, images, labels, test):
+    """Write three stacks (N, H, W) under ISBI's names; gives the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, stack in ((VOLUME, images), (LABELS, labels), (TEST, test)):
+        tifffile.imwrite(folder / name, stack, photometric="minisblack", metadata={"axes": "ZYX"})
+    return folder
+
+
 @pytest.fixture
 def tiny_folder(tmp_path):
     """A folder like ISBI's: 6 labelled slices of 64 x 64 and 6 to segment."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    images, labels = draw_stacks()
-    for name, stack in ((VOLUME, images), (LABELS, labels), (TEST, draw_stacks(seed=1)[0])):
-        tifffile.imwrite(folder / name, stack, photometric="minisblack", metadata={"axes": "ZYX"})
-    return folder
+    return write_stacks(tmp_path / "tiny", *draw_stacks(), draw_stacks(seed=1)[0])
 
 
 @pytest.fixture
@@ -122,15 +146,46 @@ def script(tmp_path):
     return call
 
 
+def call(folder, name, *arguments):
+    """Run one of the project's scripts in this process, where TensorFlow is there already; as `script` otherwise."""
+    main, out, errors, status = importlib.import_module(name.removesuffix(".py")).main, io.StringIO(), io.StringIO(), 0
+    policy = "keras" in sys.modules and sys.modules["keras"].config.dtype_policy()
+    argv, here = sys.argv, Path.cwd()
+    try:
+        sys.argv = [name, *map(str, arguments)]
+        os.chdir(folder)
+        with redirect_stdout(out), redirect_stderr(errors):
+            utils.run(main)
+    except SystemExit as left:
+        status = left.code
+    finally:
+        os.chdir(here)
+        sys.argv = argv
+        if policy:
+            sys.modules["keras"].config.set_dtype_policy(policy)
+    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=errors.getvalue())
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run a script with `call` in the test's folder."""
+    return lambda name, *arguments: call(tmp_path, name, *arguments)
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """Folder of a finished run on a small demo stack: demo/, results/, prediction.tif."""
+    """Folder of a finished run on a small demo stack: demo/, results/, prediction.tif, and what each step printed.
+
+    Three processes, as a user runs them, in a folder that isn't the project's. Not to be changed.
+    """
     folder = tmp_path_factory.mktemp("run")
     make_demo(folder / "demo", slices=6, test_slices=2, size=128)
     for command in (("augmentation.py", "--data", "demo", "--copies", "2", "--workers", "2"),
                     ("preprocessing.py", "--tile", "64", "--margin", "8", "--weights", "border"),
                     ("train.py", "--epochs", "3", "--steps", "12", "--batch", "2", "--filters", "8", "--depth", "2",
                      "--lr", "3e-3")):
-        subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], cwd=folder, check=True,
-                       capture_output=True, timeout=120)
+        done = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], cwd=folder, capture_output=True,
+                              text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        (folder / command[0]).with_suffix(".txt").write_text(done.stdout)
     return folder

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import nbformat
+import numpy as np
+from scipy import ndimage
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "jupyter.ipynb"
 
@@ -20,3 +22,12 @@ def every_cell_passed(path):
         assert [output.output_type for output in cell.outputs] == ["execute_result" if "Markdown" in cell.source
                                                                    else cell.outputs[0].output_type], cell.source
         assert {"image/jpeg", "text/markdown"} & set(cell.outputs[0].data), cell.source
+
+
+def noisy_stack(count=3):
+    """Probabilities float32 and labels uint8 (count, 24, 24): four cells, their borders blurred and noisy."""
+    rng = np.random.default_rng(1)
+    labels = np.full((count, 24, 24), 255, np.uint8)
+    labels[:, 11:13] = labels[:, :, 9:11] = 0
+    blurred = ndimage.gaussian_filter(labels / 255, (0, 1, 1)) + rng.normal(0, 0.12, labels.shape)
+    return np.clip(blurred, 0, 1).astype(np.float32), labels

@@ -1,235 +1,268 @@
-"""Training: the feed, the schedule, stopping and going on, and what a run that cannot work says."""
+"""Training: the schedule, stopping and going on, what a run writes, and what one that cannot work says."""
 
+import csv
 import json
+import shlex
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from training.tiny import write_patches
 
-import predict
 import train
-from augmentation import augment
-from model import PRESETS, Network, Recipe, build_unet, compile_model
-from predict import judge, load_model, predict_slices, prepare_device
-from preprocessing import Tiling, preprocess
+from model import PRESETS, Network, Recipe
+from predict import load_model, predictor_of, prepare_device
 from train import Keeper, recipe_of
-from unet.training.feed import tiles, training_feed, varied
-from utils import NotLearning, UserError
+from unet.training.feed import Feed
+from utils import NotLearning, UserError, file_hash
 
-TINY = Recipe(Network(4, 2, dropout=(0, 0, 0)), epochs=3, steps=4, batch=2, lr=3e-3)
+TINY = Recipe(Network(4, 1, dropout=(0, 0)), epochs=3, steps=3, batch=2, lr=3e-3)
 
 
 @pytest.fixture
-def work(tiny_folder, tmp_path):
-    """Tiles of the tiny folder: 4 slices to train on, 2 copies each, 2 held out."""
-    augment(tiny_folder, tmp_path / "work", copies=2, holdout="4,5", workers=1)
-    preprocess(tmp_path / "work", Tiling(32, 8))
-    return tmp_path / "work"
+def work(tmp_path):
+    return write_patches(tmp_path / "work")
 
 
-def geometry_of(work):
-    return json.loads((work / "patches" / "geometry.json").read_text())
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory):
+    folder = write_patches(tmp_path_factory.mktemp("once") / "work")
+    train.train(folder, TINY, seed=1)
+    return folder
 
 
-def test_tiles_read_without_python_are_the_arrays_on_disk(work):
-    geometry = geometry_of(work)
-    images, labels = (np.load(work / "patches" / f"train-{name}.npy") for name in ("images", "labels"))
-    read = list(tiles(work, geometry, "train", ("images", "labels"), None).as_numpy_iterator())
-    assert np.array_equal([image[..., 0] for image, _ in read], images)
-    assert np.array_equal([label[..., 0] for _, label in read], labels)
+@pytest.fixture
+def trained(run_once, tmp_path):
+    """A folder of its own with the finished run of TINY, seed 1."""
+    return Path(shutil.copytree(run_once, tmp_path / "trained"))
 
 
-def test_tiles_of_some_slices_only(work):
-    sources = np.load(work / "patches" / "train-sources.npy")
-    images = np.load(work / "patches" / "train-images.npy")
-    kept = [image[..., 0] for image, in tiles(work, geometry_of(work), "train", ("images",), [1, 3])]
-    assert 0 < len(kept) < len(images)
-    assert np.array_equal(kept, images[np.isin(sources, [1, 3])])
+def weights_of(work):
+    return load_model(work / "model.keras")[0].get_weights()
 
 
-def test_feed_turns_image_and_label_alike(work):
-    """Write the label as the image: whatever is drawn, both arrive the same; same seed, same batches."""
-    geometry = geometry_of(work)
-    labels = np.load(work / "patches" / "train-labels.npy", mmap_mode="r")
-    images = np.load(work / "patches" / "train-images.npy", mmap_mode="r+")
-    images[:] = labels
-    images.flush()
-    batches = [list(training_feed(work, geometry, TINY, seed, None).take(6).as_numpy_iterator()) for seed in (1, 1, 2)]
-    for image, label in batches[0]:
-        assert image.shape == label.shape == (2, 32, 32, 1)
-        assert np.array_equal(image, label)
-    first, again, other = (np.concatenate([image for image, _ in part]) for part in batches)
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    known = {label.tobytes() for label in labels}
-    assert any(image.astype(np.uint8)[..., 0].tobytes() not in known for image in first)  # some were turned
+def history(work):
+    return list(csv.DictReader((work / "history.csv").open()))
 
 
-def test_intensity_varies_within_its_strength():
-    image = np.full((64, 64, 1), 128, np.float32)
-    draws = [varied(image, 1.0, [seed, 7]).numpy() for seed in range(40)]
-    means, spreads = [draw.mean() for draw in draws], [draw.std() for draw in draws]
-    assert np.std(means) > 10  # brightness and gamma
-    assert 6 < max(spreads) < 13  # noise
-    assert np.array_equal(varied(image, 1.0, [3, 7]), draws[3])
-    assert np.abs(varied(image, 0.0, [1, 1]).numpy() - image).max() < 1
+def losses(work):
+    return [float(row["loss"]) for row in history(work)]
+
+
+def stop_at(monkeypatch, epoch, method="on_epoch_begin", error=KeyboardInterrupt):
+    """Interrupt the run at an epoch, numbered from 0; undo it with monkeypatch.undo()."""
+    original = getattr(Keeper, method)
+
+    def stop(self, number, logs=None):
+        if number == epoch:
+            raise error
+        original(self, number, logs)
+
+    monkeypatch.setattr(Keeper, method, stop)
+
+
+# ----------------------------------------------------------------------------------------------- a run and its files
 
 
 def test_a_run_writes_its_files_and_the_mean_of_the_schedules_end(work, monkeypatch):
-    seen = []
+    weights = []
     original = Keeper.on_epoch_end
 
     def spy(self, epoch, logs=None):
-        seen.append(self.model.get_weights())
+        weights.append(self.model.get_weights())
         original(self, epoch, logs)
 
     monkeypatch.setattr(Keeper, "on_epoch_end", spy)
-    recipe = Recipe(TINY.network, epochs=4, steps=3, batch=2, lr=3e-2, average=0.5, optimizer="muon")
-    model, config = train.train(work, recipe, seed=1)
-    mean = [np.mean(pair, axis=0) for pair in zip(*seen[-2:], strict=True)]
+    recipe = replace(TINY, network=Network(8, 1, dropout=(0, 0)), epochs=4, lr=3e-2, average=0.5, optimizer="muon")
+    model, config = train.train(work, recipe, seed=1, notes={"preset": "mine", "device": "a machine"})
+    mean = [np.mean(pair, axis=0) for pair in zip(*weights[-2:], strict=True)]
     saved = keras.models.load_model(work / "model.keras")
     assert getattr(saved, "optimizer", None) is None  # nothing but the network: no custom object, a third of the size
     for expected, here, on_disk in zip(mean, model.get_weights(), saved.get_weights(), strict=True):
         np.testing.assert_allclose(here, expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(here, on_disk)
-    rows = (work / "history.csv").read_text().splitlines()
-    assert len(rows) == 5
-    assert config["recipe"]["epochs"] == 4
-    assert json.loads((work / "config.json").read_text())["network"]["filters"] == 4
+    assert [(row["epoch"], row["step"]) for row in history(work)] == [("1", "3"), ("2", "6"), ("3", "9"), ("4", "12")]
+    assert {path.name for path in work.iterdir()} == {"augmented", "patches", "checkpoint.npz", "model.keras",
+                                                      "config.json", "history.csv", "curve.png"}
+    assert config == json.loads((work / "config.json").read_text())
+    assert config["parameters"] == model.count_params()
+    assert (config["preset"], config["device"], config["data"]) == ("mine", "a machine", "data")
+    assert (config["recipe"]["epochs"], config["recipe"]["seed"], config["network"]["filters"]) == (4, 1, 8)
+    assert config["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history(work)), abs=0.051)
 
 
-def test_same_seed_same_weights(work):
-    one, two = (train.train(work, TINY, seed=5)[0].get_weights() for _ in range(2))
-    for a, b in zip(one, two, strict=True):
+def test_the_same_seed_gives_the_same_weights(work, trained):
+    for a, b in zip(train.train(work, TINY, seed=1)[0].get_weights(), weights_of(trained), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_ctrl_c_saves_and_resume_goes_on(work, monkeypatch):
-    original = Keeper.on_epoch_begin
+# ---------------------------------------------------------------------------------------------- stopping, going on
 
-    def interrupt(self, epoch, logs=None):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        original(self, epoch, logs)
 
-    monkeypatch.setattr(Keeper, "on_epoch_begin", interrupt)
-    with pytest.raises(KeyboardInterrupt, match="--resume"):
+def test_ctrl_c_says_what_the_file_has_and_resume_goes_on(work, monkeypatch):
+    stop_at(monkeypatch, 0, "on_train_batch_end")
+    with pytest.raises(KeyboardInterrupt, match=r"model\.keras is as it was; 'python train\.py --work .* --resume' "):
         train.train(work, TINY, seed=1)
-    stopped = keras.models.load_model(work / "checkpoint" / "last.keras")
-    assert int(stopped.optimizer.iterations) == 2 * TINY.steps
-    assert (work / "model.keras").is_file()
-    monkeypatch.setattr(Keeper, "on_epoch_begin", original)
-    with pytest.raises(UserError, match="other settings"):
+    assert not (work / "model.keras").exists()
+    monkeypatch.undo()
+    stop_at(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt, match=r"model\.keras has the weights of epoch 2; "):
+        train.train(work, TINY, seed=1, resume=True)
+    before = losses(work)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="differs in seed"):
         train.train(work, TINY, seed=2, resume=True)
     train.train(work, TINY, seed=1, resume=True)
-    rows = (work / "history.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
+    assert losses(work)[:2] == before
+    assert [row["epoch"] for row in history(work)] == ["1", "2", "3"]
 
 
-def test_resume_without_a_stopped_run_says_so(work):
-    with pytest.raises(UserError, match="no stopped run"):
+def test_a_finished_run_is_only_read(trained, capsys):
+    (trained / "curve.png").unlink()
+    config = json.loads((trained / "config.json").read_text()) | {"learnt": {}}  # after training
+    (trained / "config.json").write_text(json.dumps(config))
+    before = {path: file_hash(path) for path in trained.iterdir() if path.is_file()}
+    capsys.readouterr()
+    model, read = train.train(trained, TINY, seed=1, resume=True)
+    assert capsys.readouterr().out == f"{trained / 'model.keras'} is trained, 3 epochs; nothing is left to train\n"
+    assert read == config
+    assert (trained / "curve.png").is_file()
+    assert before == {path: file_hash(path) for path in before}
+    for a, b in zip(model.get_weights(), weights_of(trained), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_resume_without_a_run_begins_one_and_says_so(work, capsys):
+    train.train(work, replace(TINY, epochs=1, steps=1), resume=True)
+    assert f"note: {work} has no run that was stopped; training from the beginning" in capsys.readouterr().out
+
+
+def test_a_new_run_is_the_one_that_resume_goes_on_with(trained, monkeypatch):
+    """The weights of the finished run stay until the new one has some; its checkpoint goes at once."""
+    before, weights = (trained / "model.keras").read_bytes(), weights_of(trained)
+    (trained / "metrics.json").write_text("{}")
+    stop_at(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt, match="is as it was"):
+        train.train(trained, TINY, seed=2)
+    monkeypatch.undo()
+    assert (trained / "model.keras").read_bytes() == before
+    assert (trained / "metrics.json").exists()
+    with pytest.raises(UserError, match="differs in seed"):
+        train.train(trained, TINY, seed=1, resume=True)
+    train.train(trained, TINY, seed=2, resume=True)
+    assert not np.allclose(weights[0], weights_of(trained)[0], atol=1e-2)
+    assert not (trained / "metrics.json").exists()  # it judged the other
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(work, monkeypatch):
+    stop_at(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(work, TINY)
+    before = (work / "checkpoint.npz").read_bytes()
+    monkeypatch.undo()
+    (work / ".checkpoint.123.npz").write_bytes(b"half")  # as a killed run leaves it
+
+    def half(path, **_):
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.raises(OSError, match="no space"):
         train.train(work, TINY, resume=True)
-    train.train(work, TINY)
-    with pytest.raises(UserError, match="is finished"):
-        train.train(work, TINY, resume=True)
+    assert (work / "checkpoint.npz").read_bytes() == before
+    assert not list(work.glob(".checkpoint*"))
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_good_model(work, monkeypatch):
-    train.train(work, TINY)
-    before = (work / "model.keras").read_bytes()
+def test_a_loss_that_is_no_number_leaves_the_last_good_model(trained, monkeypatch):
+    before = (trained / "model.keras").read_bytes()
     original = Keeper.on_epoch_end
-    monkeypatch.setattr(Keeper, "on_epoch_end", lambda self, epoch, logs: original(self, epoch, {"loss": np.nan}))
-    with pytest.raises(NotLearning, match="smaller --lr"):
-        train.train(work, TINY, seed=3)
-    assert (work / "model.keras").read_bytes() == before
+    monkeypatch.setattr(Keeper, "on_epoch_end", lambda self, epoch, logs: original(self, epoch, {"loss": np.inf}))
+    with pytest.raises(NotLearning, match=r"tenth of it with --lr\), or a very rare class"):
+        train.train(trained, TINY, seed=3)
+    assert (trained / "model.keras").read_bytes() == before
 
 
-def test_a_valid_network_trains_with_weights_and_judges(work):
-    """As the paper does: unpadded convolutions, border weights, momentum; here at two halvings."""
-    network = Network(4, 2, "valid", dropout=(0, 0.2, 0.5))
-    assert network.shrinkage == 20
-    preprocess(work, Tiling(60, 20, valid=True), weights="border")
-    recipe = Recipe(network, epochs=2, steps=4, batch=1, lr=1e-3, optimizer="sgd", intensity=0.5, flips=2)
-    model, config = train.train(work, recipe, patience=3, tensorboard=True)
-    scores = judge(work, model, config)
-    assert 0 <= scores["chosen"]["V_rand"] <= 1
+def test_weights_of_a_very_rare_class_keep_the_loss_finite(tmp_path):
+    work = write_patches(tmp_path, weights=np.float32(166_667))  # .5 / 3e-6, beyond float16
+    train.train(work, replace(TINY, epochs=1, lr=1e-6))
+    assert 1e4 < losses(work)[0] < 1e6
+
+
+# --------------------------------------------------------------------------------------------------- early stopping
+
+
+def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_patience(work, monkeypatch):
+    feeds = []
+
+    class Spy(Feed):
+        def __init__(self, *arguments, keep):
+            super().__init__(*arguments, keep=keep)
+            feeds.append(self)
+
+    monkeypatch.setattr(train, "Feed", Spy)
+    # steps as long as this end far from where they began: the loss of some epoch is the least
+    recipe = replace(TINY, epochs=30, lr=0.3, warmup=0)
+    model, _ = train.train(work, recipe, patience=2)
+    assert [feed.tiles.tolist() for feed in feeds] == [[4, 9], [0, 1, 2, 3, 5, 6, 7, 8]]  # tile i is of slice i % 5
+    whole = history(work)
+    values = [float(row["val_loss"]) for row in whole]
+    best = values.index(min(values))
+    assert len(values) == best + 3 < 30
+    images, labels = feeds[0].unchanged()
+    model.compile(loss="binary_crossentropy")
+    assert model.evaluate(images, labels, batch_size=2, verbose=0) == pytest.approx(min(values), rel=1e-4)
+
+    stop_at(monkeypatch, len(whole) - 1)  # one epoch before patience ends
+    with pytest.raises(KeyboardInterrupt, match=f"epoch {best + 1} of {best + 2}, of the least loss on the validation"):
+        train.train(work, recipe, patience=2)
+    monkeypatch.undo()
+    train.train(work, recipe, patience=2, resume=True)
+    for name in ("epoch", "loss", "val_loss", "learning_rate"):
+        np.testing.assert_allclose(*([float(row[name]) for row in rows] for rows in (history(work), whole)), rtol=1e-4)
+
+
+def test_early_stopping_needs_two_slices(tmp_path):
+    with pytest.raises(UserError, match="two or more"):
+        train.train(write_patches(tmp_path, slices=1), TINY, patience=2)
+
+
+# ------------------------------------------------------------------------------------------- tiles and arithmetics
+
+
+def test_a_valid_network_trains_with_weights(tmp_path):
+    """As the paper does: unpadded convolutions, border weights, momentum; here at one halving."""
+    network = Network(4, 1, "valid", dropout=(0.2, 0.5))
+    work = write_patches(tmp_path, side=32, label=16, margin=8, core=16, weights=np.float32(1.5))
+    assert network.shrinkage == 8
+    recipe = Recipe(network, epochs=2, steps=2, batch=1, lr=1e-3, optimizer="sgd", intensity=0.5)
+    train.train(work, recipe, notes={"command": {"tensorboard": True}})
+    assert len(losses(work)) == 2
     assert list((work / "tensorboard").rglob("events*"))
-    rows = (work / "history.csv").read_text().splitlines()
-    assert "val_loss" in rows[0]
 
 
-def test_weights_change_what_is_learnt(work):
-    plain, _ = train.train(work, TINY, seed=1)
-    preprocess(work, Tiling(32, 8), weights="border")
-    weighted, _ = train.train(work, TINY, seed=1)
-    assert any(not np.allclose(a, b, atol=1e-4)
-               for a, b in zip(plain.get_weights(), weighted.get_weights(), strict=True))
-
-
-def test_nothing_held_out_trains_and_judges_nothing(tiny_folder, tmp_path):
-    augment(tiny_folder, tmp_path / "all", copies=1, holdout="none", workers=1)
-    preprocess(tmp_path / "all", Tiling(32, 8))
-    model, config = train.train(tmp_path / "all", Recipe(TINY.network, epochs=2, steps=20, batch=4, lr=1e-2))
-    assert judge(tmp_path / "all", model, config) is None
-    assert not (tmp_path / "all" / "metrics.json").exists()
-    assert 0 <= json.loads((tmp_path / "all" / "config.json").read_text())["threshold"] < 1
+def test_weights_change_what_is_learnt(work, tmp_path):
+    recipe = replace(TINY, epochs=1)
+    train.train(work, recipe, seed=1)
+    train.train(write_patches(tmp_path / "weighted", weights=np.float32(2)), recipe, seed=1)
+    assert losses(tmp_path / "weighted")[0] == pytest.approx(2 * losses(work)[0], rel=0.05)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_a_model_of_one_arithmetic_predicts_in_the_other(work, precision):
     other = {"bfloat16": "float32", "float32": "bfloat16"}[precision]
+    image = np.load(work / "patches" / "train-images.npy")[0]
     try:
         prepare_device(precision)
-        model, config = train.train(work, TINY)
-        image = np.load(work / "patches" / "holdout-images.npy")[0]
-        here = next(predict_slices(model, [image], config))
+        model, config = train.train(work, replace(TINY, epochs=1))
+        here = predictor_of(model, config)(image)
         prepare_device(other)
-        there = next(predict_slices(load_model(work / "model.keras")[0], [image], config))
+        there = predictor_of(*load_model(work / "model.keras"))(image)
     finally:
         keras.config.set_dtype_policy("float32")
     assert np.abs(here - there).max() < 0.05
-
-
-def test_early_stopping_looks_at_training_slices_alone_and_trains_on_the_others(work, monkeypatch):
-    used = {}
-    feed, validation = train.training_feed, train.validation_tiles
-
-    def spy_feed(work_, geometry, recipe, seed, keep):
-        used["keep"] = keep
-        return feed(work_, geometry, recipe, seed, keep)
-
-    def spy_validation(work_, block):
-        used["block"] = block
-        return validation(work_, block)
-
-    monkeypatch.setattr(train, "training_feed", spy_feed)
-    monkeypatch.setattr(train, "validation_tiles", spy_validation)
-    recipe = Recipe(TINY.network, epochs=30, steps=2, batch=2, lr=1e-9)  # such a rate learns nothing: it must stop
-    model, _ = train.train(work, recipe, patience=2)
-    assert used == {"keep": [0, 1, 2], "block": [3]}
-    rows = [row.split(",") for row in (work / "history.csv").read_text().splitlines()]
-    assert 3 <= len(rows) - 1 < 30
-    saved = keras.models.load_model(work / "model.keras")
-    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), saved.get_weights(), strict=True))
-
-
-def test_judge_scores_the_holdout_and_refuses_a_constant_prediction(work, monkeypatch):
-    learnt_on = []
-    monkeypatch.setattr(predict, "learn_walls", lambda *pairs: learnt_on.append([*map(len, pairs)]))
-    recipe = Recipe(TINY.network, epochs=6, steps=30, batch=4, lr=1e-2, crests=True, seen=3)
-    model, config = train.train(work, recipe)
-    scores = judge(work, model, config)
-    assert learnt_on == [[3, 3]]
-    assert scores["best"]["V_rand"]["V_rand"] > 0.8
-    assert [row["slice"] for row in scores["chosen"]["per_slice"]] == [4, 5]
-    assert json.loads((work / "metrics.json").read_text()) == scores
-    assert scores["chosen"]["threshold"] == config["threshold"]
-    before = (work / "metrics.json").read_bytes()
-    model.set_weights([weight * 0 for weight in model.get_weights()])
-    with pytest.raises(NotLearning, match="did not learn"):
-        judge(work, model, config)
-    assert (work / "metrics.json").read_bytes() == before
 
 
 def test_tiles_of_another_kind_are_refused(work):
@@ -237,56 +270,101 @@ def test_tiles_of_another_kind_are_refused(work):
         train.train(work, PRESETS["paper"])
     with pytest.raises(UserError, match="multiple of 64"):
         train.train(work, Recipe(Network(2, 6, dropout=(0,) * 7)))
-    preprocess(work, Tiling(60, 8, valid=True))
+    write_patches(work, label=8)
     with pytest.raises(UserError, match="again without --preset"):
+        train.train(work, TINY)
+    write_patches(work, count=0)
+    with pytest.raises(UserError, match="no tiles"):
         train.train(work, TINY)
 
 
+# ------------------------------------------------------------------------------------------------- the command line
+
+
+def recipe_from(line):
+    return recipe_of(train.options().parse_args(shlex.split(line)))
+
+
 def test_options_change_the_preset():
-    args = train.options().parse_args(["--preset", "keras", "--filters", "8", "--depth", "3", "--epochs", "7",
-                                       "--batch", "2", "--lr", "0.01"])
-    name, recipe = recipe_of(args)
+    name, recipe = recipe_from("--preset keras --filters 8 --depth 3 --epochs 7 --batch 2 --lr 0.01")
     assert name == "keras"
-    assert (recipe.epochs, recipe.batch, recipe.lr) == (7, 2, 0.01)
-    assert (recipe.network.filters, recipe.network.depth, recipe.network.up) == (8, 3, "upsample")
-    assert len(recipe.network.dropout) == 4
+    assert (recipe.epochs, recipe.steps, recipe.batch, recipe.lr) == (7, PRESETS["keras"].steps, 2, 0.01)
+    assert recipe.network == replace(PRESETS["keras"].network, filters=8, depth=3, dropout=(0, 0, 0, 0.5))
     with pytest.raises(SystemExit):
         train.options().parse_args(["--epochs", "0"])
 
 
-def test_an_encoder_trains_for_a_step_and_predicts_from_disk(work, monkeypatch):
-    args = train.options().parse_args(["--encoder", "mobilenetv2", "--filters", "4", "--epochs", "1", "--steps", "1"])
-    _, recipe = recipe_of(args)
+def test_resume_alone_takes_the_options_the_run_began_with(work, tiny_folder, monkeypatch, capsys):
+    finished = []
+    write_patches(work, data=str(tiny_folder))
+    monkeypatch.setattr(train, "finish", lambda work, model, config, outputs: finished.append(outputs.out.name))
+
+    def command(line):
+        monkeypatch.setattr("sys.argv", ["train.py", "--work", str(work), *line.split()])
+        train.main()
+
+    asked = "--preset keras --filters 4 --depth 1 --epochs 2 --steps 2 --batch 2 --seed 3 --out mine.tif"
+    with monkeypatch.context() as context:
+        stop_at(context, 1)
+        with pytest.raises(KeyboardInterrupt):
+            command(asked)
+    command("--resume")
+    config = json.loads((work / "config.json").read_text())
+    assert [len(history(work)), config["recipe"]["seed"], config["preset"]] == [2, 3, "keras"]
+    command(f"{asked} --resume")
+    command("--resume --out other.tif")
+    assert "2 epochs; nothing is left to train" in capsys.readouterr().out
+    assert finished == ["mine.tif", "mine.tif", "other.tif"]
+    with pytest.raises(UserError, match=r"differs in .*epochs"):
+        command("--resume --epochs 9")
+    keras.config.set_dtype_policy("float32")
+
+
+def test_ctrl_c_after_training_says_how_to_go_on(work, tiny_folder, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    write_patches(work, data=str(tiny_folder))
+    monkeypatch.setattr(train, "finish", stop)
+    monkeypatch.setattr("sys.argv", ["train.py", "--work", str(work), "--epochs", "1", "--steps", "1", "--filters", "4",
+                                     "--depth", "1", "--precision", "float32"])
+    with pytest.raises(KeyboardInterrupt, match=r"model\.keras is trained; 'python train\.py --work .* --resume' "):
+        train.main()
+
+
+def test_an_encoder_trains_for_a_step_and_predicts_from_disk(tmp_path, monkeypatch):
+    _, recipe = recipe_from("--encoder mobilenetv2 --filters 4 --epochs 1 --steps 1 --batch 2")
     assert (recipe.network.encoder, recipe.network.depth, recipe.optimizer) == ("mobilenetv2", 5, "adam")
-    preprocess(work, Tiling(64, 16))
+    work = write_patches(tmp_path, side=64, count=2)
+    compile_model = train.compile_model
+    before = []
+
     def compile_eagerly(model, recipe):
         compile_model(model, recipe)
         model.run_eagerly = True  # to trace so many layers takes half a minute, the step a second
+        before.extend(variable.numpy() for variable in model.trainable_variables)
 
     monkeypatch.setattr(train, "compile_model", compile_eagerly)
-    trained, _ = train.train(work, replace(recipe, flips=1))
-    keras.utils.set_random_seed(0)  # as the run began
-    start = build_unet(recipe.network, 1).trainable_weights
-    assert len(start) == len(trained.trainable_weights)
-    moved = [not np.array_equal(a, b) for a, b in zip(start, trained.trainable_weights, strict=True)]
+    model, config = train.train(work, recipe)
+    moved = [not np.array_equal(a, b) for a, b in zip(before, model.trainable_variables, strict=True)]
     assert moved[0] and moved[-1]  # the encoder's first convolution, and the last one
-    model, config = load_model(work / "model.keras")
-    image = np.load(work / "patches" / "holdout-images.npy")[0]
-    probability = next(predict_slices(model, [image], config))
+    image = np.load(work / "patches" / "train-images.npy")[0]
+    probability = predictor_of(model, config)(image)
     assert probability.shape == (64, 64)
     assert 0 <= probability.min() <= probability.max() <= 1
 
 
 def test_encoder_options_that_do_not_fit_are_one_clear_line(work, monkeypatch):
-    for options, said in ((["--weights", "imagenet"], "name one with --encoder"),
-                          (["--encoder", "vgg16", "--depth", "3"], "--depth is not for encoders")):
+    for line, said in (("--pretrained imagenet", "name one with --encoder"),
+                       ("--encoder vgg16 --depth 3", "--depth is not for encoders")):
         with pytest.raises(UserError, match=said):
-            recipe_of(train.options().parse_args(options))
+            recipe_from(line)
 
     def offline(**_):
         raise Exception("URL fetch failure on https://host/vgg16_notop.h5: None")
 
     monkeypatch.setattr(keras.applications, "VGG16", offline)
-    _, recipe = recipe_of(train.options().parse_args(["--encoder", "vgg16", "--weights", "imagenet"]))
-    with pytest.raises(UserError, match="--weights none"):
-        train.train(work, recipe)
+    _, recipe = recipe_from("--encoder vgg16 --pretrained imagenet")
+    assert (recipe.lr, recipe.average) == (3e-4, 0)
+    with pytest.raises(UserError, match="--pretrained none"):
+        train.train(write_patches(work, side=32), recipe)

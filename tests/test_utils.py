@@ -1,20 +1,22 @@
 """The ground floor's laws: tiles stitch to the bit, nothing is left half-written, errors are one line."""
 
 import errno
+import math
+import multiprocessing
+import operator
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import utils
-from unet.inputs.stacks import parse_slices, read_stack, stack_writer, write_stack
 from utils import NotLearning, OverlapTile, UserError
 
 ROOT = Path(utils.__file__).parent
@@ -35,7 +37,7 @@ shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 channels = st.sampled_from([(), (1,), (3,)])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(shapes, channels, st.integers(1, 20), st.integers(0, 30), st.integers(0, 99))
 def test_stitching_the_cut_tiles_gives_the_image_to_the_bit(shape, channels, core, margin, seed):
     image = image_of((*shape, *channels), seed)
@@ -47,7 +49,7 @@ def test_stitching_the_cut_tiles_gives_the_image_to_the_bit(shape, channels, cor
     assert_array_equal(stitched, image)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(shapes, channels, st.integers(1, 20), st.integers(0, 30))
 def test_tiles_are_windows_of_the_image_as_numpy_mirrors_it(shape, channels, core, margin):
     image = image_of((*shape, *channels))
@@ -59,7 +61,7 @@ def test_tiles_are_windows_of_the_image_as_numpy_mirrors_it(shape, channels, cor
         assert_array_equal(cut, mirrored[y:y + tile.tile, x:x + tile.tile])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(shapes, st.integers(1, 20), st.integers(0, 10), st.data())
 def test_which_picks_tiles_by_their_number(shape, core, margin, data):
     tile = OverlapTile(shape, core, margin)
@@ -68,7 +70,7 @@ def test_which_picks_tiles_by_their_number(shape, core, margin, data):
     assert_array_equal(tile.cut(image, which), tile.cut(image)[which])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(shapes, st.integers(1, 20), st.integers(0, 10), st.data())
 def test_a_valid_networks_smaller_tiles_stitch_too(shape, core, margin, data):
     tile = OverlapTile(shape, core, margin)
@@ -103,6 +105,20 @@ def test_other_images_and_other_tiles_are_refused():
     for wrong in ((3, 7, 7), (4, 7, 5), (4, 2, 2), (4, 4, 4)):  # too few, not square, less than a core, odd margins
         with pytest.raises(ValueError, match="expected 4 tiles"):
             tile.stitch(np.zeros(wrong))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.integers(1, 30), st.integers(0, 9))
+def test_tiles_inside_cover_the_image_and_do_not_reach_beyond(shape, core, margin):
+    tiles = OverlapTile(shape, core, margin)
+    covered = np.zeros(shape, int)
+    for y, x in tiles.inside():
+        covered[max(y, 0):y + tiles.tile, max(x, 0):x + tiles.tile] += 1
+        for start, size in ((y, shape[0]), (x, shape[1])):
+            assert 0 <= start <= size - tiles.tile or (size < tiles.tile and start == (size - tiles.tile) // 2)
+    assert covered.all()
+    for axis in (0, 1):  # neighbours overlap by both margins or more
+        assert np.diff(sorted({corner[axis] for corner in tiles.inside()})).max(initial=0) <= core
 
 
 # ------------------------------------------------------------------------------------------- writing, all or none
@@ -176,129 +192,7 @@ def test_hash_is_sha_256(tmp_path):
     assert utils.file_hash(tmp_path / "a") == known
 
 
-# ------------------------------------------------------------------------------------------------ TIFF stacks
-
-
-@pytest.mark.parametrize(("shape", "dtype"), [((5, 9, 7), np.uint8), ((5, 9, 7), np.uint16), ((5, 9, 7), np.float32),
-                                              ((1, 9, 7), np.uint8), ((3, 9, 7), np.uint8), ((5, 9, 7, 3), np.uint8)])
-def test_stacks_come_back_and_imagej_reads_them(tmp_path, shape, dtype):
-    stack = (image_of(shape).astype(dtype) * (257 if dtype == np.uint16 else 1)).astype(dtype)
-    write_stack(tmp_path / "a.tif", stack)
-    back = read_stack(tmp_path / "a.tif")
-    assert back.dtype == dtype
-    assert_array_equal(back, stack)
-    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
-        assert tiff.is_imagej
-        told = tiff.imagej_metadata
-        assert told.get("images", 1) == shape[0]
-        assert told.get("slices", told.get("frames", 1)) == shape[0] and "channels" not in told
-
-
-def test_pages_are_written_as_they_come(tmp_path):
-    stack = image_of((4, 8, 8))
-    with stack_writer(tmp_path / "a.tif", stack.shape, stack.dtype) as write:
-        for page in stack:
-            write(page)
-            assert names(tmp_path) != ["a.tif"]  # not in its place before it is whole
-    assert_array_equal(read_stack(tmp_path / "a.tif"), stack)
-
-
-@pytest.mark.parametrize("fault", ["fails", "too few", "too many", "other shape"])
-def test_a_stack_that_fails_midway_leaves_the_old_one(tmp_path, fault):
-    old, new = image_of((4, 8, 8)), image_of((4, 8, 8), seed=1)
-    write_stack(tmp_path / "a.tif", old)
-    with pytest.raises((RuntimeError, ValueError)), stack_writer(tmp_path / "a.tif", new.shape, new.dtype) as write:
-        for page in new[:2] if fault == "too few" else np.concatenate([new, new]):
-            write(page[1:] if fault == "other shape" else page)
-            if fault == "fails":
-                raise RuntimeError
-    assert_array_equal(read_stack(tmp_path / "a.tif"), old)
-    assert names(tmp_path) == ["a.tif"]
-
-
-def test_a_page_becomes_a_stack_of_one_and_colours_are_kept_apart(tmp_path):
-    tifffile.imwrite(tmp_path / "gray.tif", image_of((6, 7)))
-    tifffile.imwrite(tmp_path / "colour.tif", image_of((6, 7, 3)), photometric="rgb")
-    assert read_stack(tmp_path / "gray.tif").shape == (1, 6, 7)
-    assert read_stack(tmp_path / "colour.tif").shape == (1, 6, 7, 3)
-
-
-def test_pages_appended_one_by_one_are_one_stack(tmp_path):
-    stack = image_of((4, 9, 7))
-    for page in stack:
-        tifffile.imwrite(tmp_path / "a.tif", page, append=True)
-    assert_array_equal(read_stack(tmp_path / "a.tif"), stack)
-    tifffile.imwrite(tmp_path / "a.tif", stack[0, 1:], append=True)
-    with pytest.raises(UserError, match="images of different sizes, expected one stack"):
-        read_stack(tmp_path / "a.tif")
-
-
-@pytest.mark.parametrize("options", [{"imagej": True}, {}, {"compression": "zlib"}, {"metadata": None}],
-                         ids=["imagej", "plain", "compressed", "pages"])
-def test_a_stack_cut_short_anywhere_is_never_taken_for_a_smaller_one(tmp_path, options, capfd):
-    """tifffile itself reads the slices that are left and only logs that pages are missing."""
-    stack = image_of((6, 32, 32))
-    with tifffile.TiffWriter(tmp_path / "a.tif", imagej=options.get("imagej", False)) as writer:
-        for page in stack if "metadata" in options else [stack]:
-            writer.write(page, contiguous=False, **{key: value for key, value in options.items() if key != "imagej"})
-    whole = (tmp_path / "a.tif").read_bytes()
-    refused = 0
-    for length in range(1, len(whole), 97):
-        (tmp_path / "a.tif").write_bytes(whole[:length])
-        try:
-            assert_array_equal(read_stack(tmp_path / "a.tif"), stack)  # only what lies behind the pixels was cut off
-        except UserError as error:
-            refused += 1
-            assert "a.tif cannot be read as a TIFF stack" in str(error) and "\n" not in str(error)
-    assert refused > 40
-    assert capfd.readouterr().err == ""
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.dictionaries(st.integers(0, 700), st.integers(0, 255), min_size=1, max_size=4))
-def test_damaged_files_are_refused_in_one_line_or_read(tmp_path_factory, damage):
-    path = tmp_path_factory.getbasetemp() / "damaged.tif"
-    tifffile.imwrite(path, image_of((3, 16, 16)), compression="zlib")
-    content = bytearray(path.read_bytes())
-    for place, value in damage.items():
-        content[place] = value
-    path.write_bytes(content)
-    try:
-        assert read_stack(path).ndim in (3, 4)
-    except UserError as error:
-        assert "damaged.tif" in str(error) and "\n" not in str(error)
-
-
-def test_missing_and_empty_files_say_the_way_out(tmp_path):
-    with pytest.raises(UserError, match=r"a\.tif not found; run it again$"):
-        read_stack(tmp_path / "a.tif", "run it again")
-    (tmp_path / "a.tif").touch()
-    with pytest.raises(UserError, match=r"a\.tif is empty \(0 bytes\); copy it again"):
-        read_stack(tmp_path / "a.tif")
-
-
-def test_five_dimensions_are_no_stack(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", image_of((2, 3, 4, 5)), imagej=True, metadata={"axes": "TZYX"})
-    with pytest.raises(UserError, match=r"4 dimensions \(TZYX, \(2, 3, 4, 5\)\), expected one stack"):
-        read_stack(tmp_path / "a.tif")
-
-
-# ------------------------------------------------------------------------------------------------ slices, statuses
-
-
-@pytest.mark.parametrize(("text", "chosen"), [("25-29", [25, 26, 27, 28, 29]), ("7, 3,3", [3, 7]), ("0", [0]),
-                                              ("none", []), (" NONE ", []), ("28 - 29,1-2,2", [1, 2, 28, 29])])
-def test_slices_are_parsed(text, chosen):
-    assert parse_slices(text, 30) == chosen
-
-
-@pytest.mark.parametrize(("text", "reason"), [
-    ("", "no list"), ("a", "no list"), ("1-2-3", "no list"), ("-3", "no list"), ("1,,2", "no list"), ("1.5", "no list"),
-    ("30", "has 30, numbered 0 to 29"), ("28-31", "has 30"), ("0-999999999999", "has 30"), ("5-3", "backwards"),
-    ("1,5-3", "backwards")])
-def test_texts_that_are_no_slices_are_refused(text, reason):
-    with pytest.raises(UserError, match=reason):
-        parse_slices(text, 30)
+# -------------------------------------------------------------------------------------------------------- statuses
 
 
 @pytest.mark.parametrize(("error", "status", "line"), [
@@ -332,18 +226,21 @@ def test_run_is_silent_when_done_and_hides_no_bug(capsys):
 def test_a_full_disk_ends_with_one_line_and_the_old_output(tmp_path):
     """The system refuses to let a file grow beyond 64 KiB."""
     resource = pytest.importorskip("resource")
-    write_stack(tmp_path / "prediction.tif", image_of((2, 8, 8)))
-    before = (tmp_path / "prediction.tif").read_bytes()
-    program = ("import resource, signal, numpy as np, stacks, utils\n"
+    (tmp_path / "a.tif").write_bytes(b"old")
+    program = ("import resource, signal, utils\n"
                "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
                f"resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))\n"
-               "utils.run(lambda: stacks.write_stack('prediction.tif', np.ones((9, 128, 128), np.uint8)))\n")
+               "def main():\n"
+               "    with utils.atomic_path('a.tif') as path:\n"
+               "        path.write_bytes(bytes(10**6))\n"
+               "utils.run(main)\n")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 2, done.stderr
-    assert "the disk is full" in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    assert (tmp_path / "prediction.tif").read_bytes() == before
-    assert names(tmp_path) == ["prediction.tif"]
+    assert "the disk is full" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert (tmp_path / "a.tif").read_bytes() == b"old"
+    assert names(tmp_path) == ["a.tif"]
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path):
@@ -353,24 +250,45 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("axes", ["CYX", "ZCYX"])
-def test_channels_that_are_planes_are_refused_and_many_of_them_are_slices(tmp_path, axes):
-    shape = (3, 8, 9) if axes == "CYX" else (5, 3, 8, 9)
-    tifffile.imwrite(tmp_path / "a.tif", image_of(shape), imagej=True, metadata={"axes": axes})
-    with pytest.raises(UserError, match="has 3 channels"):
-        read_stack(tmp_path / "a.tif")
-    tifffile.imwrite(tmp_path / "a.tif", image_of((6, 8, 9)), imagej=True, metadata={"axes": "CYX"})
-    assert read_stack(tmp_path / "a.tif").shape == (6, 8, 9)
+def test_numbers_of_the_command_line_are_checked():
+    assert utils.at_least(1)("7") == 7
+    assert utils.at_least(0.1, float)("1.5") == 1.5
+    for text, reason in (("0", "0 is not a whole number of 1 or more"), ("x", "x is not"), ("nan", "nan is not")):
+        with pytest.raises(utils.argparse.ArgumentTypeError, match=reason):
+            utils.at_least(1)(text)
 
 
-@given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.integers(1, 30), st.integers(0, 9))
-def test_tiles_inside_cover_the_image_and_do_not_reach_beyond(shape, core, margin):
-    tiles = OverlapTile(shape, core, margin)
-    covered = np.zeros(shape, int)
-    for y, x in tiles.inside():
-        covered[max(y, 0):y + tiles.tile, max(x, 0):x + tiles.tile] += 1
-        for start, size in ((y, shape[0]), (x, shape[1])):
-            assert 0 <= start <= size - tiles.tile or (size < tiles.tile and start == (size - tiles.tile) // 2)
-    assert covered.all()
-    for axis in (0, 1):  # neighbours overlap by both margins or more
-        assert np.diff(sorted({corner[axis] for corner in tiles.inside()})).max(initial=0) <= core
+# ----------------------------------------------------------------------------------------------- several processes
+
+
+def counted(count, taken):
+    """Jobs 0 .. count-1 that note which were taken."""
+    for number in range(count):
+        taken.append(number)
+        yield number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order_and_few_jobs_are_under_way(workers):
+    taken = []
+    results = utils.in_order(operator.neg, counted(50, taken), workers)
+    assert next(results) == 0
+    assert len(taken) == (1 if workers == 1 else 4 * workers)
+    assert list(results) == [-number for number in range(1, 50)]
+    assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_is_the_parents_to_answer():
+    """A terminal sends it to the workers, too: they leave it, and end with the parent."""
+    results = utils.in_order(signal.getsignal, [signal.SIGINT] * 9, 2)
+    assert next(results) is signal.SIG_IGN
+    with pytest.raises(KeyboardInterrupt):
+        results.throw(KeyboardInterrupt)
+    assert multiprocessing.active_children() == []
+
+
+def test_what_a_worker_raises_arrives_and_a_lost_worker_is_one_line():
+    with pytest.raises(ValueError, match=r"math domain error|expected a nonnegative input"):
+        list(utils.in_order(math.sqrt, [1, -1], 2))
+    with pytest.raises(UserError, match=r"a worker process was ended from outside.*--workers 1"):
+        list(utils.in_order(os._exit, [1, 1], 2))

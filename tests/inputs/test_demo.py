@@ -10,22 +10,30 @@ from skimage.morphology import skeletonize
 
 from unet.inputs import demo
 from unet.scores import isbi as metrics
+from utils import UserError, file_hash
 
 LEAST = demo.Look().least_cell
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sections():
     """Three sections of 256 px: instance maps, labels, tissue."""
     each = demo.demo_sections(3, 256, np.random.default_rng(5), demo.Look())
     return [np.array(part) for part in zip(*each, strict=True)]
 
 
-@pytest.fixture(scope="module")
-def stack():
-    """The last 5 of 8 slices at the size that users get."""
-    images, labels = demo.demo_stack(8, 384, seed=0)
-    return images[3:], labels[3:]
+@pytest.fixture(scope="session")
+def stack(sections):
+    """Images and labels of the same sections, as the camera sees them."""
+    rng = np.random.default_rng(6)
+    return np.array([demo.expose(tissue, demo.Look(), rng) for tissue in sections[2]]), sections[1]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Demo stacks of noise, in no time: who may write them where is another matter than how they look."""
+    monkeypatch.setattr(demo, "demo_stack", lambda slices, size, seed: tuple(
+        np.random.default_rng(seed).integers(0, 256, (2, slices, size, size), np.uint8)))
 
 
 def test_shape_dtype_values():
@@ -50,10 +58,11 @@ def test_global_seed_is_left_alone():
     np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
-def test_make_demo_writes_four_stacks_and_nothing_else(tmp_path):
-    demo.make_demo(tmp_path / "demo", slices=2, test_slices=1, size=96, seed=4)
+def test_make_demo_writes_four_stacks_and_their_mark(tmp_path):
+    paths = demo.make_demo(tmp_path / "demo", slices=2, test_slices=1, size=96, seed=4)
     names = {"train-volume.tif": 2, "train-labels.tif": 2, "test-volume.tif": 1, "test-labels.tif": 1}
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == set(names)
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {*names, demo.MARK}
+    assert demo.demo_files(tmp_path / "demo") == paths
     images, labels = demo.demo_stack(3, 96, seed=4)
     for name, count in names.items():
         with tifffile.TiffFile(tmp_path / "demo" / name) as file:
@@ -62,6 +71,35 @@ def test_make_demo_writes_four_stacks_and_nothing_else(tmp_path):
         whole = images if "volume" in name else labels
         cut = whole[:2] if "train" in name else whole[2:]
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "demo" / name).reshape(cut.shape), cut)
+
+
+def test_a_demo_replaces_a_demo(tmp_path, small):
+    first = [file_hash(path) for path in demo.make_demo(tmp_path, 2, 1, 32)]
+    again = [file_hash(path) for path in demo.make_demo(tmp_path, 2, 1, 32, seed=1)]
+    assert not set(first) & set(again)
+    assert len(demo.demo_files(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("mark", ["none", "ours", "another's"])
+def test_a_demo_never_replaces_somebodys_stacks(tmp_path, small, mark):
+    if mark == "ours":
+        demo.make_demo(tmp_path, 2, 1, 32)
+    elif mark == "another's":
+        (tmp_path / demo.MARK).write_text("a recording of somebody who demonstrated")
+    (tmp_path / "train-labels.tif").write_bytes(b"drawn by hand")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UserError, match=r"has train-labels.tif already, not made by .* nothing was replaced; move"):
+        demo.make_demo(tmp_path, 2, 1, 32, seed=1)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert tmp_path / "train-labels.tif" not in demo.demo_files(tmp_path)
+
+
+def test_a_demo_stopped_between_two_files_is_made_anew(tmp_path, small):
+    demo.make_demo(tmp_path, 2, 1, 32)
+    (tmp_path / "test-labels.tif").unlink()
+    assert len(demo.demo_files(tmp_path)) == 3
+    demo.make_demo(tmp_path, 2, 1, 32)
+    assert len(demo.demo_files(tmp_path)) == 4
 
 
 def test_walls_are_closed(sections):
@@ -109,7 +147,7 @@ def test_membrane_is_darker_than_cell(stack):
 def test_sizes_vary(stack):
     sizes = np.concatenate([np.bincount(ndi.label(label)[0].ravel())[1:] for label in stack[1]])
     assert np.percentile(sizes, 98) > 20 * np.percentile(sizes, 10)
-    assert sizes.max() < 0.4 * 384**2
+    assert sizes.max() < 0.4 * 256**2
 
 
 def test_grey_levels_are_like_isbi(stack):

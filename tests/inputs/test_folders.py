@@ -1,4 +1,4 @@
-"""Nuclei folders: every fringe case of the real data set handled or refused by name, kinds, levels, the split."""
+"""Folders of images with masks: every fringe case of the real data set handled or refused by name."""
 
 from collections import Counter
 
@@ -8,43 +8,30 @@ import tifffile
 from conftest import draw_nuclei, write_nuclei, write_png
 from PIL import Image
 
-from unet.inputs.folders import (
-    LEAST_SPAN,
-    RAW,
-    describe,
-    find_images,
-    instance_map,
-    is_nuclei_folder,
-    kind_of,
-    levels_of,
-    read_image,
-    read_nuclei,
-    split_nuclei,
-    stretch,
-)
+from unet.inputs.folders import find_images, instance_map, is_image_folder, modality_of, read_image
+from unet.inputs.layouts import Folders
 from utils import UserError, input_hash
 
 
-def test_the_layout_is_recognised(nuclei_folder, tiny_folder, tmp_path):
-    assert is_nuclei_folder(nuclei_folder)
-    assert not is_nuclei_folder(tiny_folder)
-    assert not is_nuclei_folder(tmp_path / "nowhere")
-    (tiny_folder / "old" / "images").mkdir(parents=True)
-    assert not is_nuclei_folder(tiny_folder)  # its stacks are there
+def read_all(folder):
+    """All samples with masks, and what was noticed while reading them."""
+    layout = Folders(folder)
+    return list(layout), layout.notes
+
+
+def test_the_layout_is_recognised(nuclei_folder, tmp_path):
+    assert is_image_folder(nuclei_folder)
+    assert not is_image_folder(tmp_path)
+    assert not is_image_folder(tmp_path / "nowhere")
 
 
 def test_a_folder_is_read_as_it_was_written(nuclei_folder):
-    images, others, notes = read_nuclei(nuclei_folder)
-    assert [one.name for one in images] == ["brig0", "brig1", "fluo0", "fluo1", "fluo2", "fluo3", "hist0", "hist1"]
-    assert [source.name for source in others] == ["test0"]
-    assert notes == ["test0 has no masks: it is predicted, not trained on"]
+    samples, _ = read_all(nuclei_folder)
     image, labels = draw_nuclei((80, 70), seed=1)
-    assert np.array_equal(images[3].image, image)
-    assert images[3].labels.dtype == np.uint16
-    assert np.array_equal(images[3].labels > 0, labels > 0)
-    pairs = set(zip(images[3].labels.ravel().tolist(), labels.ravel().tolist(), strict=True))
+    assert np.array_equal(samples[3].image, image)
+    assert np.array_equal(samples[3].label > 0, labels > 0)
+    pairs = set(zip(samples[3].label.ravel().tolist(), labels.ravel().tolist(), strict=True))
     assert len(pairs) == labels.max() + 1  # one number here for one number there
-    assert Counter(one.kind for one in images) == {"fluorescence": 4, "histology": 2, "bright-field": 2}
 
 
 def one_image(folder, pixels, name="a"):
@@ -52,8 +39,8 @@ def one_image(folder, pixels, name="a"):
     labels = np.zeros(pixels.shape[:2], np.uint16)
     labels[:3, :3] = 1
     write_nuclei(folder, name, pixels, labels)
-    images, _, notes = read_nuclei(folder)
-    return images[0].image, notes
+    samples, notes = read_all(folder)
+    return samples[0].image, notes
 
 
 def test_gray_rgb_and_rgba_become_three_channels(tmp_path, rng):
@@ -101,7 +88,7 @@ def test_masks_in_colour_with_transparency_or_faint_are_masks(tmp_path):
     faint = np.zeros((6, 6), np.uint16)
     faint[4, 4:] = 1  # 0 and 1, of 65535
     write_png(folder / "a" / "masks" / "2.png", faint)
-    labels = read_nuclei(folder)[0][0].labels
+    labels = read_all(folder)[0][0].label
     assert np.bincount(labels.ravel()).tolist() == [30, 4, 2]
 
 
@@ -112,15 +99,15 @@ def test_overlapping_pixels_go_to_the_smaller_nucleus_and_are_counted(tmp_path):
     write_png(folder / "a" / "images" / "a.png", np.zeros((8, 8), np.uint8))
     write_png(folder / "a" / "masks" / "1.png", small)
     write_png(folder / "a" / "masks" / "2.png", large)
-    images, _, notes = read_nuclei(folder)
-    assert np.bincount(images[0].labels.ravel()).tolist() == [64 - 36 - 5, 32, 9]  # 1 is the larger one
-    assert (images[0].labels[4:7, 4:7] == 2).all()
-    assert notes == ["masks overlap in 1 image (a): 4 pixels went to the smaller nucleus"]
+    samples, notes = read_all(folder)
+    assert np.bincount(samples[0].label.ravel()).tolist() == [64 - 36 - 5, 32, 9]  # 1 is the larger one
+    assert (samples[0].label[4:7, 4:7] == 2).all()
+    assert notes == ["masks overlap in 1 image (a): 4 pixels went to the smaller object"]
     # the same mask twice: of one nothing is left, and no number is missing
     write_png(folder / "a" / "masks" / "3.png", small)
-    images, _, notes = read_nuclei(folder)
-    assert set(np.unique(images[0].labels)) == {0, 1, 2}
-    assert "a has a nucleus that others cover wholly: left out" in notes
+    samples, notes = read_all(folder)
+    assert set(np.unique(samples[0].label)) == {0, 1, 2}
+    assert "a has an object that others cover wholly: left out" in notes
 
 
 def test_instance_maps_by_hand():
@@ -132,44 +119,45 @@ def test_instance_maps_by_hand():
 
 def test_an_empty_mask_is_left_out_and_said(nuclei_folder):
     path = nuclei_folder / "fluo0" / "masks" / "zero.png"
-    before = read_nuclei(nuclei_folder)[0][2].labels
+    before = read_all(nuclei_folder)[0][2].label
     write_png(path, np.zeros((64, 64), np.uint8))
-    images, _, notes = read_nuclei(nuclei_folder)
-    assert np.array_equal(images[2].labels, before)
+    samples, notes = read_all(nuclei_folder)
+    assert np.array_equal(samples[2].label, before)
     assert f"{path} is an empty mask: left out" in notes
 
 
 def test_what_does_not_belong_together_is_refused_by_name(nuclei_folder):
     write_png(nuclei_folder / "fluo0" / "masks" / "odd.png", np.ones((64, 63), np.uint8))
     with pytest.raises(UserError, match=r"odd\.png is 64x63 pixels but its image fluo0\.png is 64x64"):
-        read_nuclei(nuclei_folder)
+        read_all(nuclei_folder)
     (nuclei_folder / "fluo0" / "masks" / "odd.png").unlink()
     (nuclei_folder / "fluo1" / "images" / "fluo1.png").unlink()
     with pytest.raises(UserError, match=r"fluo1/masks has \d+ masks but .*images no PNG or TIFF image"):
-        read_nuclei(nuclei_folder)
+        read_all(nuclei_folder)
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"", "empty"), (b"no PNG", "cannot be read as a PNG"),
                                                (b"\x89PNG\r\n\x1a\n\0\0", "cannot be read as a PNG")])
 def test_a_broken_png_is_one_clear_line(nuclei_folder, content, said):
     path = nuclei_folder / "hist1" / "images" / "hist1.png"
+    before = path.read_bytes()
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"hist1\.png.*{said}"):
-        read_nuclei(nuclei_folder)
-    path.write_bytes(b"")
+        read_all(nuclei_folder)
+    path.write_bytes(before)
     mask = next((nuclei_folder / "fluo2" / "masks").iterdir())
     mask.write_bytes(content)
     with pytest.raises(UserError, match=mask.name):
-        read_nuclei(nuclei_folder)
+        read_all(nuclei_folder)
 
 
 def test_several_images_need_a_name_to_choose_by(nuclei_folder):
     extra = nuclei_folder / "fluo0" / "images" / "other.png"
     write_png(extra, np.zeros((5, 5), np.uint8))
-    assert read_nuclei(nuclei_folder)[0][2].image.shape == (64, 64, 3)  # fluo0.png is the one
+    assert read_all(nuclei_folder)[0][2].image.shape == (64, 64, 3)  # fluo0.png is the one
     extra.with_name("fluo0.png").rename(extra.with_name("another.png"))
     with pytest.raises(UserError, match=r"has 2 images.*name the right one fluo0\.png"):
-        read_nuclei(nuclei_folder)
+        read_all(nuclei_folder)
 
 
 def test_stray_files_and_folders_are_tolerated(nuclei_folder):
@@ -178,14 +166,7 @@ def test_stray_files_and_folders_are_tolerated(nuclei_folder):
     (nuclei_folder / "empty").mkdir()
     (nuclei_folder / "fluo0" / "masks" / ".DS_Store").write_bytes(b"\0")
     (nuclei_folder / "fluo0" / "masks" / "Thumbs.db").write_bytes(b"\0")
-    assert len(read_nuclei(nuclei_folder)[0]) == 8
-
-
-def test_without_any_masks_there_is_nothing_to_learn_from(tmp_path):
-    write_nuclei(tmp_path, "a", np.zeros((5, 5), np.uint8))
-    (tmp_path / "a" / "masks").mkdir()
-    with pytest.raises(UserError, match="no image has masks"):
-        read_nuclei(tmp_path)
+    assert len(read_all(nuclei_folder)[0]) == 8
 
 
 def test_images_to_predict_may_lie_side_by_side(tmp_path, nuclei_folder):
@@ -204,69 +185,15 @@ def test_images_to_predict_may_lie_side_by_side(tmp_path, nuclei_folder):
         find_images(tmp_path)
 
 
-# ------------------------------------------------------------------------------------------- kinds and levels
-
-
-def test_kinds_are_told_by_pixels():
-    for kind in ("fluorescence", "histology", "bright-field"):
-        assert kind_of(draw_nuclei((64, 64), kind)[0]) == kind
+def test_modalities_are_told_by_pixels():
+    for modality in ("fluorescence", "histology", "bright-field"):
+        assert modality_of(draw_nuclei((64, 64), modality)[0]) == modality
     faint = draw_nuclei((64, 64))[0] // 5
-    assert kind_of(faint) == "fluorescence"
-    assert kind_of(faint + 150) == "fluorescence"  # a camera's offset is no bright background
+    assert modality_of(faint) == "fluorescence"
+    assert modality_of(faint + 150) == "fluorescence"  # a camera's offset is no bright background
     green = draw_nuclei((64, 64))[0] * np.array([0, 1, 0], np.uint8)
-    assert kind_of(green) == "fluorescence"
-    assert kind_of(np.zeros((8, 8, 3), np.uint8)) == "fluorescence"
-
-
-@pytest.mark.parametrize("kind", ["fluorescence", "histology", "bright-field"])
-def test_nuclei_are_bright_after_normalisation(kind):
-    image, labels = draw_nuclei((64, 64), kind)
-    normal = stretch(image, levels_of(image, kind))
-    assert normal[labels > 0].mean() > 180
-    assert normal[labels == 0].mean() < 60
-
-
-def test_levels_are_percentiles_of_the_whole_image_by_hand():
-    image = np.repeat(np.arange(100, 200, dtype=np.uint8)[:, None, None], 3, axis=2)
-    levels = levels_of(image, "fluorescence")
-    assert levels == {"inverted": False, "low": [100] * 3, "high": [199] * 3}
-    assert stretch(image, levels)[[0, 33, 99], 0, 0].tolist() == [0, 85, 255]
-    turned = levels_of(image, "bright-field")
-    assert turned == {"inverted": True, "low": [56] * 3, "high": [155] * 3}
-    assert stretch(image, turned)[[0, 99], 0, 0].tolist() == [255, 0]
-    crop = image[40:60]
-    assert np.array_equal(stretch(crop, levels), stretch(image, levels)[40:60])  # the image's levels, not the crop's
-    assert np.array_equal(stretch(image, RAW), image)
-
-
-def test_an_empty_image_stays_quiet(rng):
-    image = rng.integers(3, 6, (40, 40, 1), np.uint8).repeat(3, axis=2)
-    levels = levels_of(image, "fluorescence")
-    assert levels["high"][0] - levels["low"][0] == LEAST_SPAN
-    assert stretch(image, levels).max() < 64
-
-
-# -------------------------------------------------------------------------------------------------- the split
-
-
-def test_the_split_takes_a_tenth_of_each_kind():
-    kinds = ["fluorescence"] * 98 + ["histology"] * 19 + ["bright-field"] * 3
-    names = [f"{number:03}" for number in range(120)]
-    held_out = split_nuclei(names, kinds)
-    assert Counter(kinds[number] for number in held_out) == {"fluorescence": 10, "histology": 2, "bright-field": 1}
-    assert held_out == split_nuclei(names, kinds) == sorted(set(held_out))
-    assert held_out != split_nuclei(names, kinds, seed=1)
-    assert split_nuclei(["a"], ["histology"]) == []
-    assert len(split_nuclei(["a", "b"], ["histology"] * 2)) == 1
-
-
-def test_the_split_by_name():
-    names, kinds = ["ab1", "ab2", "cd", "cde"], ["fluorescence"] * 4
-    assert split_nuclei(names, kinds, "none") == []
-    assert split_nuclei(names, kinds, "ab2, cd") == [1, 2]  # cd is one's whole name
-    for wrong, said in (("ab", "2 labelled"), ("x", "0 labelled"), ("", "0 labelled"), ("ab1,ab2,cd,cde", "all 4")):
-        with pytest.raises(UserError, match=said):
-            split_nuclei(names, kinds, wrong)
+    assert modality_of(green) == "fluorescence"
+    assert modality_of(np.zeros((8, 8, 3), np.uint8)) == "fluorescence"
 
 
 def test_a_hash_for_image_and_masks(nuclei_folder):
@@ -278,20 +205,12 @@ def test_a_hash_for_image_and_masks(nuclei_folder):
     assert input_hash(nuclei_folder / "fluo0") != before
 
 
-def test_the_check_describes_a_nuclei_folder(nuclei_folder, script):
-    text = describe(nuclei_folder)
-    assert "8 images with masks" in text
-    assert "- histology: 2 images of 64x80 to 64x80 pixels" in text
-    result = script("datasets.py", "check", nuclei_folder)
-    assert (result.returncode, result.stdout.strip()) == (0, text)
-
-
+@pytest.mark.slow
 def test_the_real_images(bowl_folder):
-    images, others, notes = read_nuclei(bowl_folder)
-    assert (len(images), len(others)) == (120, 0)
-    assert Counter(one.kind for one in images) == {"fluorescence": 98, "histology": 19, "bright-field": 3}
+    samples, notes = read_all(bowl_folder)
+    assert Counter(one.group for one in samples) == {"fluorescence": 98, "histology": 19, "bright-field": 3}
     assert len(notes) == 1
     assert "overlap in 1 image" in notes[0]
-    shapes = {one.labels.shape for one in images}
+    shapes = {one.label.shape for one in samples}
     assert {(256, 256), (603, 1272), (1024, 1024)} <= shapes
-    assert max(int(one.labels.max()) for one in images) == 289
+    assert max(int(one.label.max()) for one in samples) == 289

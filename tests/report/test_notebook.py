@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from helpers import code_cells, every_cell_passed
 from PIL import Image
+from unet.report.lastrun import last_run
 
 from unet.inputs.stacks import format_slices
 from unet.report import methods
-from unet.report.lastrun import last_run
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

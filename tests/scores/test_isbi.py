@@ -1,31 +1,24 @@
 """The scores against arithmetic by hand, against their laws, and against known figures of the ISBI stack."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.metrics
 import tifffile
+from helpers import noisy_stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-import metrics as command
-from unet.scores import isbi as metrics
-from utils import UserError
+from unet.inputs.stacks import LABELS, VOLUME
+from unet.scores import isbi
+from unet.scores.warping import warping_error
 
-ROOT = Path(__file__).resolve().parents[2]
-ISBI = Path(os.environ.get("ISBI_DATA", ROOT.parent / "shared/data/isbi"))
 quick = settings(max_examples=60, deadline=None)
 binary_images = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
-pairs_of_images = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
-    lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape)))
 pairs_of_maps = st.integers(1, 20).flatmap(
     lambda n: st.tuples(*[arrays(np.int64, n, elements=st.integers(1, 4))] * 2))
 
@@ -39,25 +32,25 @@ def image(*rows: str) -> np.ndarray:
 
 
 def test_components_connect_four_neighbours():
-    assert metrics.components(image("#.", ".#")).max() == 2
+    assert isbi.components(image("#.", ".#")).max() == 2
 
 
 def test_thin_leaves_a_border_of_one_pixel():
-    assert_array_equal(metrics.thin(image("##...##", "##...##")), image("###.###", "###.###"))
-    assert_array_equal(metrics.thin(image("##.....", "##.....")), image("#######", "#######"))
+    assert_array_equal(isbi.thin(image("##...##", "##...##")), image("###.###", "###.###"))
+    assert_array_equal(isbi.thin(image("##.....", "##.....")), image("#######", "#######"))
 
 
 def test_thin_keeps_an_image_without_border_or_without_cell():
-    assert metrics.thin(np.ones((4, 5), bool)).all()
-    assert not metrics.thin(np.zeros((4, 5), bool)).any()
+    assert isbi.thin(np.ones((4, 5), bool)).all()
+    assert not isbi.thin(np.zeros((4, 5), bool)).any()
 
 
 @quick
 @given(binary_images)
 def test_thin_adds_to_the_cells_and_joins_none(binary):
-    seeds, thinned, parts = metrics.components(binary), metrics.thin(binary), metrics.segments(binary)
+    seeds, thinned, parts = isbi.components(binary), isbi.thin(binary), isbi.segments(binary)
     assert thinned[binary].all()
-    assert_array_equal(parts, metrics.components(thinned))
+    assert_array_equal(parts, isbi.components(thinned))
     grown = {(seed, part) for seed, part in zip(seeds[binary].tolist(), parts[binary].tolist(), strict=True)}
     assert len(grown) == seeds.max() == len({part for _, part in grown})
 
@@ -70,37 +63,37 @@ TRUTH = np.array([1, 1, 1, 1, 2, 2, 2, 2])
 def test_merge_by_hand():
     # p = 1/2, 1/2; s = 1; t = 1/2, 1/2: sums of squares 1/2, 1, 1/2. V = 1/2 / (1/2 + 1/4) = 2/3; I = 0
     merged = np.ones(8, int)
-    assert_allclose(metrics.v_rand(merged, TRUTH), (2 / 3, 1, 1 / 2))
-    assert_allclose(metrics.v_info(merged, TRUTH), (0, 1, 0))
-    assert_allclose(metrics.variation_of_information(merged, TRUTH), (0, 1))  # H(T|S) = H(T) = 1 bit
+    assert_allclose(isbi.v_rand(merged, TRUTH), (2 / 3, 1, 1 / 2))
+    assert_allclose(isbi.v_info(merged, TRUTH), (0, 1, 0))
+    assert_allclose(isbi.variation_of_information(merged, TRUTH), (0, 1))  # H(T|S) = H(T) = 1 bit
 
 
 def test_split_by_hand():
     # p = s = 1/4, 1/4, 1/2: squares 3/8; t: 1/2. V = 3/8 / (3/16 + 1/4) = 6/7, split 3/4
     # H(S) = 3/2, H(T) = I = 1 bit: V = 1 / (5/4), split 2/3
     split = np.array([1, 1, 2, 2, 3, 3, 3, 3])
-    assert_allclose(metrics.v_rand(split, TRUTH), (6 / 7, 3 / 4, 1))
-    assert_allclose(metrics.v_info(split, TRUTH), (4 / 5, 2 / 3, 1))
-    assert_allclose(metrics.variation_of_information(split, TRUTH), (1 / 2, 0))
+    assert_allclose(isbi.v_rand(split, TRUTH), (6 / 7, 3 / 4, 1))
+    assert_allclose(isbi.v_info(split, TRUTH), (4 / 5, 2 / 3, 1))
+    assert_allclose(isbi.variation_of_information(split, TRUTH), (1 / 2, 0))
 
 
 def test_each_border_pixel_in_a_true_cell_is_its_own_segment():
     # p = s = 1/4, 1/8, 1/8, 1/2: squares 11/32; t: 1/2. V = 11/32 / (11/64 + 1/4) = 22/27, split 11/16
     border = np.array([1, 1, 0, 0, 2, 2, 2, 2])
-    assert_allclose(metrics.v_rand(border, TRUTH), (22 / 27, 11 / 16, 1))
-    assert metrics.v_rand(border, TRUTH) == metrics.v_rand(np.array([1, 1, 3, 4, 2, 2, 2, 2]), TRUTH)
+    assert_allclose(isbi.v_rand(border, TRUTH), (22 / 27, 11 / 16, 1))
+    assert isbi.v_rand(border, TRUTH) == isbi.v_rand(np.array([1, 1, 3, 4, 2, 2, 2, 2]), TRUTH)
 
 
 def test_true_border_is_left_out():
     labels, truth = np.array([1, 1, 1, 2, 2, 9]), np.array([1, 1, 0, 2, 2, 0])
-    assert metrics.v_rand(labels, truth) == metrics.v_info(labels, truth) == (1, 1, 1)
+    assert isbi.v_rand(labels, truth) == isbi.v_info(labels, truth) == (1, 1, 1)
 
 
 def test_overlap_refuses_what_has_no_score():
     with pytest.raises(ValueError, match="no cell"):
-        metrics.v_rand(TRUTH, np.zeros(8, int))
+        isbi.v_rand(TRUTH, np.zeros(8, int))
     with pytest.raises(ValueError, match=r"\(8,\)"):
-        metrics.v_info(np.ones(7, int), TRUTH)
+        isbi.v_info(np.ones(7, int), TRUTH)
 
 
 @quick
@@ -109,7 +102,7 @@ def test_rand_is_a_share_of_pairs(maps):
     labels, truth = maps
     same_labels, same_truth = (np.equal.outer(x, x) for x in maps)  # pairs of pixels, each with itself too
     both = np.count_nonzero(same_labels & same_truth)
-    score, split, merge = metrics.v_rand(labels, truth)
+    score, split, merge = isbi.v_rand(labels, truth)
     assert_allclose(split, both / np.count_nonzero(same_truth))
     assert_allclose(merge, both / np.count_nonzero(same_labels))
     assert_allclose(score, 2 * split * merge / (split + merge))  # their harmonic mean
@@ -121,7 +114,7 @@ def test_laws_of_both_scores(maps, order):
     labels, truth = maps
     renamed = np.array([0, *order])[labels]
     same = np.array_equal(np.equal.outer(labels, labels), np.equal.outer(truth, truth))
-    for score in (metrics.v_rand, metrics.v_info):
+    for score in (isbi.v_rand, isbi.v_info):
         value, split, merge = score(labels, truth)
         assert 0 <= value <= 1 + 1e-12
         assert_allclose(score(truth, labels), (value, merge, split), atol=1e-9)  # their splits are merges
@@ -132,16 +125,16 @@ def test_laws_of_both_scores(maps, order):
 def test_adapted_rand_error_counts_missed_background_as_singletons():
     # a cell of 4 pixels, called background: p = s = 4 times 1/4, squares 1/4; t: 1. V = 1/4 / (5/8) = 2/5
     missed, cell = np.zeros(4, int), np.ones(4, int)
-    assert_allclose(metrics.adapted_rand_error(missed, cell), (3 / 5, 1, 1 / 4))
+    assert_allclose(isbi.adapted_rand_error(missed, cell), (3 / 5, 1, 1 / 4))
 
 
 @quick
 @given(pairs_of_maps)
 def test_instance_scores_equal_scikit_image_without_background(maps):
     labels, truth = (np.repeat(x, 1000) for x in maps)  # theirs leaves out pairs of a pixel with itself
-    error, precision, recall = metrics.adapted_rand_error(labels, truth)
+    error, precision, recall = isbi.adapted_rand_error(labels, truth)
     assert_allclose(skimage.metrics.adapted_rand_error(truth, labels), (error, recall, precision), atol=1e-3)
-    assert_allclose(metrics.variation_of_information(labels, truth),
+    assert_allclose(isbi.variation_of_information(labels, truth),
                     skimage.metrics.variation_of_information(truth, labels), atol=1e-9)
 
 
@@ -149,66 +142,64 @@ def test_instance_scores_equal_scikit_image_without_background(maps):
 
 
 def test_pixel_scores_by_hand():
+    # membrane: both 4, union 6, sizes 5 and 5: IoU 4/6, Dice 8/10; 6 of 8 pixels right
+    # cells: both 2 of 3 and 3: F = 4/6
     prediction, truth = image("##..", "#..."), image("###.", "....")
-    # membrane: both 4, union 6, sizes 5 and 5: IoU 4/6, Dice 8/10. cells: both 2 of 3 and 3: F = 4/6
-    assert_allclose(metrics.iou_dice(prediction, truth), (4 / 6, 8 / 10))
-    assert_allclose(metrics.pixel_error(prediction[None] * 0.45, truth[None]), 1 - 4 / 6)
+    at = isbi.isbi_scores(prediction[None] * 0.45, truth[None])["best"]["pixel_error"]
+    assert_allclose([at[name] for name in ("membrane_iou", "membrane_dice", "accuracy", "pixel_error")],
+                    (4 / 6, 8 / 10, 6 / 8, 1 - 4 / 6))
 
 
-def test_pixel_error_takes_the_best_threshold():
-    probabilities = np.array([[[0.95, 0.65, 0.45, 0.05]]])
-    assert metrics.pixel_error(probabilities, np.array([[[1, 1, 0, 0]]])) == 0  # at .5 and .6
-    assert_allclose(metrics.pixel_error(probabilities, np.array([[[1, 0, 1, 0]]])), 1 / 5)  # at .1: F = 4 / 5
+def test_pixel_error_takes_the_best_threshold_and_pools_slices():
+    probabilities = np.array([[[0.95, 0.65, 0.45, 0.05]], [[0.95, 0.95, 0.95, 0.95]]])
+    labels = np.array([[[1, 1, 0, 0]], [[1, 1, 1, 1]]])
+    assert isbi.isbi_scores(probabilities[:1], labels[:1])["best"]["pixel_error"]["threshold"] == 0.5
+    labels[0] = 1, 0, 1, 0
+    best = isbi.isbi_scores(probabilities, labels)["best"]["pixel_error"]
+    assert best["threshold"] == 0.1
+    assert_allclose(best["pixel_error"], 1 / 13)  # F = 12 / 13: 6 right, 1 invented
+    assert_allclose([at["pixel_error"] for at in best["per_slice"]], [1 / 5, 0])
 
 
 # --------------------------------------------------------------------------------------- scores of a stack
 
 
-def noisy_stack(count: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities float32 and labels uint8 (count, 24, 24): four cells, their borders blurred and noisy."""
-    rng = np.random.default_rng(1)
-    labels = np.full((count, 24, 24), 255, np.uint8)
-    labels[:, 11:13] = labels[:, :, 9:11] = 0
-    blurred = ndimage.gaussian_filter(labels / 255, (0, 1, 1)) + rng.normal(0, 0.12, labels.shape)
-    return np.clip(blurred, 0, 1).astype(np.float32), labels
-
-
 def test_curve_is_the_mean_over_slices_and_best_its_best():
     probabilities, labels = noisy_stack()
-    scores = metrics.isbi_scores(probabilities, labels)
+    scores = isbi.isbi_scores(probabilities, labels)
     assert json.loads(json.dumps(scores)) == scores
     for point in scores["curve"]:
         binary = probabilities > np.float32(point["threshold"])
         pairs = list(zip(binary, labels > 0, strict=True))
-        for name, score in (("V_rand", metrics.v_rand), ("V_info", metrics.v_info)):
-            expected = np.mean([score(metrics.segments(b), metrics.components(c)) for b, c in pairs], axis=0)
+        for name, score in (("V_rand", isbi.v_rand), ("V_info", isbi.v_info)):
+            expected = np.mean([score(isbi.segments(b), isbi.components(c)) for b, c in pairs], axis=0)
             assert_allclose([point[name], point[f"{name}_split"], point[f"{name}_merge"]], expected)
-        assert_allclose(point["warping_error"], np.mean([metrics.warping_error(b, c) for b, c in pairs]))
-        assert_allclose((point["membrane_iou"], point["membrane_dice"]), metrics.iou_dice(binary, labels > 0))
+        assert_allclose(point["warping_error"], np.mean([warping_error(b, c) for b, c in pairs]))
+        wall, true = ~binary, labels == 0
+        assert_allclose(point["membrane_iou"], np.sum(wall & true) / np.sum(wall | true))
         assert_allclose(point["accuracy"], np.mean(binary == (labels > 0)))
     for name, best in (("V_rand", max), ("V_info", max), ("pixel_error", min)):
         assert scores["best"][name][name] == best(point[name] for point in scores["curve"])
         assert scores["best"][name]["threshold"] == next(
             point["threshold"] for point in scores["curve"] if point[name] == scores["best"][name][name])
-    assert_allclose(scores["best"]["pixel_error"]["pixel_error"], metrics.pixel_error(probabilities, labels))
     assert scores["chosen"] is None
 
 
 def test_the_threshold_for_elsewhere_is_no_lucky_one(monkeypatch):
     lucky = np.array([0.1, 0.9, 0.2, 0.6, 0.7, 0.6])
-    assert_allclose(metrics._with_neighbours(lucky), [1.1 / 3, 0.4, 1.7 / 3, 0.5, 1.9 / 3, 1.9 / 3])
+    assert_allclose(isbi._with_neighbours(lucky), [1.1 / 3, 0.4, 1.7 / 3, 0.5, 1.9 / 3, 1.9 / 3])
     table = np.zeros((2, 6, 11))
     table[..., 0] = lucky
-    monkeypatch.setattr(metrics, "_table", lambda *_, **__: table)
-    assert metrics.best_threshold(None, None, np.arange(6) / 10) == 0.5  # as good as 0.4, and in the middle
-    chosen = metrics.isbi_scores(*noisy_stack(2), thresholds=np.arange(6) / 10, threshold="others")["chosen"]
+    monkeypatch.setattr(isbi, "_table", lambda *_, **__: table)
+    assert isbi.best_threshold(None, None, np.arange(6) / 10) == 0.5  # as good as 0.4, and in the middle
+    chosen = isbi.isbi_scores(*noisy_stack(2), thresholds=np.arange(6) / 10, threshold="others")["chosen"]
     assert chosen["threshold"] == 0.5
 
 
 def test_a_threshold_chosen_elsewhere_is_used_as_it_is():
     probabilities, labels = noisy_stack()
-    scores = metrics.isbi_scores(probabilities, labels, threshold=0.35, slices=[7, 8, 9])
-    alone = metrics.isbi_scores(probabilities, labels, thresholds=[0.35])["curve"][0]
+    scores = isbi.isbi_scores(probabilities, labels, threshold=0.35, slices=[7, 8, 9])
+    alone = isbi.isbi_scores(probabilities, labels, thresholds=[0.35])["curve"][0]
     assert {name: scores["chosen"][name] for name in alone} == alone
     assert [at["slice"] for at in scores["chosen"]["per_slice"]] == [7, 8, 9]
     assert len(scores["curve"]) == 10
@@ -218,18 +209,18 @@ def test_a_threshold_chosen_elsewhere_is_used_as_it_is():
 def test_others_means_each_slice_at_the_threshold_of_the_others():
     probabilities, labels = noisy_stack()
     probabilities[0] **= 4  # its own best threshold is far lower than the others'
-    chosen = metrics.isbi_scores(probabilities, labels, threshold="others")["chosen"]
+    chosen = isbi.isbi_scores(probabilities, labels, threshold="others")["chosen"]
     for k, at in enumerate(chosen["per_slice"]):
         rest = [j for j in range(3) if j != k]
-        assert at["threshold"] == metrics.best_threshold(probabilities[rest], labels[rest])
+        assert at["threshold"] == isbi.best_threshold(probabilities[rest], labels[rest])
     assert chosen["threshold"] is None  # as they differ
-    assert metrics.isbi_scores(probabilities[:1], labels[:1], threshold="others")["chosen"] is None
+    assert isbi.isbi_scores(probabilities[:1], labels[:1], threshold="others")["chosen"] is None
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1])
 def test_a_constant_prediction_has_scores(value):
     labels = noisy_stack()[1]
-    scores = metrics.isbi_scores(np.full(labels.shape, value, np.float32), labels, threshold="others")
+    scores = isbi.isbi_scores(np.full(labels.shape, value, np.float32), labels, threshold="others")
     n = np.count_nonzero(labels[0])  # four cells
     if value:  # one segment: nothing is split, no information
         assert scores["best"]["V_rand"]["V_rand_split"] == 1
@@ -237,7 +228,7 @@ def test_a_constant_prediction_has_scores(value):
     else:  # every pixel alone: p = s = 1/n, n times
         sizes = 11 * 9, 11 * 13, 11 * 9, 11 * 13
         assert_allclose(scores["best"]["V_rand"]["V_rand_split"], (1 / n) / np.sum(np.square(sizes) / n**2))
-    assert "chosen t" in metrics.format_scores(scores)
+    assert "chosen t" in isbi.format_scores(scores)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -246,87 +237,42 @@ def test_a_constant_prediction_has_scores(value):
     (lambda p, y: (p * np.nan, y), "nan"), (lambda p, y: (p, y * 0), "no cell")])
 def test_isbi_scores_refuse(change, message):
     with pytest.raises(ValueError, match=message):
-        metrics.isbi_scores(*change(*noisy_stack()))
+        isbi.isbi_scores(*change(*noisy_stack()))
 
 
-# -------------------------------------------------------------------------------------------- command line
-
-
-@pytest.fixture
-def files(tmp_path):
-    probabilities, labels = noisy_stack(5)
-    tifffile.imwrite(tmp_path / "prediction.tif", probabilities)
-    tifffile.imwrite(tmp_path / "two.tif", (probabilities[3:] * 255).astype(np.uint8))
-    tifffile.imwrite(tmp_path / "labels.tif", labels)
-    return tmp_path
-
-
-def test_swapped_files_and_numbers_of_cells_are_one_clear_line(files):
-    with pytest.raises(UserError, match=r"prediction\.tif has fractions, as a prediction has; the labels come second"):
-        command.score_files(files / "labels.tif", files / "prediction.tif")
-    cells = np.stack([metrics.components(label > 0) for label in noisy_stack(5)[1]]).astype(np.uint16)
-    tifffile.imwrite(files / "cells.tif", cells)
-    with pytest.raises(UserError, match="goes up to 4 of 65535; numbers of cells are scored with --instances"):
-        command.score_files(files / "cells.tif", files / "labels.tif")
-
-
-def test_files_of_all_slices_choose_the_threshold_on_the_other_slices(files):
-    probabilities, labels = noisy_stack(5)
-    scores = command.score_files(files / "prediction.tif", files / "labels.tif", "3-4")
-    assert scores["chosen"].pop("how") == "the t best on the prediction's other 3 slices"
-    threshold = metrics.best_threshold(probabilities[:3], labels[:3])
-    expected = metrics.isbi_scores(probabilities[3:], labels[3:], threshold=threshold, slices=[3, 4])
-    expected["chosen"].pop("how")
-    assert scores == expected
-
-
-def test_files_of_the_named_slices_alone_are_paired_in_order(files):
-    probabilities, labels = noisy_stack(5)
-    scores = command.score_files(files / "two.tif", files / "labels.tif", "3-4")
-    grey = (probabilities[3:] * 255).astype(np.uint8) / np.float32(255)
-    assert scores == metrics.isbi_scores(grey, labels[3:], threshold="others", slices=[3, 4])
-    with pytest.raises(UserError, match="has 2 slices"):
-        command.score_files(files / "two.tif", files / "labels.tif", "2-4")
-    assert command.score_files(files / "two.tif", files / "two.tif", "0")["chosen"]["threshold"] is not None
-
-
-def test_command_line_prints_a_table_and_writes_json(files):
-    def call(*words):
-        command = [sys.executable, ROOT / "metrics.py", *words]
-        return subprocess.run(command, cwd=files, capture_output=True, text=True, check=False)
-
-    done = call("prediction.tif", "labels.tif", "--slices", "3-4", "--json", "scores.json")
-    assert (done.returncode, done.stderr) == (0, "")
-    best = json.loads((files / "scores.json").read_text())["best"]["V_rand"]
-    assert f"best V_rand{best['threshold']:>13g}{best['V_rand']:>8.4f}" in done.stdout
-    assert len([line for line in done.stdout.splitlines() if line.startswith("slice")]) == 2
-    failed = call("two.tif", "labels.tif")
-    assert failed.returncode == 2
-    assert failed.stderr.count("\n") == 1 and "--slices" in failed.stderr
+def test_instances_are_scored_as_they_are():
+    truth = np.array([[[255, 255, 0, 255, 255]]], np.uint8)
+    right, merged = np.array([[[1, 1, 0, 2, 2]]], np.uint16), np.array([[[1, 1, 1, 1, 1]]], np.uint16)
+    perfect = isbi.instance_scores(right, truth)
+    assert perfect["mean"] == {"V_rand": 1, "V_info": 1, "adapted_rand_error": 0, "variation": 0}
+    scores = isbi.instance_scores(merged, truth, slices=[7])
+    # 4 pixels in one segment, truth 2 + 2: p = 4 + 4, s = 16, t = 4 + 4, V = 8 / (8 + 4)
+    assert scores["per_slice"][0]["slice"] == 7
+    assert scores["mean"]["V_rand"] == pytest.approx(8 / 12)
+    assert scores["mean"]["variation"] == pytest.approx(1)  # one bit: which of the two cells
+    assert isbi.instance_scores(right, right)["mean"]["V_rand"] == 1
+    assert "variation" in isbi.format_instances(scores)
 
 
 # -------------------------------------------------------------------------- known figures of the ISBI stack
 
 
 @pytest.fixture(scope="module")
-def isbi():
+def slices(isbi_folder):
     """Raw slices uint8 and cells bool, (30, 512, 512) both."""
-    if not all((ISBI / f"train-{name}.tif").is_file() for name in ("volume", "labels")):
-        pytest.skip(f"needs the ISBI 2012 stack in {ISBI}; name its folder in ISBI_DATA")
-    return tifffile.imread(ISBI / "train-volume.tif"), tifffile.imread(ISBI / "train-labels.tif") > 0
+    return tifffile.imread(isbi_folder / VOLUME), tifffile.imread(isbi_folder / LABELS) > 0
 
 
-def test_truth_against_itself_is_perfect_on_every_slice(isbi):
-    cells = isbi[1]
-    scores = metrics.isbi_scores(cells.astype(np.float32), cells)
+def test_truth_against_itself_is_perfect(slices):
+    cells = slices[1][::6]
+    scores = isbi.isbi_scores(cells.astype(np.float32), cells)
     for at in scores["best"]["V_rand"]["per_slice"]:
-        assert_allclose([at[name] for name in metrics.NAMES], [1] * 6 + [0, 0] + [1] * 3, rtol=0, atol=1e-12)
-    assert len(scores["best"]["V_rand"]["per_slice"]) == 30
+        assert_allclose([at[name] for name in isbi.NAMES], [1] * 6 + [0, 0] + [1] * 3, rtol=0, atol=1e-12)
 
 
 def two_large_neighbours(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the pair of cells across one border whose smaller cell is largest, then its larger."""
-    parts = metrics.segments(cells)
+    parts = isbi.segments(cells)
     area = np.bincount(parts[cells], minlength=parts.max() + 1)
     pairs = set()
     for across in (parts, parts.T):
@@ -347,33 +293,20 @@ def with_gap(cells: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarra
 
 
 @pytest.mark.parametrize(("number", "expected"), [(0, 0.892), (10, 0.873), (29, 0.930)])
-def test_one_gap_costs_v_rand_much_and_pixels_nothing(isbi, number, expected):
-    cells = isbi[1][number]
+def test_one_gap_costs_v_rand_much_and_pixels_nothing(slices, number, expected):
+    cells = slices[1][number]
     gap = with_gap(cells, *two_large_neighbours(cells))
-    scores = metrics.isbi_scores(gap[None].astype(np.float32), cells[None])["curve"][0]
+    scores = isbi.isbi_scores(gap[None].astype(np.float32), cells[None])["curve"][0]
     assert_allclose(scores["V_rand"], expected, atol=0.005)
     assert scores["V_rand_split"] > 0.999
     assert scores["pixel_error"] < 1e-3
     assert 0 < scores["warping_error"] < 1e-4
 
 
-def test_a_blur_and_a_threshold_get_the_known_scores(isbi):
-    raw, cells = isbi
+@pytest.mark.slow
+def test_a_blur_and_a_threshold_get_the_known_scores(slices):
+    raw, cells = slices
     blurred = np.stack([ndimage.gaussian_filter(slice_ / 255, 3) for slice_ in raw[25:]])
-    best = metrics.isbi_scores(blurred, cells[25:])["best"]
+    best = isbi.isbi_scores(blurred, cells[25:])["best"]
     assert_allclose((best["V_rand"]["V_rand"], best["V_info"]["V_info"]), (0.888, 0.922), atol=0.003)
     assert best["V_rand"]["threshold"] == best["V_info"]["threshold"] == 0.5
-
-
-def test_instances_are_scored_as_they_are():
-    truth = np.array([[[255, 255, 0, 255, 255]]], np.uint8)
-    right, merged = np.array([[[1, 1, 0, 2, 2]]], np.uint16), np.array([[[1, 1, 1, 1, 1]]], np.uint16)
-    perfect = metrics.instance_scores(right, truth)
-    assert perfect["mean"] == {"V_rand": 1, "V_info": 1, "adapted_rand_error": 0, "variation": 0}
-    scores = metrics.instance_scores(merged, truth, slices=[7])
-    # 4 pixels in one segment, truth 2 + 2: p = 4 + 4, s = 16, t = 4 + 4, V = 8 / (8 + 4)
-    assert scores["per_slice"][0]["slice"] == 7
-    assert scores["mean"]["V_rand"] == pytest.approx(8 / 12)
-    assert scores["mean"]["variation"] == pytest.approx(1)  # one bit: which of the two cells
-    assert metrics.instance_scores(right, right)["mean"]["V_rand"] == 1
-    assert "variation" in metrics.format_instances(scores)

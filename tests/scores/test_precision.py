@@ -1,23 +1,12 @@
-"""Average precision of nuclei against arithmetic by hand, and the folders that the command line compares."""
+"""Average precision of nuclei against arithmetic by hand."""
 
 import json
-import shutil
 
-import imagecodecs
 import numpy as np
 import pytest
-import tifffile
 from numpy.testing import assert_array_equal
 
-from unet.scores.precision import (
-    THRESHOLDS,
-    average_precision,
-    format_nuclei,
-    intersection_over_union,
-    nuclei_scores,
-    score_nuclei,
-)
-from utils import UserError
+from unet.scores.precision import THRESHOLDS, average_precision, format_nuclei, nuclei_scores, pixel_scores
 
 
 def row(*runs):
@@ -82,13 +71,6 @@ def test_empty_maps():
     assert (both["mean"], both["predicted"], both["true"]) == (1.0, 0, 0)
 
 
-def test_pairs_that_touch_and_their_iou(rng):
-    predicted, truth = (rng.integers(0, 5, (20, 20)) for _ in range(2))
-    expected = [(np.sum((predicted == i) & (truth == j)) / np.sum((predicted == i) | (truth == j)))
-                for i in range(1, 5) for j in range(1, 5)]
-    np.testing.assert_allclose(sorted(intersection_over_union(predicted, truth)), sorted(expected))
-
-
 def test_maps_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="the truth is"):
         average_precision(TRUTH, TRUTH[:, 1:])
@@ -104,8 +86,8 @@ def test_a_set_is_the_mean_over_images_and_over_each_kind():
     half = row((1, 7), (2, 3)), row((1, 10))  # mean .2, as above
     scores = nuclei_scores([(TRUTH, TRUTH), half, half], ["a", "b", "c"], ["dark", "dark", "stained"])
     assert scores["all"]["mean"] == pytest.approx(1.4 / 3)
-    assert scores["kinds"]["dark"]["mean"] == pytest.approx(0.6)
-    assert scores["kinds"]["stained"]["ap"]["0.65"] == 0.5
+    assert scores["modalities"]["dark"]["mean"] == pytest.approx(0.6)
+    assert scores["modalities"]["stained"]["ap"]["0.65"] == 0.5
     assert (scores["all"]["images"], scores["all"]["true"], scores["all"]["predicted"]) == (3, 4, 6)
     assert json.loads(json.dumps(scores)) == scores
     lines = format_nuclei(scores).splitlines()
@@ -114,81 +96,7 @@ def test_a_set_is_the_mean_over_images_and_over_each_kind():
     assert max(map(len, lines)) <= 100
 
 
-# --------------------------------------------------------------------------------------------------- files
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """Predictions of one image of two, and the truth as masks, a file a nucleus."""
-    predicted, truth = tmp_path / "predicted", tmp_path / "truth"
-    predicted.mkdir()
-    labels = np.zeros((20, 30), np.uint16)
-    labels[2:12, 3:13], labels[2:12, 15:25] = 1, 2
-    image = np.full((20, 30, 3), 10, np.uint8)
-    image[labels > 0] = 200
-    for name in ("one", "two"):
-        for inside in ("images", "masks"):
-            (truth / name / inside).mkdir(parents=True)
-        (truth / name / "images" / f"{name}.png").write_bytes(imagecodecs.png_encode(image))
-        for number in (1, 2):
-            mask = np.where(labels == number, 255, 0).astype(np.uint8)
-            (truth / name / "masks" / f"{number}.png").write_bytes(imagecodecs.png_encode(mask))
-    labels[2:9, 15:25] = 0  # 3 rows of 10 are left of the second nucleus
-    tifffile.imwrite(predicted / "one-labels.tif", labels)
-    return predicted, truth
-
-
-def test_a_folder_of_predictions_against_masks(folders, script, tmp_path):
-    result = script("metrics.py", *folders, "--json", "scores.json")
-    assert result.returncode == 0, result.stderr
-    assert "1 image has no prediction and does not count: two" in result.stdout
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["all"]["mean"] == pytest.approx(1 / 3)  # one pair, one false, one missed
-    assert list(scores["kinds"]) == ["fluorescence"]
-    assert scores["missing"] == ["two"]
-
-
-def test_predicted_images_without_masks_are_named_and_not_scored(folders, script):
-    predicted, truth = folders
-    for name in ("one", "two"):
-        tifffile.imwrite(predicted / f"{name}-labels.tif", np.ones((20, 30), np.uint16))
-    shutil.rmtree(truth / "two" / "masks")
-    result = script("metrics.py", predicted, truth)
-    assert result.returncode == 0, result.stderr
-    assert "1 image has no masks and does not count: two" in result.stdout
-    scores = score_nuclei(predicted, truth)
-    assert ([row["image"] for row in scores["per_image"]], scores["without"]) == (["one"], ["two"])
-    (predicted / "one-labels.tif").unlink()
-    with pytest.raises(UserError, match="has no masks for what was predicted"):
-        score_nuclei(predicted, truth)
-
-
-def test_a_folder_of_predictions_against_labels_and_two_stacks(folders, tmp_path):
-    predicted, _ = folders
-    assert score_nuclei(predicted, predicted)["all"]["mean"] == 1.0
-    stack = np.stack([TRUTH, TRUTH]).astype(np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", stack)
-    stack[1] = 0
-    tifffile.imwrite(tmp_path / "b.tif", stack)
-    scores = score_nuclei(tmp_path / "a.tif", tmp_path / "b.tif")
-    assert [image["mean"] for image in scores["per_image"]] == [1.0, 0.0]
-
-
-def test_what_cannot_be_compared_is_one_clear_line(folders, script, tmp_path):
-    predicted, truth = folders
-    tifffile.imwrite(tmp_path / "float.tif", np.zeros((4, 4), np.float32))
-    for one, other, said in ((predicted, tmp_path / "none", "not found"),
-                             (predicted, tmp_path / "float.tif", "a folder"),
-                             (truth, predicted, "holds no <name>-labels.tif"),
-                             (tmp_path / "float.tif", tmp_path / "float.tif", "a number for each nucleus")):
-        with pytest.raises(UserError, match=said):
-            score_nuclei(one, other)
-    tifffile.imwrite(predicted / "three-labels.tif", np.ones((4, 4), np.uint16))
-    with pytest.raises(UserError, match="no truth for 1 of 2 predictions, three"):
-        score_nuclei(predicted, truth)
-    (predicted / "three-labels.tif").unlink()
-    tifffile.imwrite(predicted / "one-labels.tif", np.ones((4, 4), np.uint16))
-    result = script("metrics.py", predicted, truth)
-    assert result.returncode == 2
-    assert "one: the prediction is (4, 4), the truth is (20, 30)" in result.stderr
-    assert script("metrics.py", predicted, truth, "--slices", "1").returncode == 2
+def test_pixel_scores_by_hand():
+    probability = np.array([[0.9, 0.6, 0.2, 0.4]])
+    assert pixel_scores(probability, np.array([[1, 0, 2, 0]])) == {"accuracy": 0.5, "iou": pytest.approx(1 / 3)}
+    assert pixel_scores(np.zeros((2, 2)), np.zeros((2, 2), int)) == {"accuracy": 1.0, "iou": 1.0}

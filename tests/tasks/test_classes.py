@@ -1,131 +1,61 @@
-"""More than one class: labels checked, weights and scores by hand, and three classes through the whole pipeline."""
+"""Several classes: labels checked against their number, pieces numbered, scores of each class."""
 
 import json
 
 import numpy as np
 import pytest
-import tifffile
+from conftest import draw_stacks, write_stacks
+from numpy.testing import assert_array_equal
 
-from datasets import read_labels
-from unet.inputs.stacks import LABELS, TEST, VOLUME
-from unet.tasks.classes import check_labels, class_scores, class_shares, class_weights, confusion, format_classes
+from unet.inputs.layouts import Sample, layout_of
+from unet.tasks.classes import Classes
+from unet.tasks.task import Judged
 from utils import UserError
 
-TRUTH = np.array([[0, 0, 1, 1], [2, 2, 1, 1]])
+TRUTH = np.array([[0, 0, 1, 1], [2, 2, 1, 1]], np.uint8)
 GIVEN = np.array([[0, 1, 1, 1], [2, 2, 2, 1]])
 
 
-def test_confusion_by_hand():
-    np.testing.assert_array_equal(confusion(GIVEN, TRUTH, 3), [[1, 1, 0], [0, 3, 1], [0, 0, 2]])
-    with pytest.raises(ValueError, match="the truth is"):
-        confusion(GIVEN[:1], TRUTH, 3)
-
-
-def test_scores_of_each_class_by_hand():
-    # class 0: 1 right of 2, none given wrongly; 1: 3 right, 1 missed, 1 invented; 2: 2 right, 1 invented
-    probabilities = np.eye(4)[GIVEN].transpose(2, 0, 1)[None]
-    scores = class_scores(probabilities, TRUTH[None], [7])
-    assert [row["iou"] for row in scores["classes"]] == [1 / 2, 3 / 5, 2 / 3, None]
-    assert [row["dice"] for row in scores["classes"]] == [2 / 3, 6 / 8, 4 / 5, None]
-    assert [row["pixels"] for row in scores["classes"]] == [2, 4, 2, 0]
-    assert scores["mean"]["iou"] == pytest.approx((1 / 2 + 3 / 5 + 2 / 3) / 3)
-    assert scores["accuracy"] == 6 / 8
-    assert scores["per_slice"][0]["slice"] == 7
-    assert json.loads(json.dumps(scores)) == scores
-    table = format_classes(scores)
-    assert "absent" in table
-    assert table.splitlines()[2].split() == ["class", "1", "4", "0.6000", "0.7500"]
-
-
-def test_weights_make_all_classes_count_the_same():
-    shares = class_shares(TRUTH[None], 4)
-    assert shares == [0.25, 0.5, 0.25, 0.0]
-    weights = class_weights(TRUTH, shares)
-    assert [weights[k == TRUTH].sum() for k in range(3)] == pytest.approx([8 / 3] * 3)
-    assert weights.mean() == pytest.approx(1)
+def layout_with(folder, labels):
+    return layout_of(write_stacks(folder, *[draw_stacks(slices=len(labels), size=8)[0][:, :2, :4]], labels,
+                                  draw_stacks(slices=1)[0]))
 
 
 def test_labels_are_checked_against_the_classes(tmp_path):
-    notes = []
-    assert check_labels(TRUTH, 4, "labels.tif", notes).dtype == np.uint8
-    assert notes == ["labels.tif: no pixel is of class 3; it cannot be learnt"]
-    with pytest.raises(UserError, match="from 0 to 1 for --classes 2"):
-        check_labels(TRUTH, 2, "labels.tif")
-    with pytest.raises(UserError, match="whole numbers"):
-        check_labels(TRUTH / 2, 3, "labels.tif")
-    with pytest.raises(UserError, match="every pixel is of class 0"):
-        check_labels(TRUTH * 0, 3, "labels.tif")
-    tifffile.imwrite(tmp_path / "labels.tif", TRUTH[None].astype(np.uint8), photometric="minisblack",
-                     metadata={"axes": "ZYX"})
-    with pytest.raises(UserError, match="--classes 3"):
-        read_labels(tmp_path / "labels.tif")
-    np.testing.assert_array_equal(read_labels(tmp_path / "labels.tif", classes=3), TRUTH[None])
+    labels = np.stack([TRUTH, TRUTH])
+    assert Classes(3).check(layout_with(tmp_path / "a", labels)) == []
+    [note] = Classes(4).check(layout_with(tmp_path / "a", labels))
+    assert note.endswith("train-labels.tif: no pixel is of class 3; it cannot be learnt")
+    for classes, stack, reason in (
+            (2, labels, "labels are 0, 1, 2, expected whole numbers from 0 to 1 for --classes 2"),
+            (3, labels / np.float32(2), "labels are 0, 0.5, 1, expected whole numbers"),
+            (3, labels * 0, "every pixel is of class 0"),
+            (257, labels, "--classes 257: expected 256 at most")):
+        with pytest.raises(UserError, match=reason):
+            Classes(classes).check(layout_with(tmp_path / "b", stack))
+    kept = Classes(3).label(labels[0].astype(np.float32))
+    assert kept.dtype == np.uint8
+    assert_array_equal(Classes(3).target(kept), TRUTH)
 
 
-# ------------------------------------------------------------------------------------------- the whole pipeline
+def test_pieces_of_each_class_are_numbered_but_those_of_class_0():
+    probability = np.eye(3)[[[0, 1, 1, 0, 1], [0, 0, 0, 0, 1], [2, 2, 0, 2, 1]]]
+    assert Classes(3).segment(probability, {}).tolist() == [[0, 1, 1, 0, 2], [0, 0, 0, 0, 2], [3, 3, 0, 4, 2]]
 
 
-@pytest.fixture
-def three_classes(tmp_path):
-    """A folder of 6 slices of 64 x 64: background, discs (1) and squares (2), of different brightness."""
-    folder = tmp_path / "stacks"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    labels = np.zeros((6, 64, 64), np.uint8)
-    y, x = np.mgrid[:64, :64]
-    for label in labels:
-        for _ in range(4):
-            at = rng.integers(8, 56, 2)
-            label[(y - at[0]) ** 2 + (x - at[1]) ** 2 < 60] = 1
-            at = rng.integers(8, 56, 2)
-            label[at[0] - 6:at[0] + 6, at[1] - 6:at[1] + 6] = 2
-    images = np.clip(np.array([60, 130, 200])[labels] + rng.normal(0, 10, labels.shape), 0, 255).astype(np.uint8)
-    for name, stack in ((VOLUME, images), (LABELS, labels), (TEST, images[:2])):
-        tifffile.imwrite(folder / name, stack, photometric="minisblack", metadata={"axes": "ZYX"})
-    return folder
+def test_each_class_is_scored():
+    judged = Judged(Sample("slice 7", TRUTH, TRUTH), np.eye(3)[GIVEN], np.eye(3)[GIVEN], GIVEN)
+    scores = json.loads(json.dumps(Classes(3).score(iter([judged]), [7], {})))
+    # class 0: 1 right of 2, none given wrongly; 1: 3 right, 1 missed, 1 invented; 2: 2 right, 1 invented
+    assert [row["iou"] for row in scores["classes"]] == [1 / 2, 3 / 5, 2 / 3]
+    assert scores["per_slice"][0]["slice"] == 7
+    assert Classes(3).table(scores).splitlines()[2].split()[:2] == ["class", "1"]
 
 
-def test_three_classes_through_the_whole_pipeline(three_classes, script, tmp_path):
-    refused = script("augmentation.py", "--data", three_classes, "--copies", 1)
-    assert refused.returncode == 2
-    assert "--classes 3" in refused.stderr
-    done = script("augmentation.py", "--data", three_classes, "--copies", 2, "--workers", 1, "--classes", 3)
-    assert done.returncode == 0, done.stderr
-    assert set(np.unique(tifffile.imread(tmp_path / "results" / "augmented" / "labels.tif"))) == {0, 1, 2}
-    tiled = script("preprocessing.py", "--tile", 32, "--margin", 8, "--weights", "balance")  # told once is enough
-    assert tiled.returncode == 0, tiled.stderr
-    tiles = np.load(tmp_path / "results" / "patches" / "train-labels.npy")
-    weights = np.load(tmp_path / "results" / "patches" / "train-weights.npy")
-    assert set(np.unique(tiles)) == {0, 1, 2}
-    assert len({weights[tiles == k][0] for k in range(3)}) == 3
-    wrong = script("train.py", "--classes", 4)
-    assert wrong.returncode == 2
-    assert "augmentation.py --classes 4" in wrong.stderr
-    trained = script("train.py", "--classes", 3, "--epochs", 2, "--steps", 20, "--batch", 4, "--filters", 8, "--depth",
-                     1, "--preset", "keras", "--lr", "1e-2")
-    assert trained.returncode == 0, trained.stderr
-    assert "class 2" in trained.stdout
-    scores = json.loads((tmp_path / "results" / "metrics.json").read_text())
-    assert scores["mean"]["iou"] > 0.5
-    with tifffile.TiffFile(tmp_path / "prediction.tif") as tiff:
-        assert tiff.is_imagej
-        assert tiff.series[0].axes == "ZCYX"
-        prediction = tiff.asarray()
-    assert (prediction.shape, prediction.dtype) == ((2, 3, 64, 64), np.float32)
-    np.testing.assert_allclose(prediction.sum(axis=1), 1, atol=1e-3)
-    labels = tifffile.imread(three_classes / LABELS)[:2]
-    assert np.mean(prediction.argmax(axis=1) == labels) > 0.8
-    again = script("predict.py", three_classes / TEST, "--out", "again.tif")
-    assert again.returncode == 0, again.stderr
-    np.testing.assert_allclose(tifffile.imread(tmp_path / "again.tif"), prediction, atol=2e-2)
-    refused = script("predict.py", three_classes / TEST, "--instances", "cells.tif")
-    assert refused.returncode == 2
-    assert "3 classes" in refused.stderr
-    assert (tmp_path / "results" / "holdout.png").is_file()
-
-
-def test_border_weights_are_for_one_class(three_classes, script):
-    assert script("augmentation.py", "--data", three_classes, "--copies", 0, "--classes", 3).returncode == 0
-    refused = script("preprocessing.py", "--tile", 32, "--margin", 8, "--weights", "border")
-    assert refused.returncode == 2
-    assert "balance or none" in refused.stderr
+def test_there_is_nothing_to_learn_or_to_redraw():
+    task, probability = Classes(3), np.eye(3)[GIVEN]
+    assert task.learn([probability], [TRUTH], True) == {}
+    assert not task.redraws({})
+    assert task.redraw(probability, {}) is probability
+    assert task.in_words({}) == ""
+    assert task.output == "probability of 3 classes, a channel each"

@@ -7,6 +7,7 @@ A section is thick: walls that run obliquely through it come out wide and grey, 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,11 +18,14 @@ import numpy as np
 from scipy import ndimage as ndi
 from scipy.special import expit
 
-from unet.inputs.stacks import write_stack
+from unet.inputs.stacks import LABELS, TEST, VOLUME, write_stack
+from utils import UserError, file_hash, read_json, write_json
 
 Array = np.ndarray
 Rng = np.random.Generator
 Discs = tuple[Array, Array, Array]  # positions (.., n, 2), radii (.., n), the cell of each (n,)
+FILES = (VOLUME, LABELS, TEST, "test-labels.tif")
+MARK = "demo.json"  # beside the stacks: their hashes, so that nothing else is taken for them
 Mitochondria = list[SimpleNamespace]  # as `draw_mitochondria` makes them
 
 
@@ -299,9 +303,37 @@ def demo_stack(slices: int = 30, size: int = 384, seed: int = 0, look: Look | No
     return images, labels
 
 
-def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int = 384, seed: int = 0) -> None:
-    """Write {train,test}-{volume,labels}.tif, uint8 (N, size, size), to `folder`; test follows train in z."""
+# ------------------------------------------------------------------------------------------------ the folder
+
+
+def demo_files(folder: Path) -> list[Path]:
+    """The stacks of a folder that are as `make_demo` left them there, by the hashes that it wrote down."""
+    try:
+        hashes = read_json(folder / MARK, "", ("files",))["files"]
+    except UserError:  # no demo was made here
+        return []
+    return [path for name in FILES if (path := folder / name).is_file() and file_hash(path) == hashes.get(name)]
+
+
+def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int = 384, seed: int = 0) -> list[Path]:
+    """Write {train,test}-{volume,labels}.tif, uint8 (N, size, size), to `folder`, and MARK; returns the stacks' paths.
+
+    The test stack follows the other in z. Raises UserError where there are stacks that this function did not make.
+    """
+    folder = Path(folder)
+    ours = demo_files(folder)
+    others = [name for name in FILES if (folder / name).exists() and folder / name not in ours]
+    if others:
+        raise UserError(f"{folder} has {' and '.join(others)} already, not made by 'python datasets.py demo', and "
+                        "nothing was replaced; move what is there away, or name another folder with --data")
+    folder.mkdir(parents=True, exist_ok=True)
     images, labels = demo_stack(slices + test_slices, size, seed)
-    for part, cut in (("train", slice(slices)), ("test", slice(slices, None))):
-        for name, stack in (("volume", images), ("labels", labels)):
-            write_stack(Path(folder) / f"{part}-{name}.tif", stack[cut])
+    stacks = (images[:slices], labels[:slices], images[slices:], labels[slices:])
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".demo-") as room:
+        for name, stack in zip(FILES, stacks, strict=True):
+            write_stack(Path(room) / name, stack)
+        for path in ours:
+            path.unlink()
+        # the mark first: stopped between two files, the next call knows its own
+        write_json(folder / MARK, {"seed": seed, "files": {name: file_hash(Path(room) / name) for name in FILES}})
+        return [(Path(room) / name).replace(folder / name) for name in FILES]

@@ -1,8 +1,8 @@
-"""The data's doctor: reads a folder of stacks and says in plain words what is found, what it means and what mends it.
+"""The data's doctor: reads a folder and says in plain words what is there, what that means and how to fix it.
 
     python datasets.py check DIR
 
-Each `check_...` looks at arrays alone; `examine` reads a folder and calls them all, whatever is broken.
+Each `check_...` looks at arrays alone; `examine` reads a folder of stacks and calls them all, whatever is broken.
 """
 
 from __future__ import annotations
@@ -10,27 +10,32 @@ from __future__ import annotations
 import difflib
 import hashlib
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage as ndi
 from skimage.measure import label
 
-from unet.inputs.stacks import LABELS, TEST, VOLUME, read_stack
+from unet.inputs.gaps import find_gaps
+from unet.inputs.layouts import GET_DATA
+from unet.inputs.stacks import LABELS, TEST, VOLUME, padding, read_stack
 from utils import UserError
 
 FEW_SLICES = 5  # fewer leave little to learn from and next to nothing to judge with
 THIN_MEMBRANE = 0.03  # share of the pixels; ISBI's is .22
 LEAK_SHARE = 0.5  # of a slice in one piece: cells run together there; ISBI's largest cell has .13
-LARGE_PIECE = 0.001  # share of a slice: a gap between two pieces of this size costs much; of 512x512, 262 pixels
 STANDS_OUT = 4.0  # robust standard deviations from the median slice
-TITLES = {"ok": "In order", "note": "Good to know", "warning": "Worth a look", "problem": "To be mended first"}
+TITLES = {"ok": "In order", "note": "Good to know", "warning": "Worth a look", "problem": "To be fixed first"}
 SAVE = "File > Save As > Tiff"
 INVERT = (f"Fiji: Edit > Invert, then {SAVE}; where Fiji shows cells white already, Image > Lookup Tables > Invert LUT "
           "before it")
 DELETE = "Fiji: Image > Stacks > Delete Slice, in the images and in the labels alike"
+UNDRAWN = "Draw its membranes, or delete it from both stacks, Fiji: Image > Stacks > Delete Slice"
 COMPARE = "Fiji: Analyze > Tools > Synchronize Windows shows whether one is flipped, shifted, cropped or reordered"
+
+
+Walls = Callable[[np.ndarray], bool]  # whether labels (N, H, W), 0 or False = membrane, are cells between thin walls
 
 
 @dataclass(frozen=True)
@@ -62,23 +67,28 @@ def check_pixels(name: str, stack: np.ndarray) -> list[Finding]:
     """Size, type and range of images or labels (N, H, W[, C]); colours, and pixels that are not numbers."""
     size = f"{len(stack)} slices of {stack.shape[1]} x {stack.shape[2]} pixels (y, x), {stack.dtype}"
     found = [Finding("ok", f"{name}: {size}, values {stack.min().item():g} to {stack.max().item():g}")]
-    mend = f"Fiji: Image > Type > 8-bit, then {SAVE}"
+    fix = f"Fiji: Image > Type > 8-bit, then {SAVE}"
     if stack.ndim == 4:
-        found.append(Finding("problem", f"{name} has {stack.shape[3]} colour channels", "Training takes one.", mend))
+        found.append(Finding("problem", f"{name} has {stack.shape[3]} colour channels", "Training takes one.", fix))
     lost = np.flatnonzero(~np.isfinite(stack).all(axis=tuple(range(1, stack.ndim))))
     if lost.size:
         found.append(Finding("problem", f"{name} has pixels that are not numbers, in slices {listed(lost)}",
-                             "One of them spoils all of the network.", mend))
+                             "One of them spoils all of the network.", fix))
     return found
 
 
 def check_images(name: str, images: np.ndarray) -> list[Finding]:
-    """Bit depth, brightness, and two values only, of gray images (N, H, W)."""
+    """Bit depth, padding, brightness, and two values only, of gray images (N, H, W)."""
     found = []
     if images.dtype not in (np.uint8, bool):
-        bits = f", of which {int(images.max()).bit_length()} bits are used," if images.dtype.kind in "ui" else ""
-        found.append(Finding("note", f"{name}: {images.dtype}{bits} is reduced to 8 bit when read",
-                             "0.1 % of the pixels become black, 0.1 % white. Nothing needs to be done."))
+        bits = f", of which {int(images.max()).bit_length()} bits are used" if images.dtype.kind in "ui" else ""
+        found.append(Finding("note", f"{name}: {images.dtype}{bits}", "Each slice is brought to one mean and contrast "
+                             "from its own depth. Nothing needs to be done."))
+    shares = np.array([padding(image).mean() for image in images])
+    if shares.any():
+        found.append(Finding("note", f"{name}: slices {listed(np.flatnonzero(shares))} are filled up at their border, "
+                             f"up to {shares.max():.0%} of a slice", "These pixels do not count for brightness and "
+                             "contrast. Nothing needs to be done."))
     values = len(np.unique(images))
     if values <= 2:
         only = "two values only, as labels have" if values == 2 else "one value only"
@@ -101,8 +111,8 @@ def check_brightness(name: str, images: np.ndarray) -> list[Finding]:
     if odd:
         slices = shorten([f"slice {number} ({' and '.join(words)})" for number, words in sorted(odd.items())], 8)
         found.append(Finding("warning", f"{name}: slices that stand out: {slices}; the usual is {np.median(means):.4g}±"
-                             f"{np.median(sds):.3g}", "The network sees few like them and will do worse there.",
-                             "Fiji: Image > Adjust > Bleach Correction > Histogram Matching; delete a spoilt slice"))
+                             f"{np.median(sds):.3g}", "Each slice is brought to one mean and contrast; what "
+                             "was overexposed, faint or covered by dirt stays so.", "Look at them; " + DELETE))
     return found
 
 
@@ -130,7 +140,7 @@ def _alike(stack: np.ndarray) -> dict[bytes, list[int]]:
 # ------------------------------------------------------------------------------------------------------ labels
 
 
-def check_labels(labels: np.ndarray) -> list[Finding]:
+def check_labels(labels: np.ndarray, thin_walls: Walls) -> list[Finding]:
     """Whether labels (N, H, W) are 0 = membrane and 255 (or 1) = cell in every slice, and the share of membrane."""
     values, counts = np.unique(labels, return_counts=True)
     shown = shorten([f"{value.item():g}" for value in values[:7]], 6)
@@ -146,12 +156,18 @@ def check_labels(labels: np.ndarray) -> list[Finding]:
         found = [Finding("problem", f"{LABELS}: {len(values)} values ({shown}){reason}", "Training wants two values, "
                          "0 = membrane and 255 = cell, or 0, 1, 2, ... with augmentation.py --classes.",
                          f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
-    membrane = 1 - as_cells(labels).mean((1, 2))
-    blank = np.flatnonzero((membrane == 0) | (membrane == 1))
-    if len(blank):
-        found.append(Finding("problem", f"{LABELS}: of one value all over: slice {shorten([*map(str, blank)], 8)}",
-                             "Nobody drew there: it would teach and judge wrongly.",
-                             "Draw its membranes, or delete it from both stacks, Fiji: Image > Stacks > Delete Slice"))
+    cells = as_cells(labels)
+    membrane = 1 - cells.mean((1, 2))
+    empty, full = membrane == 1, membrane == 0
+    others = cells[~empty & ~full]
+    if empty.any() and len(others) and not thin_walls(others):
+        found.append(Finding("note", f"{LABELS}: no object in slices {listed(np.flatnonzero(empty))}",
+                             "Labels are objects on background, which may be absent. Nothing needs to be done."))
+        empty[:] = False
+    if (empty | full).any():
+        undrawn = listed(np.flatnonzero(empty | full))
+        found.append(Finding("problem", f"{LABELS}: of one value all over: slices {undrawn}",
+                             "Nobody drew there: it would teach and judge wrongly.", UNDRAWN))
     covers = f"membrane is {membrane.mean():.1%} of all pixels, by slice {membrane.min():.1%} to {membrane.max():.1%}"
     if membrane.mean() < THIN_MEMBRANE:
         return [*found, Finding("warning", f"{LABELS}: {covers}", "Such thin lines are hard to learn.",
@@ -168,6 +184,13 @@ def as_cells(labels: np.ndarray) -> np.ndarray:
     """True where labels say cell, be they two-valued, soft at their edges, or a number for every cell."""
     values, counts = np.unique(labels, return_counts=True)
     return labels > ((float(values[0]) + float(values[-1])) / 2 if _soft(values, counts) else values[0])
+
+
+def separate_objects(cells: np.ndarray, thin_walls: Walls) -> bool:
+    """Whether cells, bool (N, H, W), are objects on background, and neither between membranes nor inverted ones."""
+    some = cells[cells.any((1, 2)) & ~cells.all((1, 2))]
+    some = some[::max(1, len(some) // 5)]  # five slices tell enough
+    return len(some) > 0 and not thin_walls(some) and not thin_walls(~some)
 
 
 def check_polarity(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
@@ -228,34 +251,6 @@ def check_cells(cells: np.ndarray, images: np.ndarray | None = None) -> list[Fin
     return found or [Finding("ok", f"{LABELS}: cells are closed")]
 
 
-def find_gaps(cell: np.ndarray, image: np.ndarray | None = None) -> list[tuple[int, int]]:
-    """(y, x) of passages at most two pixels wide that join two large pieces of boolean cell (H, W).
-
-    In labels alone a cell's true thin neck looks the same; with the image (H, W), only passages that look like
-    membrane there are returned. In ISBI's labels it finds none; of 890 gaps cut into four of its slices, 88 %.
-    """
-    opened = ndi.binary_opening(np.pad(cell, 3, mode="edge"), np.ones((3, 3)))[3:-3, 3:-3]
-    pieces = label(opened, connectivity=1)
-    large = np.bincount(pieces.ravel()) >= max(LARGE_PIECE * cell.size, 50)
-    large[0] = False
-    pieces = np.where(large[pieces], pieces, 0)
-    passages = label(cell & ~opened, connectivity=1)
-    numbers, cross = np.arange(1, passages.max() + 1), ndi.generate_binary_structure(2, 1)
-    if not numbers.size:
-        return []
-    highest = ndi.maximum(ndi.maximum_filter(pieces, footprint=cross), passages, numbers)
-    lowest = ndi.minimum_filter(np.where(pieces, pieces, large.size), footprint=cross)
-    joining = numbers[ndi.minimum(lowest, passages, numbers) < highest]
-    # a gap is as long as the membrane is thick; between two membranes that pass closely the passage is longer
-    thickness = 2 * np.sum(~cell) / np.sum(~cell & ndi.binary_dilation(cell, cross))
-    joining = joining[np.bincount(passages.flat)[joining] <= 2.5 * thickness]
-    if image is not None and joining.size:
-        membrane, inside = image[~cell].mean(), image[cell].mean()
-        likeness = (ndi.mean(image, passages, joining) - membrane) / ((inside - membrane) or 1.0)
-        joining = joining[likeness < 1 / 3]
-    return [(round(y), round(x)) for y, x in ndi.center_of_mass(passages > 0, passages, joining)]
-
-
 # ---------------------------------------------------------------------------------------------- several stacks
 
 
@@ -281,25 +276,24 @@ def check_test(images: np.ndarray, test: np.ndarray) -> list[Finding]:
         found.append(Finding("warning", f"{TEST}: slices that are training images too: {listed(shared)}", "How well "
                              "they are segmented says nothing of new images.", "Put the stack to segment there"))
     sd = max(float(images.std()), 1e-6)
-    same_scale = images.dtype == test.dtype == np.uint8  # others are stretched, each by its own range
-    if same_scale and (abs(test.mean() - images.mean()) > sd / 2 or not 0.67 < test.std() / sd < 1.5):
+    if images.dtype == test.dtype and (abs(test.mean() - images.mean()) > sd / 2 or not 0.67 < test.std() / sd < 1.5):
         found.append(Finding("warning", f"{TEST} looks other than {VOLUME}: {test.mean():.0f}±{test.std():.0f} against "
-                             f"{images.mean():.0f}±{sd:.0f}", "The network learns another brightness or contrast.",
-                             "Fiji: Process > Enhance Contrast..., Normalize, Process all slices, on both"))
+                             f"{images.mean():.0f}±{sd:.0f}", "Brightness and contrast are levelled slice by slice; "
+                             "other noise, stain or magnification are not.",
+                             "Look whether both come from one microscope, at one magnification"))
     return found
 
 
 # -------------------------------------------------------------------------------------------------- the folder
 
 
-def examine(folder: str | Path) -> list[Finding]:
-    """All that is found in a folder; goes on after a broken file. Raises UserError where there is no folder."""
-    folder = Path(folder)
+def examine(folder: Path, thin_walls: Walls) -> list[Finding]:
+    """All that is found in a folder of stacks; goes on after a broken file. Raises UserError where it is no folder."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; 'python datasets.py isbi' downloads the ISBI stacks into data/, "
-                        "'python datasets.py demo' makes a demo stack")
+        raise UserError(f"{folder} is no folder; {GET_DATA}")
     others = sorted(path.name for path in folder.iterdir() if path.name not in (VOLUME, LABELS, TEST))
     found = [Finding("ok", f"not read: {shorten(others, 8)}")] if others else []
+    found.append(Finding("note", "Slices are counted from 0, as --holdout counts them; Fiji counts from 1"))
     stacks = {}
     for name in (VOLUME, TEST, LABELS):
         stacks[name], news = _open(folder / name, others)
@@ -310,33 +304,35 @@ def examine(folder: str | Path) -> list[Finding]:
     if labels is not None:
         pair = images is not None and images.shape == labels.shape
         cells = as_cells(labels)
-        found += check_labels(labels) + check_cells(cells, images if pair else None)
+        found += check_labels(labels, thin_walls) + check_cells(cells, images if pair else None)
         found += check_counts(images, labels) if images is not None else []
-        found += check_polarity(images, cells) + check_pairs(images, cells) if pair else []
+        polarity = check_polarity(images, cells) if pair else []
+        found += [] if polarity and separate_objects(cells, thin_walls) else polarity
+        found += check_pairs(images, cells) if pair else []
     return found + (check_test(images, test) if images is not None and test is not None else [])
 
 
 def _open(path: Path, others: list[str]) -> tuple[np.ndarray | None, list[Finding]]:
     """The stack (N, H, W) of a file, or None where it can't be read, and what there is to say of it."""
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, others, 1, 0.8)
+        names = {name.lower(): name for name in others}
+        near = [names[name] for name in difflib.get_close_matches(path.name, names, 1, 0.8)]
         return None, [Finding("problem", f"{path.name} is missing", "All three files are needed.", f"Rename {near[0]}, "
                               f"or save it as TIFF from Fiji: {SAVE}" if near else f"Put it into {path.parent}")]
     try:
         stack = read_stack(path)
     except (UserError, OSError) as error:
         what, _, remedy = str(error).replace(f"{path}", path.name).partition("; ")
-        return None, [Finding("problem", what, "Nothing of it can be used.", remedy or "Mend its permissions")]
+        return None, [Finding("problem", what, "Nothing of it can be used.", remedy or "Allow yourself to read it")]
     found = check_pixels(f"{path.name} ({path.stat().st_size / 1e6:.3g} MB)", stack)
     if stack.ndim == 4:
         stack = stack[..., 0]  # the first channel tells enough for the other checks
     return np.nan_to_num(stack, posinf=0, neginf=0) if stack.dtype.kind == "f" else stack, found
 
 
-def report(folder: str | Path, findings: list[Finding] | None = None) -> str:
+def report(folder: Path, findings: list[Finding]) -> str:
     """What was found in a folder as text of 80 columns, the gravest last, and a verdict."""
-    findings = examine(folder) if findings is None else findings
-    lines = [f"{folder}", "Slices are counted from 0, as --holdout counts them; Fiji counts from 1."]
+    lines = [f"{folder}"]
     for level, title in TITLES.items():
         chosen = [finding for finding in findings if finding.level == level]
         lines += ["", f"{title}:"] if chosen else []
@@ -347,7 +343,7 @@ def report(folder: str | Path, findings: list[Finding] | None = None) -> str:
     grave, looks = (sum(finding.level == level for finding in findings) for level in ("problem", "warning"))
     verdict = "Ready to train."
     if grave:
-        verdict = f"{grave} problem{'s' * (grave > 1)} must be mended first."
+        verdict = f"{grave} problem{'s' * (grave > 1)} must be fixed first."
     elif looks:
         verdict = f"Ready to train; {looks} thing{'s are' if looks > 1 else ' is'} worth a look first."
     return "\n".join([*lines, "", verdict])

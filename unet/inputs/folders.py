@@ -1,13 +1,11 @@
-"""What comes in, of nuclei: a folder an image, as Kaggle's Data Science Bowl 2018 lays them out.
+"""Folders of images with masks, as Kaggle's Data Science Bowl 2018 lays them out.
 
     <id>/images/<id>.png    one image, gray or coloured
-    <id>/masks/*.png        one mask for each nucleus; without masks the image is there to be predicted
+    <id>/masks/*.png        one mask for each object; without masks the image is there to be predicted
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +15,10 @@ import numpy as np
 from unet.inputs.stacks import VOLUME, read_stack
 from utils import UserError
 
-KINDS = ("fluorescence", "histology", "bright-field")
-HOLDOUT_SHARE = 0.1  # of the images of each kind, at least one where there are two
+MODALITIES = ("fluorescence", "histology", "bright-field")
 COLOURED = 15.0  # grey levels between the strongest and the weakest channel, mean over the image; gray has 0
 DARK = 64.0  # median grey level below which a coloured image is fluorescence in one colour, not stained tissue
-PERCENTILES = (1.0, 99.8)  # of an image's pixels: they become 0 and 255
-LEAST_SPAN = 16  # grey levels between the two: an empty image's noise is not blown up to a full range
+BACKGROUND = (1.0, 50.0, 99.8)  # percentiles of brightness: the darkest, the background, the brightest
 SUFFIXES = (".png", ".tif", ".tiff")
 LAYOUT = "expected <id>/images/<id>.png and <id>/masks/*.png"
 AS_PNG = "open it in Fiji and save it with File > Save As > PNG"
@@ -38,21 +34,41 @@ class Source:
     folder: Path | None = None  # which holds both
 
 
-@dataclass(frozen=True)
-class Nuclei:
-    """One image, what it shows, and how to normalise it.
+@dataclass
+class News:
+    """What was noticed while reading, by name of the image or file, however often it is read; said in `sentences`.
 
-    image : uint8 (H, W, 3)
-    labels : uint16 (H, W), 0 = background, a number for each nucleus
-    kind : one of KINDS
-    levels : see `levels_of`
+    overlap, hidden : pixels of several objects, and objects without a pixel left, of each image that has any
     """
 
-    name: str
-    image: np.ndarray
-    labels: np.ndarray
-    kind: str
-    levels: dict
+    without: list[str] = field(default_factory=list)
+    overlap: dict[str, int] = field(default_factory=dict)
+    hidden: dict[str, int] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    reduced: list[str] = field(default_factory=list)
+
+    def sentences(self) -> list[str]:
+        """Each sort of news in a sentence."""
+        lines = []
+        for names, one, many in (
+                (self.without, "has no masks: it is predicted, not trained on",
+                 "images have no masks: they are predicted, not trained on"),
+                (self.empty, "is an empty mask: left out", "masks are empty and left out"),
+                (self.reduced, "was reduced to 8 bit: .1 % of its pixels became 0, .1 % 255",
+                 "images were reduced to 8 bit: .1 % of their pixels became 0, .1 % 255")):
+            names = list(dict.fromkeys(names))
+            if names:
+                several = f"{len(names)} {many}, for instance {names[0]}"
+                lines.append(f"{names[0]} {one}" if len(names) == 1 else several)
+        if self.overlap:
+            names, pixels = sorted(self.overlap), sum(self.overlap.values())
+            lines.append(f"masks overlap in {len(names)} image{'s' * (len(names) > 1)} ({names[0]}"
+                         f"{', ...' * (len(names) > 1)}): {pixels} pixels went to the smaller object")
+        if self.hidden:
+            count, name = sum(self.hidden.values()), min(self.hidden)
+            several = f"{count} objects are covered wholly by others and left out, for instance {name}"
+            lines.append(several if count > 1 else f"{name} has an object that others cover wholly: left out")
+        return lines
 
 
 # ------------------------------------------------------------------------------------------------ the folder
@@ -69,7 +85,7 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
-def is_nuclei_folder(folder: str | Path) -> bool:
+def is_image_folder(folder: str | Path) -> bool:
     """Whether a folder holds folders with `images` or `masks` inside, and no ISBI stack."""
     folder = Path(folder)
     return folder.is_dir() and not (folder / VOLUME).exists() and any(
@@ -102,7 +118,7 @@ def find_images(path: str | Path) -> list[Source]:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} not found; name an image, a folder of images, or a folder with <id>/images/<id>.png")
-    if is_nuclei_folder(path):
+    if is_image_folder(path):
         return find_sources(path)
     files = image_files(path) if path.is_dir() else [path]
     if not files:
@@ -113,69 +129,6 @@ def find_images(path: str | Path) -> list[Source]:
             raise UserError(f"{path} has several images named {stem}; their predictions would overwrite each other, "
                             "rename them")
     return [Source(file.stem, file) for file in files]
-
-
-def read_nuclei(folder: str | Path) -> tuple[list[Nuclei], list[Source], list[str]]:
-    """The labelled images of a nuclei folder, the sources of those without masks, and notes, a sentence each.
-
-    Raises UserError, with the way out, for files that cannot be read or do not belong together.
-    """
-    folder = Path(folder)
-    sources = find_sources(folder)
-    labelled = [source for source in sources if source.masks]
-    if not labelled:
-        raise UserError(f"{folder}: no image has masks, so there is nothing to learn from; {LAYOUT}")
-    found: dict[str, list[str]] = defaultdict(list)
-    images = [read_source(source, found) for source in labelled]
-    others = [source for source in sources if not source.masks]
-    if others:
-        found["without"] = [source.name for source in others]
-    return images, others, list(_notes(found))
-
-
-def read_source(source: Source, found: dict[str, list[str]] | None = None) -> Nuclei:
-    """Read one image and its masks; what deserves a note is added to `found`."""
-    found = defaultdict(list) if found is None else found
-    image = read_image(source.image, found)
-    labels = read_masks(source, image.shape[:2], found)
-    kind = kind_of(image)
-    return Nuclei(source.name, image, labels, kind, levels_of(image, kind))
-
-
-def _notes(found: dict[str, list[str]]) -> Iterator[str]:
-    def such(key: str, one: str, many: str) -> str:
-        names = found[key]
-        return f"{names[0]} {one}" if len(names) == 1 else f"{len(names)} {many}, for instance {names[0]}"
-
-    if found["without"]:
-        yield such("without", "has no masks: it is predicted, not trained on",
-                   "images have no masks: they are predicted, not trained on")
-    if found["overlap"]:
-        names = sorted(set(found["overlap"]))
-        yield (f"masks overlap in {len(names)} image{'s' * (len(names) > 1)} ({names[0]}"
-               f"{', ...' * (len(names) > 1)}): {len(found['overlap'])} pixels went to the smaller nucleus")
-    if found["hidden"]:
-        yield such("hidden", "has a nucleus that others cover wholly: left out",
-                   "nuclei are covered wholly by others and left out")
-    if found["empty"]:
-        yield such("empty", "is an empty mask: left out", "masks are empty and left out")
-    if found["reduced"]:
-        yield such("reduced", "was reduced to 8 bit: .1 % of its pixels became 0, .1 % 255",
-                   "images were reduced to 8 bit: .1 % of their pixels became 0, .1 % 255")
-
-
-def describe(folder: Path) -> str:
-    """What a nuclei folder holds, in plain words; raises UserError for what would stop step 1."""
-    images, _, notes = read_nuclei(folder)
-    lines = [f"{folder}: {len(images)} images with masks, which are read without fault"]
-    for kind in KINDS:
-        members = [one for one in images if one.kind == kind]
-        if members:
-            sizes = sorted({one.labels.shape for one in members})
-            counts = [int(one.labels.max()) for one in members]
-            lines.append(f"- {kind}: {len(members)} images of {sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x"
-                         f"{sizes[-1][1]} pixels (y, x), {sum(counts)} nuclei, {min(counts)} to {max(counts)} in one")
-    return "\n".join(lines + [f"- {note}" for note in notes])
 
 
 # -------------------------------------------------------------------------------------------------- the files
@@ -207,8 +160,8 @@ def read_pixels(path: Path) -> np.ndarray:
     return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]  # what follows is transparency
 
 
-def read_image(path: Path, found: dict[str, list[str]] | None = None) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3); gray is repeated, more than 8 bits are reduced and added to `found`."""
+def read_image(path: Path, news: News | None = None) -> np.ndarray:
+    """Read an image as uint8 (H, W, 3); gray is repeated, more than 8 bits are reduced and added to `news`."""
     pixels = read_pixels(path)
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
@@ -218,13 +171,13 @@ def read_image(path: Path, found: dict[str, list[str]] | None = None) -> np.ndar
         low, high = np.percentile(pixels, (0.1, 99.9))
         scaled = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
         pixels = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-        if found is not None:
-            found["reduced"].append(str(path))
+        if news is not None:
+            news.reduced.append(str(path))
     return np.repeat(pixels, 3 // pixels.shape[2], axis=2)
 
 
-def read_masks(source: Source, shape: tuple[int, int], found: dict[str, list[str]]) -> np.ndarray:
-    """Instance map uint16 (H, W) of an image's masks; every pixel but 0 is nucleus.
+def read_masks(source: Source, shape: tuple[int, int], news: News) -> np.ndarray:
+    """Instance map uint16 (H, W) of an image's masks; every pixel but 0 is the object's.
 
     Raises UserError for a mask of another size than the image's.
     """
@@ -238,12 +191,14 @@ def read_masks(source: Source, shape: tuple[int, int], found: dict[str, list[str
         if place.size:
             places.append(place)
         else:
-            found["empty"].append(str(path))
+            news.empty.append(str(path))
     if len(places) > np.iinfo(np.uint16).max:
         raise UserError(f"{source.folder}: {len(places)} masks, expected 65535 at most; cut the image into pieces")
     labels, overlapping, hidden = instance_map(places, shape)
-    found["overlap"] += [source.name] * overlapping
-    found["hidden"] += [source.name] * hidden
+    if overlapping:
+        news.overlap[source.name] = overlapping
+    if hidden:
+        news.hidden[source.name] = hidden
     return labels
 
 
@@ -265,10 +220,10 @@ def instance_map(places: list[np.ndarray], shape: tuple[int, int]) -> tuple[np.n
     return labels.reshape(shape), overlapping, int(np.sum(~left))
 
 
-# ------------------------------------------------------------------------------- what it shows, and how bright
+# ------------------------------------------------------------------------------------------- what it shows
 
 
-def kind_of(image: np.ndarray) -> str:
+def modality_of(image: np.ndarray) -> str:
     """What uint8 (H, W, 3) shows, by its pixels: dark background is fluorescence, bright is histology or bright-field.
 
     The background is the median brightness; in gray images dark means nearer to the darkest than to the brightest
@@ -277,72 +232,7 @@ def kind_of(image: np.ndarray) -> str:
     step = max(1, round((image[..., 0].size / 100_000) ** 0.5))  # 100 000 pixels tell enough
     pixels = image[::step, ::step].reshape(-1, 3).astype(np.float32)
     brightness = pixels.mean(axis=1)
-    low, background, high = np.percentile(brightness, (PERCENTILES[0], 50, PERCENTILES[1]))
+    low, background, high = np.percentile(brightness, BACKGROUND)
     if np.ptp(pixels, axis=1).mean() > COLOURED:
         return "fluorescence" if background < DARK else "histology"
     return "bright-field" if 2 * background > low + high else "fluorescence"
-
-
-def levels_of(image: np.ndarray, kind: str) -> dict:
-    """Grey levels of a whole image uint8 (H, W, 3) that become 0 and 255: {'inverted', 'low': [3], 'high': [3]}.
-
-    Each channel for itself, which takes a stain's and a lamp's colour out. Bright images are inverted first, so that
-    nuclei are bright in all. A crop is normalised with its image's levels: its own would depend on what is in it.
-    """
-    inverted = kind != "fluorescence"
-    low, high = [], []
-    for channel in range(3):
-        counts = np.bincount(image[..., channel].ravel(), minlength=256)
-        shares = np.cumsum(counts[::-1] if inverted else counts) / image[..., channel].size
-        first, last = (int(np.searchsorted(shares, percentile / 100)) for percentile in PERCENTILES)
-        low.append(first)
-        high.append(last)
-    # a channel that is nearly empty keeps its noise small
-    least = max(LEAST_SPAN, max(last - first for first, last in zip(low, high, strict=True)) // 4)
-    high = [max(last, first + least) for first, last in zip(low, high, strict=True)]
-    return {"inverted": inverted, "low": low, "high": high}
-
-
-RAW = {"inverted": False, "low": [0, 0, 0], "high": [255, 255, 255]}  # levels that leave every pixel as it is
-
-
-def stretch(image: np.ndarray, levels: dict) -> np.ndarray:
-    """Normalise an image or a crop of it, uint8 (H, W, 3), by the levels of the whole image; uint8, nuclei bright."""
-    grey = np.arange(256, dtype=np.float32)
-    grey = grey[::-1] if levels["inverted"] else grey
-    out = np.empty_like(image)
-    for channel, (low, high) in enumerate(zip(levels["low"], levels["high"], strict=True)):
-        table = np.clip(np.rint((grey - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
-        out[..., channel] = table[image[..., channel]]
-    return out
-
-
-# --------------------------------------------------------------------------------------------------- the split
-
-
-def split_nuclei(names: list[str], kinds: list[str], text: str | None = None, seed: int = 0) -> list[int]:
-    """Numbers of the images that judge and never train, sorted: a seeded tenth of each kind, or what `text` names.
-
-    `text` is 'none' or names between commas, beginnings that fit one image alone will do. Raises UserError for an
-    unknown or ambiguous name, and where no image is left to train on.
-    """
-    if text is None:
-        held_out: set[int] = set()
-        for kind_number, kind in enumerate(KINDS):
-            members = [number for number, its_kind in enumerate(kinds) if its_kind == kind]
-            count = max(round(HOLDOUT_SHARE * len(members)), int(len(members) > 1))
-            order = np.random.default_rng((seed, kind_number)).permutation(len(members))
-            held_out.update(members[place] for place in order[:count])
-        return sorted(held_out)
-    words = [] if text.strip().lower() == "none" else [word.strip() for word in text.split(",")]
-    held_out = set()
-    for word in words:
-        fits = [number for number, name in enumerate(names) if word and name.startswith(word)]
-        exact = [number for number in fits if names[number] == word]
-        if len(exact or fits) != 1:
-            raise UserError(f"--holdout: '{word}' is the beginning of {len(fits)} labelled images' names, expected "
-                            f"one; write names like {names[0]}, with commas between them, or none")
-        held_out.update(exact or fits)
-    if len(held_out) == len(names):
-        raise UserError(f"--holdout holds out all {len(names)} labelled images; leave some to train on")
-    return sorted(held_out)

@@ -14,14 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from scipy import ndimage
 
 from utils import UserError, atomic_path
 
 # the files of an ISBI folder
 VOLUME, LABELS, TEST = "train-volume.tif", "train-labels.tif", "test-volume.tif"
 
+OURS = "keras-unet"  # the Software tag of what is written here; Fiji and napari leave it out when they save
+LEAST_PADDING = 0.01  # of a slice: fewer black or white pixels at its border are tissue
 BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed to reshape")
-
+EIGHT_BIT = "in Fiji: Image > Type > 8-bit, then File > Save As > Tiff"
 
 
 def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
@@ -55,6 +58,28 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
     if stack.ndim != 3 + has_channels:
         raise UserError(f"{path} has {stack.ndim} dimensions ({axes}, {stack.shape}), expected one stack of slices; in "
                         "Fiji split it with Image > Color > Split Channels or Image > Stacks > Tools")
+    return stack
+
+
+def one_channel(path: Path, stack: np.ndarray) -> np.ndarray:
+    """The stack, which must be (N, H, W); raises UserError, naming its file, for colours."""
+    if stack.ndim == 4:
+        raise UserError(f"{path} has {stack.shape[3]} channels, expected gray slices of one; {EIGHT_BIT}")
+    return stack
+
+
+def gray(path: Path, stack: np.ndarray) -> np.ndarray:
+    """Gray images (N, H, W) as uint8 or uint16 as they are, bool as 0 and 255, all else as float32.
+
+    Raises UserError, naming the file, for colours and for pixels that are not numbers.
+    """
+    stack = one_channel(path, stack)
+    if stack.dtype == bool:
+        return stack.astype(np.uint8) * 255
+    if stack.dtype not in (np.uint8, np.uint16):
+        stack = stack.astype(np.float32)
+        if not np.isfinite(stack).all():
+            raise UserError(f"{path} has pixels that are not numbers (NaN or infinite); {EIGHT_BIT}")
     return stack
 
 
@@ -106,7 +131,7 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout described above
             tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=True, metadata={"axes": axes},
-                             photometric="rgb" if axes == "TYXS" else "minisblack")
+                             photometric="rgb" if axes == "TYXS" else "minisblack", software=OURS)
         with tifffile.TiffFile(temporary) as tiff:
             start = tiff.pages[0].dataoffsets[0]
         end = start + math.prod(shape) * np.dtype(dtype).itemsize
@@ -133,6 +158,38 @@ def write_stack(path: str | Path, stack: np.ndarray) -> None:
 def open_stack(path: str | Path, shape: list[int]) -> np.ndarray:
     """Map a stack that `stack_writer` wrote, (N, H, W[, 3]) as `shape` says, without reading it."""
     return tifffile.memmap(path, mode="r").reshape(shape)  # of a single page tifffile drops the first axis
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a TIFF is as this project wrote it: what another program saved, even over ours, is somebody's work."""
+    try:
+        with _hear("tifffile"), tifffile.TiffFile(path) as tiff:
+            return tiff.pages[0].software == OURS
+    except (tifffile.TiffFileError, OSError, LookupError, ValueError, struct.error):
+        return False
+
+
+def require_ours(path: Path) -> None:
+    """Raise UserError where a file would be replaced that this project did not write."""
+    if path.is_file() and not is_ours(path):
+        raise UserError(f"{path} is there already, and was not written or was changed by another program since; move "
+                        "it away, or name another output")
+
+
+def padding(image: np.ndarray) -> np.ndarray:
+    """Where a slice (H, W) was filled up, bool (H, W): areas of its darkest or brightest value that touch its border.
+
+    Small ones are tissue. They do not count for mean and deviation: a third of black would move all tissue.
+    """
+    filled = np.zeros(image.shape, bool)
+    for value in {image.min(), image.max()}:
+        area = image == value
+        if LEAST_PADDING * image.size <= np.count_nonzero(area) < image.size:
+            pieces, _ = ndimage.label(area)
+            border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+            large = np.bincount(pieces.ravel()) >= LEAST_PADDING * image.size
+            filled |= np.isin(pieces, border[(border > 0) & large[border]])
+    return filled if not filled.all() else np.zeros(image.shape, bool)
 
 
 def parse_slices(text: str, count: int) -> list[int]:

@@ -1,77 +1,190 @@
-"""The README's pictures, drawn from a run on the demo stack: results/demo/ -> images/
+"""The pictures of README and docs, drawn from runs on the demo stack and on nuclei of the Data Science Bowl of 2018.
 
-    make images                         makes that run where it isn't there, then calls this
+    make images                         makes the demo's run where it isn't there, then calls this
+
+Pictures of several classes and of nuclei are drawn where such runs are, else they stay as they are:
+    python -m unet.report.figures --make-classes data/demo/classes, then the three steps with --classes 3 and --work
+    results/classes; and the three steps with --data FOLDER --work results/nuclei on the bowl's images, which are CC0
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
+from scipy import ndimage
+from skimage.filters import apply_hysteresis_threshold
 from tqdm import tqdm
 
 from model import Network
-from unet.report import show_cells, show_data
-from unet.report.lastrun import StackRun, last_run
-from unet.report.pictures import draw_curve, save
-from unet.report.show_network import draw_network
-from utils import UserError, run
+from unet.inputs.stacks import LABELS, TEST, VOLUME, read_stack, write_stack
+from unet.report import operations
+from unet.report.base import Pictures, cut, plain
+from unet.report.by_task import pictures_of
+from unet.report.colours import HUES, LIGHTS, linked_colours, stretched
+from unet.report.network import draw_network, draw_overlap_tiles
+from unet.report.paint import busiest
+from unet.report.pictures import DPI, draw_curve, grid, middle, save
+from unet.report.run import Run, last_run
+from utils import UserError, atomic_path, run
 
 SEED = 0  # of the noise and deformations that are shown
-
-
-def _small(one: StackRun) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of an image and of its label."""
-    return tuple(show_data.middle(array) for array in one.example)
-
-
-def _network(one: StackRun) -> Figure:
-    return draw_network(Network(**one.config["network"]), one.config["channels"], one.geometry["tile"])
-
-
-FIGURES: dict[str, Callable[[StackRun], Figure]] = {  # photographs as JPEG, line drawings as PNG
-    "slices.jpg": show_cells.show_images,
-    "flips.jpg": lambda one: show_data.show_flips(*_small(one)),
-    "noise.jpg": lambda one: show_data.show_noise(_small(one)[0], np.random.default_rng(SEED)),
-    "brightness.jpg": lambda one: show_data.show_brightness(_small(one)[0]),
-    "elastic.jpg": lambda one: show_data.show_elastic(*_small(one), np.random.default_rng(SEED)),
-    "crops.jpg": lambda one: show_data.show_crops(*one.example),
-    "pads.jpg": lambda one: show_data.show_pads(*one.example),
-    "tiles.jpg": show_cells.show_tiles,
-    "weights.jpg": show_cells.show_weights,
-    "network.png": _network,
-    "curves.png": lambda one: draw_curve(one.history),
-    "thresholds.png": show_cells.show_scores,
-    "errors.jpg": show_cells.show_errors,
-    "worst-tiles.jpg": show_cells.show_worst,
-    "instances.jpg": show_cells.show_instances,
-    "stack.jpg": show_cells.show_prediction,
-}
 ANIMATION = "prediction.gif"
+FRAMES, SIDE = 10, 256  # of the animation: at most so many slices, pixels
+SOURCE = "Images: BBBC038v1 of the Broad Bioimage Benchmark Collection (CC0; Caicedo et al. 2019)."
+
+
+def _overview(one: Run, pictures: Pictures) -> Figure:
+    """A slice that nobody labelled: image, probability, cells."""
+    image, *maps, cells = pictures.row(one.predicted([0])[0], one.learnt, "image")
+    return grid([[replace(panel, means="") for panel in (image, maps[0], cells)]], "", 4)[0]
+
+
+def _examples(one: Run, pictures: Pictures, caption: str) -> Figure:
+    """Held-out samples whose scores are in the middle."""
+    rows = [cut(pictures.row(judged, one.learnt, judged.sample.group or judged.sample.name),
+                busiest(judged.sample.label > 0, pictures.side)) for judged in pictures.typical(one)]
+    figure, _ = grid(rows, caption, 2.8)
+    pictures.mark(figure)
+    return figure
+
+
+def _small(draw: Callable) -> Callable[[Run, Pictures], Figure]:
+    """A picture of an operation, on the middle of an image and of its label."""
+    return lambda one, pictures: draw(*map(middle, pictures.example(one)), one.options)
+
+
+def _random(draw: Callable) -> Callable:
+    return lambda *arguments: draw(*arguments, np.random.default_rng(SEED))
+
+
+FIGURES: dict[str, Callable[[Run, Pictures], Figure]] = {  # photographs as JPEG, line drawings as PNG
+    "overview.jpg": _overview,
+    "slices.jpg": lambda one, pictures: pictures.images(one),
+    "flips.jpg": _small(lambda image, label, _: operations.show_flips(image, label)),
+    "noise.jpg": _small(_random(lambda image, _, *others: operations.show_noise(image, *others))),
+    "brightness.jpg": _small(lambda image, _, options: operations.show_brightness(image, options)),
+    "elastic.jpg": _small(_random(operations.show_elastic)),
+    "crops.jpg": lambda one, pictures: operations.show_crops(*pictures.example(one), one.options),
+    "pads.jpg": lambda one, pictures: operations.show_pads(*pictures.example(one), one.options),
+    "pages.jpg": lambda one, pictures: operations.show_pages(
+        one, pictures, np.linspace(len(one.layout), len(one.pages) - 1, 4).astype(int).tolist()),
+    "tiles.jpg": lambda one, pictures: pictures.tiles(one),
+    "overlap-tiles.jpg": lambda one, pictures: draw_overlap_tiles(one),
+    "weights.jpg": lambda one, pictures: pictures.weights(one),
+    "network.png": lambda one, pictures: draw_network(Network(**one.config["network"]), one.config["channels"],
+                                                      one.geometry["tile"]),
+    "curves.png": lambda one, pictures: draw_curve(one.history),
+    "walls.jpg": lambda one, pictures: pictures.objects(one),
+    "thresholds.png": lambda one, pictures: pictures.scores(one),
+    "errors.jpg": lambda one, pictures: pictures.errors(one),
+    "worst-tiles.jpg": lambda one, pictures: pictures.worst(one),
+    "instances.jpg": lambda one, pictures: pictures.instances(one),
+    "stack.jpg": lambda one, pictures: pictures.prediction(one),
+}
+OTHERS: dict[str, tuple[str, Callable[[Run, Pictures], Figure]]] = {  # of runs on other data: task, drawing
+    "classes.jpg": ("classes", lambda one, pictures: _examples(
+        one, pictures, "Three classes on the synthetic demo stack: 0 = membrane, 1 = cell, 2 = its dark insides, which "
+        "a threshold labelled. Held-out slices.")),
+    "nuclei.jpg": ("nuclei", lambda one, pictures: _examples(
+        one, pictures, f"Held-out images of three sorts, each with a score in the middle. {pictures.mistakes_mean} "
+        + SOURCE)),
+}
+
+
+def animate(one: Run, path: Path) -> None:
+    """Write an animated GIF: slices that nobody labelled, image, probability and cells beside each other."""
+    shown = one.predicted(range(min(FRAMES, len(one.to_predict))))
+    window = (slice(0, SIDE), slice(0, SIDE))
+    cells = [middle(judged.objects, SIDE) for judged in shown]
+    frames = []
+    for number, (judged, objects, colours) in enumerate(zip(shown, cells, linked_colours(cells), strict=True)):
+        arrays = [plain(stretched(middle(judged.sample.image, SIDE))), middle(judged.probability, SIDE) * 255,
+                  colours[objects] * 255]
+        arrays = [np.rint(array).astype(np.uint8)[window] for array in arrays]
+        frames.append(_frame([array if array.ndim == 3 else np.dstack([array] * 3) for array in arrays],
+                             (f"slice {number}", "probability of cell", "cells, a colour as long as it lasts")))
+    # greys and the cells' colours, no others: nothing is dithered, nothing flickers
+    hues = (HUES[:, np.newaxis] + (1 - HUES[:, np.newaxis]) * LIGHTS[:, np.newaxis]).reshape(-1, 3)
+    greys = np.linspace(0, 255, 256 - len(hues)).repeat(3)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.rint(np.concatenate([hues.ravel() * 255, greys])).astype(np.uint8).tobytes())
+    first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    with atomic_path(path) as temporary:
+        first.save(temporary, save_all=True, append_images=others, duration=700, loop=0)
+
+
+def _frame(arrays: list[np.ndarray], titles: tuple[str, ...], gap: int = 8, head: int = 24) -> np.ndarray:
+    """Arrays uint8 (H, W, 3) side by side, pixel by pixel, below their titles: uint8 (H', W', 3)."""
+    height, width = arrays[0].shape[:2]
+    figure = Figure(figsize=((len(arrays) * (width + gap) - gap) / DPI, (height + head) / DPI), dpi=DPI)
+    for number, (array, title) in enumerate(zip(arrays, titles, strict=True)):
+        left = number * (width + gap)
+        figure.figimage(array, left, 0, origin="upper")
+        figure.text(left / figure.bbox.width, (height + 7) / figure.bbox.height, title, fontsize=9)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def dark_insides(image: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Where cells are dark inside, mostly mitochondria: bool (H, W) of an image and its label (H, W), 0 = membrane."""
+    cell = label > 0
+    grey = (image - np.median(image[cell])) / image.std()
+    mean = ndimage.gaussian_filter(grey * cell, 3) / np.maximum(ndimage.gaussian_filter(cell.astype(float), 3), 0.05)
+    dark = ndimage.binary_opening(apply_hysteresis_threshold(-mean, 0.55, 0.75) & cell, iterations=4)
+    pieces, _ = ndimage.label(ndimage.binary_fill_holes(dark) & cell)
+    return (pieces > 0) & (np.bincount(pieces.ravel()) >= 200)[pieces]
+
+
+def make_classes(demo: Path, folder: Path) -> None:
+    """Write the demo stack with labels of three classes: 0 = membrane, 1 = cell, 2 = its dark insides."""
+    images, labels = read_stack(demo / VOLUME), read_stack(demo / LABELS)
+    classes = [np.where(label == 0, 0, 1 + dark_insides(image.astype(float), label))
+               for image, label in zip(images, labels, strict=True)]
+    for name, stack in ((VOLUME, images), (LABELS, np.uint8(classes)), (TEST, read_stack(demo / TEST))):
+        write_stack(folder / name, stack)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results/demo"), help="folder of a run on the demo stack")
-    parser.add_argument("--out", type=Path, default=Path("results/demo/prediction.tif"), help="its predicted stack")
+    parser.add_argument("--out", type=Path, help="its predicted stack, where it is elsewhere")
+    parser.add_argument("--classes", type=Path, default=Path("results/classes"), help="folder of a run on classes")
+    parser.add_argument("--nuclei", type=Path, default=Path("results/nuclei"), help="folder of a run on nuclei")
     parser.add_argument("--images", type=Path, default=Path("images"), help="folder to draw into")
+    parser.add_argument("--make-classes", type=Path, metavar="DIR", help="only make a demo stack of three classes")
     args = parser.parse_args()
-    # the environment's DATA is for other commands: these pictures are of the run's own data
+    if args.make_classes:
+        make_classes(Path("data/demo"), args.make_classes)
+        return
     one = last_run(args.work, out=args.out)
-    if one.kind != "cells" or not one.is_demo:
+    if one.task.name != "cells" or not one.is_demo:
         raise UserError(f"{args.work} is a run on {one.manifest['data']}; the README's pictures are drawn from the "
                         "demo stack, which is free to show: 'make images' makes such a run")
-    for name, draw in tqdm(FIGURES.items(), desc="drawing", unit="picture", disable=None):
-        save(draw(one), args.images / name)
-    if one.prediction is None:
-        raise UserError(f"{args.out} is not the prediction of this run's test stack; name it with --out")
-    show_cells.animate_prediction(one, args.images / ANIMATION)
-    size = sum((args.images / name).stat().st_size for name in [*FIGURES, ANIMATION])
-    print(f"{args.images}: {len(FIGURES)} pictures and {ANIMATION}, {size / 1e6:.1f} MB")
+    if not one.predicted([0]):
+        raise UserError(f"{one.outputs.out} is not the prediction of this run's test stack; name it with --out")
+    pictures = pictures_of(one.task)
+    jobs = {name: (draw, one, pictures) for name, draw in FIGURES.items()}
+    for name, (task, draw) in OTHERS.items():
+        work = getattr(args, task)
+        if (work / "metrics.json").is_file():
+            other = last_run(work)
+            jobs[name] = (draw, other, pictures_of(other.task))
+        else:
+            print(f"note: {work} has no run, so {args.images / name} stays as it is")
+    for name, (draw, *arguments) in tqdm(jobs.items(), desc="drawing", unit="picture", disable=None):
+        save(draw(*arguments), args.images / name)
+    animate(one, args.images / ANIMATION)
+    size = sum((args.images / name).stat().st_size for name in [*jobs, ANIMATION])
+    print(f"{args.images}: {len(jobs)} pictures and {ANIMATION}, {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage, sparse
+from scipy import ndimage
 from skimage.segmentation import watershed
 
+from unet.scores.overlap import overlap_table
 from unet.scores.warping import warping_error
 
 THRESHOLDS = tuple(k / 10 for k in range(10))  # probability of cell; a pixel is cell where it is greater
@@ -51,18 +52,14 @@ def overlap(labels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
     i are the segments of the prediction `labels`, j those of `truth`. Pixels with truth 0 are left out
     (foreground restriction, [A]); each other pixel that the prediction labels 0 is a segment of its own.
-    Raises ValueError where the shapes differ or the truth is 0 everywhere.
+    Raises ValueError where the truth is 0 everywhere, and as `overlap_table`.
     """
-    if labels.shape != truth.shape:
-        raise ValueError(f"the prediction is {labels.shape}, the truth is {truth.shape}")
-    inside = truth != 0
-    i, j = labels[inside].astype(np.int64), truth[inside].astype(np.int64)
-    if not i.size:
+    table = overlap_table(labels, truth)
+    if table.shape[1] == 1:
         raise ValueError("the truth has no cell, so that its scores are undefined")
-    alone = i == 0
-    i[alone] = i.max() + 1 + np.arange(np.count_nonzero(alone))
-    pairs = sparse.coo_array((np.ones_like(i), (i, j))).tocsr().data  # tocsr adds up each pair's pixels
-    return tuple(pixels[pixels > 0] for pixels in (pairs, np.bincount(i), np.bincount(j)))
+    s, t = table[1:, 1:].sum(axis=1), table[:, 1:].sum(axis=0)
+    alone = np.ones(t.sum() - s.sum(), np.int64)
+    return np.append(table[1:, 1:].data, alone), np.append(s[s > 0], alone), t[t > 0]
 
 
 def v_rand(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
@@ -71,8 +68,7 @@ def v_rand(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
     V = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2). Split = sum p_ij^2 / sum t_j^2, low where cells are cut;
     merge = sum p_ij^2 / sum s_i^2, low where cells run together. Pixels, zeros and errors: see `overlap`.
     """
-    p, s, t = (int(x @ x) for x in overlap(labels, truth))
-    return 2 * p / (s + t), p / t, p / s
+    return _v_rand(*overlap(labels, truth))
 
 
 def v_info(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
@@ -81,13 +77,22 @@ def v_info(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
     V = I(S; T) / (H(S) / 2 + H(T) / 2), split = I / H(S), merge = I / H(T); 1 where H is 0: nothing to split,
     or to merge. Pixels, zeros and errors: see `overlap`.
     """
-    joint, s, t = _entropies(labels, truth)
+    return _v_info(*overlap(labels, truth))
+
+
+def _v_rand(*pixels: np.ndarray) -> tuple[float, float, float]:
+    p, s, t = (int(x @ x) for x in pixels)
+    return 2 * p / (s + t), p / t, p / s
+
+
+def _v_info(*pixels: np.ndarray) -> tuple[float, float, float]:
+    joint, s, t = _entropies(*pixels)
     return tuple(min((s + t - joint) / h, 1.0) if h > 1e-9 else 1.0 for h in ((s + t) / 2, s, t))
 
 
-def _entropies(labels: np.ndarray, truth: np.ndarray) -> list[float]:
-    """H(S, T), H(S), H(T) in bits."""
-    joint, s, t = (float(np.log2(x.sum()) - x @ np.log2(x) / x.sum()) for x in overlap(labels, truth))
+def _entropies(*pixels: np.ndarray) -> list[float]:
+    """H(S, T), H(S), H(T) in bits, from what `overlap` gives."""
+    joint, s, t = (float(np.log2(x.sum()) - x @ np.log2(x) / x.sum()) for x in pixels)
     return [min(max(joint, s, t), s + t), s, t]  # bounds that rounding may break
 
 
@@ -106,7 +111,7 @@ def variation_of_information(labels: np.ndarray, truth: np.ndarray) -> tuple[flo
 
     Meila 2007, doi 10.1016/j.jmva.2006.11.013. Pixels, zeros and errors: see `overlap`.
     """
-    joint, s, t = _entropies(labels, truth)
+    joint, s, t = _entropies(*overlap(labels, truth))
     return joint - t, joint - s
 
 
@@ -120,27 +125,16 @@ def _counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _pixel_scores(counts: np.ndarray) -> dict[str, float]:
+    """Scores from what `_counts` gives; IoU and Dice are of the membrane, 1 where neither has any.
+
+    The pixel error is 1 - F of the cell pixels, F = 2 TP / (2 TP + FP + FN), as Fiji's PixelError.
+    """
     cell, missed, invented, membrane = counts.tolist()
     wrong = missed + invented
     right = {"pixel_error": 2 * cell, "membrane_iou": membrane, "membrane_dice": 2 * membrane,
              "accuracy": cell + membrane}
     shares = {name: pixels / (pixels + wrong) if pixels + wrong else 1.0 for name, pixels in right.items()}
     return shares | {"pixel_error": 1 - shares["pixel_error"]}
-
-
-def iou_dice(prediction: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Intersection over union, and Dice, of the membrane (False) in two bool arrays; 1 = the same pixels."""
-    scores = _pixel_scores(_counts(prediction, truth))
-    return scores["membrane_iou"], scores["membrane_dice"]
-
-
-def pixel_error(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> float:
-    """1 - the greatest F-score of the cell pixels over the thresholds, slices pooled, as Fiji's PixelError.
-
-    F = 2 TP / (2 TP + FP + FN), cell = positive. Shapes, values and errors: see `isbi_scores`.
-    """
-    probabilities, cells = _checked(probabilities, labels)
-    return min(_pixel_scores(_counts(probabilities > t, cells))["pixel_error"] for t in thresholds)
 
 
 # ------------------------------------------------------------------------------------- scores of a stack
@@ -160,15 +154,15 @@ def _table(probabilities, labels, thresholds, warping=True) -> np.ndarray:
     """The first seven of NAMES and four pixel counts at each threshold: float (slices, thresholds, 11)."""
     table = []
     for image, cells in zip(*_checked(probabilities, labels), strict=True):
-        truth, known = components(cells), {}
+        truth, rows = components(cells), {}
         for t in thresholds:
             binary = image > t
             size = np.count_nonzero(binary)  # one image's predictions nest: equal size, equal pixels
-            if size not in known:
-                parts = segments(binary)
-                known[size] = [*v_rand(parts, truth), *v_info(parts, truth),
-                               warping_error(binary, cells) if warping else np.nan, *_counts(binary, cells)]
-            table.append(known[size])
+            if size not in rows:
+                shared = overlap(segments(binary), truth)
+                rows[size] = [*_v_rand(*shared), *_v_info(*shared),
+                              warping_error(binary, cells) if warping else np.nan, *_counts(binary, cells)]
+            table.append(rows[size])
     return np.reshape(table, (len(labels), len(thresholds), 11))
 
 
@@ -237,14 +231,14 @@ def isbi_scores(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESH
     return {"curve": curve, "best": best, "chosen": chosen}
 
 
-def format_scores(scores: dict) -> str:
+def format_scores(scores: dict, curve: bool = True) -> str:
     """The table to print of what `isbi_scores` returned: the stack, its slices, the curve."""
     chosen = scores["chosen"]
     stack = [(f"best {name}", at) for name, at in scores["best"].items()]
     stack += [("chosen t", chosen)] if chosen else []
     slices = [(f"slice {at['slice']}", at) for at in (chosen or scores["best"]["V_rand"])["per_slice"]]
     lines = [" " * 16 + "".join(f"{head:>8}" for head in HEADS)]
-    for rows in (stack, slices, [("all slices", at) for at in scores["curve"]]):
+    for rows in (stack, slices, *([[("all slices", at) for at in scores["curve"]]] if curve else [])):
         for name, at in rows:
             t = "varies" if at["threshold"] is None else f"{at['threshold']:g}"
             lines.append(f"{name:<16}{t:>8}" + "".join(f"{at[name]:>8.4f}" for name in NAMES))

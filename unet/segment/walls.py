@@ -22,6 +22,7 @@ from scipy.special import expit, logit
 from skimage.segmentation import watershed
 
 from unet.scores.isbi import THRESHOLDS, best_threshold, components, segments, thin
+from unet.scores.overlap import largest_overlap
 
 SURE = 0.9  # probability of cell from which on a pixel seeds the watershed
 FAIR = 0.8  # ... and that seeds it where it is the most of a piece that membrane encloses
@@ -177,11 +178,7 @@ def within_one_cell(walls: Walls, label: np.ndarray) -> tuple[np.ndarray, np.nda
 
     `label` (H, W), 0 = membrane. A side is the true cell that covers most of it; one that is all membrane is none.
     """
-    true = components(label > 0)
-    shared = np.zeros((walls.cells.max() + 1, true.max() + 1), np.int64)
-    np.add.at(shared, (walls.cells.ravel(), true.ravel()), 1)
-    shared[:, 0] = 0
-    most = shared.argmax(axis=1)[walls.sides]
+    most = largest_overlap(walls.cells, components(label > 0))[walls.sides]
     return most[:, 0] == most[:, 1], (most > 0).all(axis=1)
 
 

@@ -1,12 +1,17 @@
-"""Networks of `keras.applications` as the contracting path of a U-Net. Keras alone."""
+"""Build any U-Net, also one with a network of `keras.applications` as its contracting path. Keras alone."""
 
 from __future__ import annotations
 
 import re
 import warnings
+from functools import partial
 
 import keras
+import numpy as np
 from keras import layers, ops
+
+from model import HALVINGS, Network, build_unet
+from utils import UserError
 
 # those that halve the image evenly down to a 32nd; not Xception and Inception, whose unpadded convolutions take odd
 # pixels off, nor EfficientNet and MobileNetV3, which average over the whole tile: no stitching could be seamless
@@ -15,17 +20,28 @@ ENCODERS = {"vgg16": "VGG16", "vgg19": "VGG19", "resnet50": "ResNet50", "resnet1
             "densenet169": "DenseNet169", "mobilenet": "MobileNet", "mobilenetv2": "MobileNetV2"}
 MODULES = {"resnet101": "resnet", "resnet50": "resnet", "resnet50v2": "resnet_v2", "resnet101v2": "resnet_v2",
            "densenet121": "densenet", "densenet169": "densenet", "mobilenetv2": "mobilenet_v2"}  # else the same name
-WEIGHTS = ("none", "imagenet")
-HALVINGS = 5
-PROBE = 256  # side of the image by which a layer's stride is told, pixels
+PRETRAINED = ("none", "imagenet")
+PROBE = 256  # side of the image that shows a layer's stride, pixels
 
 
-def encode(image, name: str, weights: str = "none") -> list:
-    """Features of grey levels (batch, H, W, C) at strides 2^k: list of (batch, H / 2^k, W / 2^k, any), k = 0 .. 5.
+def build(network: Network, channels: int, normalisation: dict, pretrained: str = "none") -> keras.Model:
+    """Build `model.build_unet` of a network with an encoder or without; raises UserError where a download fails.
+
+    Parameters
+    ----------
+    normalisation : grey levels `mean` and `sd` that become 0 and 1
+    pretrained : 'imagenet' for an encoder that learnt on ImageNet, else 'none'
+    """
+    encoder = partial(encode, name=network.encoder, pretrained=pretrained) if network.encoder else None
+    return build_unet(network, channels, **normalisation, encode=encoder)
+
+
+def encode(image, name: str, pretrained: str = "none") -> list:
+    """Encode grey levels (batch, H, W, C): features (batch, H / 2^k, W / 2^k, any) at strides 2^k, k = 0 .. 5.
 
     C is 1, repeated to three channels, or 3. The application's own preprocessing is the first layer, so that grey
     levels from 0 to 255 go in. Of each stride the last layer counts; at full resolution None where the encoder has no
-    convolution there. Raises ValueError for an unknown encoder or other channels, OSError where the weights cannot be
+    convolution there. Raises ValueError for an unknown encoder or other channels, UserError where the weights cannot be
     downloaded.
     """
     if name not in ENCODERS:
@@ -33,14 +49,14 @@ def encode(image, name: str, weights: str = "none") -> list:
     channels = image.shape[-1]
     if channels not in (1, 3):
         raise ValueError(f"an encoder takes images of 1 or 3 channels, not {channels}")
-    network = _application(name, weights)
+    network = _application(name, pretrained)
     features = keras.Model(network.input, list(last_of_each_stride(network).values()), name=f"encoder_{name}")
-    found = features(_preprocessing(image, name))
-    return [None if found[0].shape[-1] == 3 else found[0], *found[1:]]
+    full, *others = features(_preprocessing(image, name))
+    return [None if full.shape[-1] == 3 else full, *others]  # of three channels: the image itself
 
 
 def last_of_each_stride(network: keras.Model) -> dict:
-    """Output tensor of the last layer at each stride 1, 2, 4 .. 32, told by what comes out of a square image.
+    """Give the output of the last layer at each stride 1, 2, 4 .. 32, by the sides of what comes out of a square image.
 
     Between an odd padding and the convolution that takes it off, sides are no divisors of the image's: not features.
     Raises ValueError where a stride is missing.
@@ -57,18 +73,19 @@ def last_of_each_stride(network: keras.Model) -> dict:
     return {2**k: last[2**k] for k in range(HALVINGS + 1)}
 
 
-def _application(name: str, weights: str) -> keras.Model:
-    build = getattr(keras.applications, ENCODERS[name])
+def _application(name: str, pretrained: str) -> keras.Model:
+    application = getattr(keras.applications, ENCODERS[name])
+    weights = None if pretrained == "none" else pretrained
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input_shape. is undefined")  # weights are for any size
-            return build(include_top=False, weights=None if weights == "none" else weights, input_shape=(None, None, 3))
+            return application(include_top=False, weights=weights, input_shape=(None, None, 3))
     except Exception as error:  # Keras raises a bare Exception where a download fails
-        if weights == "none":
+        if not weights:
             raise
         file = re.search(r"[\w.-]+\.h5", str(error))
-        raise OSError(f"the {weights} weights of {name} cannot be downloaded; train with --weights none, or put "
-                      f"{file[0] if file else 'their file'} into ~/.keras/models") from error
+        raise UserError(f"the {pretrained} weights of {name} cannot be downloaded; train with --pretrained none, or "
+                        f"put {file[0] if file else 'their file'} into ~/.keras/models") from error
 
 
 def _preprocessing(image, name: str):
@@ -79,11 +96,11 @@ def _preprocessing(image, name: str):
     """
     module = getattr(keras.applications, MODULES.get(name, name))
     colours = ops.concatenate([ops.zeros((1, 3)), 255 * ops.eye(3)])
-    found = ops.convert_to_numpy(module.preprocess_input(ops.reshape(colours, (1, 1, 4, 3))))[0, 0]
-    kernel = (found[1:] - found[0]) / 255
+    black, *pure = ops.convert_to_numpy(module.preprocess_input(ops.reshape(colours, (1, 1, 4, 3))))[0, 0]
+    kernel = (np.stack(pure) - black) / 255
     if image.shape[-1] == 1:
         kernel = kernel.sum(axis=0, keepdims=True)
     layer = layers.Conv2D(3, 1, dtype="float32", trainable=False, name="preprocessing")
     output = layer(image)
-    layer.set_weights([kernel[None, None], found[0]])
+    layer.set_weights([kernel[None, None], black])
     return output

@@ -1,8 +1,9 @@
-"""The feed: tiles from disk to the network, shuffled, turned and varied, without Python in the loop."""
+"""The feed: tiles from disk to the network, shuffled, turned and varied; what step k trains on, k alone decides."""
 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
@@ -10,86 +11,92 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in
 import numpy as np
 import tensorflow as tf
 
-from model import Recipe
+ORDER, CHANGES = 0, 1  # two families of random numbers of one seed
+READERS = 4  # threads that make batches ahead of the network, and batches that wait for it
 
 
-def tiles(work: Path, geometry: dict, part: str, names: tuple[str, ...], keep: list[int] | None) -> tf.data.Dataset:
-    """Tuples of uint8 images (side, side, C), uint8 labels and float16 weights (side, side, 1), as `names` asks.
+class Feed:
+    """Training batches by their step, so that a run that goes on at step k gets what it would have got.
 
-    Read without Python. `keep` leaves only tiles of these sources, slices or images.
+    Sample number s is the tile that the order of its pass over all tiles gives it; how it is turned and varied is
+    drawn from the seed and s. The files are mapped: only the tiles of a batch are read.
+
+    Parameters
+    ----------
+    patches : folder of train-images.npy uint8 (n, side, side[, C]), train-labels.npy (n, side, side), train-sources.npy
+        (n,) and, where the loss is weighted, train-weights.npy (n, side, side)
+    batch : tiles a step
+    intensity : strength of `varied`, 0 for none
+    keep : sources, slices or images, whose tiles are taken; None takes all
     """
-    sides = {"images": geometry["tile"], "labels": geometry["label"], "weights": geometry["label"]}
-    channels = {"images": geometry["channels"]}
-    types = {"images": tf.uint8, "labels": tf.uint8, "weights": tf.float16, "sources": tf.int32}
 
-    def records(name: str) -> tf.data.Dataset:
-        path = work / "patches" / f"{part}-{name}.npy"
-        size = types[name].size * sides.get(name, 1) ** 2 * channels.get(name, 1)
-        header = path.stat().st_size - size * geometry["counts"][part]
-        return tf.data.FixedLengthRecordDataset(str(path), size, header_bytes=header)
+    def __init__(self, patches: Path, batch: int, seed: int = 0, intensity: float = 0.0,
+                 keep: list[int] | None = None):
+        self.batch, self.seed, self.intensity = batch, seed, intensity
+        files = (patches / f"train-{name}.npy" for name in ("images", "labels", "weights"))
+        images, labels, *weights = (np.load(file, mmap_mode="r") for file in files if file.is_file())
+        self.arrays = (images if images.ndim == 4 else images[..., np.newaxis], labels[..., np.newaxis], *weights)
+        sources = np.load(patches / "train-sources.npy")
+        self.tiles = np.arange(len(sources)) if keep is None else np.flatnonzero(np.isin(sources, keep))
 
-    def decode(*raw: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        shapes = [(sides[name], sides[name], channels.get(name, 1)) for name in names]
-        return tuple(tf.reshape(tf.io.decode_raw(bytes_, types[name]), shape)
-                     for name, shape, bytes_ in zip(names, shapes, raw, strict=True))
+    def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
+        """Images float32 (batch, side, side, C), labels (batch, side, side, 1) and any weights (batch, side, side)."""
+        samples = range(int(step) * self.batch, (int(step) + 1) * self.batch)
+        return tuple(np.stack(arrays) for arrays in zip(*map(self.sample, samples), strict=True))
 
-    def is_kept(source: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_any(tf.io.decode_raw(source, tf.int32)[0] == tf.constant(keep, tf.int32))
+    def sample(self, number: int) -> list[np.ndarray]:
+        """Image float32 (side, side, C), label (side, side, 1) and any weights (side, side) of a sample."""
+        rounds, place = divmod(number, len(self.tiles))
+        tile = self.tiles[shuffled(len(self.tiles), self.seed, rounds)[place]]
+        rng = np.random.default_rng((self.seed, CHANGES, number))
+        turn = rng.integers(8)  # one of the square's symmetries
+        image, *others = (turned(array[tile], turn) for array in self.arrays)
+        image = varied(image, self.intensity, rng) if self.intensity else image
+        return [array.astype(np.float32, copy=False) for array in (image, *others)]
 
-    data = tf.data.Dataset.zip(*(records(name) for name in ("sources", *names)))
-    data = data.filter(is_kept) if keep is not None else data
-    return data.map(lambda _source, *raw: decode(*raw), num_parallel_calls=1)
+    def unchanged(self, most: int = 64) -> tuple[np.ndarray, np.ndarray]:
+        """The first tiles as they are, at most `most`: images uint8 (n, side, side, C), labels (n, side, side, 1)."""
+        images, labels = (array[self.tiles[:most]] for array in self.arrays[:2])
+        return images, labels.astype(np.float32)
+
+    def from_step(self, first: int, last: int) -> tf.data.Dataset:
+        """The batches of steps `first` .. `last` - 1, in this order, made ahead."""
+        shapes = [array.shape for array in self[first]]
+
+        def read(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            arrays = tf.numpy_function(self.__getitem__, [step], [tf.float32] * len(shapes), stateful=False)
+            return tuple(tf.ensure_shape(array, shape) for array, shape in zip(arrays, shapes, strict=True))
+
+        # nothing is left to tune, and the tuner's thread, asleep for up to a minute, may delay the end of training
+        fixed = tf.data.Options()
+        fixed.autotune.enabled = False
+        steps = tf.data.Dataset.range(first, last)
+        return steps.map(read, num_parallel_calls=READERS, deterministic=True).prefetch(READERS).with_options(fixed)
 
 
-def turned(arrays: tuple[tf.Tensor, ...], seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """All arrays (side, side, C) flipped and turned by the same draw, one of the square's eight symmetries."""
-    draw = tf.random.stateless_uniform((2,), seed, 0, 4, tf.int32)
-
-    def turn(array: tf.Tensor) -> tf.Tensor:
-        array = tf.image.rot90(array, draw[0])
-        return tf.cond(draw[1] < 2, lambda: array, lambda: tf.image.flip_left_right(array))
-
-    return tuple(turn(array) for array in arrays)
+@lru_cache(maxsize=4)
+def shuffled(count: int, seed: int, number: int) -> np.ndarray:
+    """The order int (count,) of pass `number` over so many tiles."""
+    return np.random.default_rng((seed, ORDER, number)).permutation(count)
 
 
-def varied(images: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
-    """Float images (side, side, C) in grey levels with another gamma, contrast and brightness, and some noise.
+def turned(array: np.ndarray, turn: int) -> np.ndarray:
+    """An array (side, side[, C]) in one of the square's eight symmetries."""
+    return np.rot90(array[:, ::-1] if turn >= 4 else array, turn)
+
+
+def varied(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw another gamma, contrast and brightness, and some noise: uint8 (side, side, C) -> float32 grey levels.
 
     At strength 1 the exponent and the contrast are between 0.7 and 1.4, the brightness moves by 20 grey levels at most,
     the noise has a standard deviation of 12 at most. Colour images get a gain in each channel, too, between 0.8 and
     1.25, as stains and cameras differ.
     """
-    draw = tf.random.stateless_uniform((4,), seed, -1.0, 1.0) * strength
-    images = 255 * ((images + 0.5) / 256) ** tf.exp(0.35 * draw[0])
-    images = (images - 128) * tf.exp(0.35 * draw[1]) + 128 + 20 * draw[2]
-    if images.shape[-1] > 1:
-        gain = tf.random.stateless_uniform((images.shape[-1],), seed + 2, -1.0, 1.0) * strength
-        images = images * tf.exp(0.22 * gain)
-    return images + 12 * tf.abs(draw[3]) * tf.random.stateless_normal(tf.shape(images), seed)
-
-
-def training_feed(work: Path, geometry: dict, recipe: Recipe, seed: int, keep: list[int] | None) -> tf.data.Dataset:
-    """Endless batches of float32 (images, labels[, weights]), shuffled, turned and varied; same seed, same batches."""
-    names = ("images", "labels") + (("weights",) if geometry["weights"] != "none" else ())
-
-    def prepare(arrays: tuple[tf.Tensor, ...], draw: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image, *rest = (tf.cast(array, tf.float32) for array in turned(arrays, draw))
-        if recipe.intensity:
-            image = varied(image, recipe.intensity, draw + 1)
-        return (image, *rest[:1], *(weights[..., 0] for weights in rest[1:]))
-
-    data = tiles(work, geometry, "train", names, keep).repeat().shuffle(512, seed=seed)
-    data = tf.data.Dataset.zip(data, tf.data.Dataset.random(seed=seed).batch(2))
-    # nothing is left to tune, and the tuner's thread, asleep for up to a minute, may keep the end of training waiting
-    fixed = tf.data.Options()
-    fixed.autotune.enabled = False
-    return data.map(prepare, num_parallel_calls=1).batch(recipe.batch).prefetch(4).with_options(fixed)
-
-
-def validation_tiles(work: Path, block: list[int], most: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles of the sources in `block`, at most `most`: images uint8 (n, side, side, C), labels float32 (.., 1)."""
-    images, labels, sources = (np.load(work / "patches" / f"train-{name}.npy", mmap_mode="r")
-                               for name in ("images", "labels", "sources"))
-    chosen = np.flatnonzero(np.isin(sources, block))[:most]
-    pixels = images[chosen] if images.ndim == 4 else images[chosen][..., np.newaxis]
-    return pixels, labels[chosen][..., np.newaxis].astype(np.float32)
+    gamma, contrast, brightness, noise = rng.uniform(-strength, strength, 4)
+    levels = 255 * ((np.arange(256) + 0.5) / 256) ** np.exp(0.35 * gamma)
+    levels = (levels - 128) * np.exp(0.35 * contrast) + 128 + 20 * brightness
+    channels = image.shape[-1]
+    gain = np.exp(0.22 * rng.uniform(-strength, strength, channels)) if channels > 1 else np.ones(1)
+    table = np.outer(gain, levels).astype(np.float32)  # (C, 256): a look-up is a tenth of the arithmetic
+    changed = np.stack([table[channel].take(image[..., channel]) for channel in range(channels)], axis=-1)
+    return changed + np.float32(12 * abs(noise)) * rng.standard_normal(image.shape, np.float32)

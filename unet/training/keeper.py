@@ -1,11 +1,13 @@
-"""What a run leaves on disk after every epoch, so that it can be stopped, and what it goes on from."""
+"""What a run leaves on disk after every epoch, so that it can be stopped at any moment, and what it goes on from."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import time
 from pathlib import Path
+from zipfile import BadZipFile
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
 
@@ -13,32 +15,89 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from model import Recipe, build_unet
-from unet.report.pictures import save_curve
-from utils import NotLearning, UserError, atomic_folder, atomic_path, read_json, write_json
+from model import Recipe
+from unet.training.encoders import build
+from utils import NotLearning, UserError, atomic_path, write_json
+
+CHECKPOINT = "checkpoint.npz"
+OUTDATED = ("finished.json", "metrics.json", "holdout.tif", "holdout.png", "curve.png")  # by another model.keras
 
 
 class Keeper(keras.callbacks.Callback):
-    """After each epoch writes what a stopped run needs: the weights that predict, the curve, a checkpoint.
+    """After each epoch writes the weights that predict, the curve and, last, a checkpoint: what a stopped run needs.
 
     The weights that predict are the mean over the schedule's end (Izmailov et al. 2018, algorithm 1), chosen by the
-    schedule and by nothing that was measured; before its end, those of now. With a validation block they are those of
-    its least loss.
+    schedule and by nothing that was measured; before its end, those of now. With `patience` they are those of the
+    least loss on the validation block, and the run ends when that has not fallen for so many epochs.
+
+    Killed at any moment, a run goes on from the checkpoint, one file that is there whole or as it was: weights,
+    optimizer, the states of dropout's random numbers (which .keras files leave out), the mean, the history.
     """
 
-    def __init__(self, work: Path, recipe: Recipe, config: dict, state: dict | None, tiles_hash: str):
+    def __init__(self, work: Path, recipe: Recipe, config: dict, patience: int | None = None):
         super().__init__()
-        self.work, self.recipe, self.config, self.tiles_hash = work, recipe, config, tiles_hash
-        state = state or {"rows": [], "count": 0, "mean": None}
-        self.rows: list[dict] = state["rows"]
-        self.count: int = state["count"]
-        self.mean: list[np.ndarray] | None = state["mean"]
+        self.work, self.recipe, self.config, self.patience = work, recipe, config, patience
+        self.rows: list[dict] = []  # of history.csv
+        self.mean: list[np.ndarray] = []
+        self.averaged_from = recipe.epochs - max(1, round(recipe.epochs * recipe.average))  # epoch, from 0
         self.bar = tqdm(disable=True)
-        self.first = recipe.epochs - max(1, round(recipe.epochs * recipe.average))
+
+    def check(self, state: dict) -> None:
+        """Take the history of a checkpoint's state; raises UserError where its settings or tiles are others."""
+        settings = state["config"]["recipe"]
+        other = ", ".join(name for name, value in self.config["recipe"].items() if settings.get(name) != value)
+        if other:
+            raise UserError(f"{self.work / CHECKPOINT} is of a run that differs in {other}; leave out --resume to "
+                            "train anew, or all options of the training to go on with that run")
+        self.rows = state["rows"]
+
+    def start(self, model: keras.Model) -> None:
+        """Give a compiled model all that the checkpoint has, or write the first checkpoint, at epoch 0."""
+        self.set_model(model)
+        model.optimizer.build(model.trainable_variables)
+        for leftover in (*self.work.glob(f".{Path(CHECKPOINT).stem}.*.npz"), *self.work.glob(".model.*.keras")):
+            leftover.unlink()  # of a run that was killed while it wrote
+        # a network of its own, as the one that trains saves its optimizer too, twice the weights and a custom object
+        self.predictor = build(self.recipe.network, self.config["channels"], self.config["normalisation"])
+        if not self.rows:
+            self.save_checkpoint()
+            return
+        with np.load(self.work / CHECKPOINT) as arrays:
+            for variable, name in self.variables():
+                variable.assign(arrays[name])
+            self.mean = [arrays[name] for name in arrays.files if name.startswith("mean")]
+
+    def variables(self) -> list[tuple]:
+        """Each variable that training changes, and its name in the checkpoint."""
+        groups = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+        return [(variable, f"{group}{number}") for group, variables in groups.items()
+                for number, variable in enumerate(variables)]
+
+    @property
+    def best(self) -> int:
+        """The epoch, from 0, of the least loss on the validation block."""
+        losses = [row["val_loss"] for row in self.rows]
+        return losses.index(min(losses))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule is at its end, or patience is."""
+        if self.patience and self.rows and len(self.rows) - 1 - self.best >= self.patience:
+            return True
+        return len(self.rows) >= self.recipe.epochs
+
+    def describe(self) -> str:
+        """Say what model.keras has after the epochs so far."""
+        count = len(self.rows)
+        if not count:
+            return "is as it was"
+        if self.patience:
+            return f"has the weights of epoch {self.best + 1} of {count}, of the least loss on the validation block"
+        if count > self.averaged_from + 1:
+            return f"has the mean of the weights of epochs {self.averaged_from + 1} to {count}"
+        return f"has the weights of epoch {count}"
 
     def on_train_begin(self, logs=None) -> None:
-        # a network of its own, as the one that trains saves its optimizer too, twice the weights and a custom object
-        self.predictor = build_unet(self.recipe.network, self.config["channels"], **self.config["normalisation"])
         steps = self.recipe.steps
         self.bar = tqdm(total=self.recipe.epochs * steps, initial=len(self.rows) * steps, desc="training", unit="step",
                         disable=None)
@@ -52,74 +111,59 @@ class Keeper(keras.callbacks.Callback):
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None) -> None:
-        if not np.isfinite(logs["loss"]):
-            raise NotLearning("the loss is not a number any more; try again with a smaller --lr")
-        if epoch >= self.first and "val_loss" not in logs:
-            self.count += 1
-            weights = self.model.get_weights()
-            self.mean = weights if self.mean is None else [
-                mean + (new - mean) / self.count for mean, new in zip(self.mean, weights, strict=True)]
+        if not all(np.isfinite(value) for value in logs.values()):
+            raise NotLearning("the loss is not a number any more: the learning rate is too high (try a tenth of it "
+                              "with --lr), or a very rare class weighs too much (preprocessing.py --weights none)")
+        if epoch >= self.averaged_from and not self.patience:
+            weights, count = self.model.get_weights(), epoch - self.averaged_from + 1
+            self.mean = [mean + (new - mean) / count for mean, new in zip(self.mean or weights, weights, strict=True)]
+        seconds = round(time.perf_counter() - self.began, 2)
+        if self.bar.disable:  # no terminal: a line an epoch instead of the bar
+            print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  {seconds:.0f} s", flush=True)
+        self.config["seconds"] = round(sum((row["seconds"] for row in self.rows), seconds), 1)
+        if not self.patience or all(logs["val_loss"] < row["val_loss"] for row in self.rows):
+            self.save_model()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append({"epoch": epoch + 1, "step": (epoch + 1) * self.recipe.steps, "learning_rate": rate,
-                          **{name: float(value) for name, value in logs.items()},
-                          "seconds": round(time.perf_counter() - self.began, 2)})
-        if self.bar.disable:  # no terminal: a line an epoch instead of the bar
-            print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  "
-                  f"{self.rows[-1]['seconds']:.0f} s", flush=True)
-        self.save()
-
-    def on_train_end(self, logs=None) -> None:
-        self.bar.close()
-
-    def save(self) -> None:
-        """Write checkpoint/, history.csv and, where this epoch's weights are to predict, model.keras."""
-        with atomic_folder(self.work / "checkpoint") as folder:
-            self.model.save(folder / "last.keras")
-            if self.mean is not None:
-                np.savez(folder / "mean.npz", *self.mean)
-            self.write_state(folder)
+                          **{name: float(value) for name, value in logs.items()}, "seconds": seconds})
         with atomic_path(self.work / "history.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
             writer.writerows(self.rows)
-        losses = [row["val_loss"] for row in self.rows if "val_loss" in row]
-        if not losses or losses[-1] == min(losses):
-            self.save_model()
-
-    def write_state(self, folder: Path, finished: bool = False) -> None:
-        """Write what else than weights a run goes on from, and whether there is anything left to do."""
-        write_json(folder / "state.json", {"rows": self.rows, "count": self.count, "tiles": self.tiles_hash,
-                                           "settings": self.config["recipe"], "finished": finished})
-
-    def finish(self) -> None:
-        """Give `predictor` the weights on disk, the mean or the validation block's best, and draw curve.png."""
-        self.predictor.load_weights(self.work / "model.keras")
-        self.write_state(self.work / "checkpoint", finished=True)
-        save_curve(self.work / "curve.png", self.rows)
+        self.save_checkpoint()  # last: whatever a kill leaves undone before, the epoch that is trained again does
+        self.model.stop_training = self.finished
 
     def save_model(self) -> None:
         """Write model.keras and the config.json that belongs to it; what judged an older model goes."""
         self.predictor.set_weights(self.mean or self.model.get_weights())
         with atomic_path(self.work / "model.keras") as temporary:
             self.predictor.save(temporary)
-        self.config["seconds"] = round(sum(row["seconds"] for row in self.rows), 1)
         write_json(self.work / "config.json", self.config)
-        for name in ("metrics.json", "holdout.tif", "holdout.png", "curve.png"):
+        for name in OUTDATED:
             (self.work / name).unlink(missing_ok=True)
 
+    def save_checkpoint(self) -> None:
+        """Write all that a run goes on from as one file, all or nothing."""
+        arrays = {name: keras.ops.convert_to_numpy(variable) for variable, name in self.variables()}
+        means = {f"mean{number}": array for number, array in enumerate(self.mean)}
+        state = json.dumps({"config": self.config, "rows": self.rows})
+        with atomic_path(self.work / CHECKPOINT) as temporary:
+            np.savez(temporary, state=state, **arrays, **means)
 
-def load_checkpoint(work: Path, settings: dict, tiles_hash: str) -> dict:
-    """What `Keeper` wrote; raises UserError where there is none, or it is of a run with other settings or tiles."""
-    folder = work / "checkpoint"
-    state = read_json(folder / "state.json", "there is no stopped run to continue; leave out --resume")
-    if state["settings"] != settings or state["tiles"] != tiles_hash:
-        other = "settings" if state["settings"] != settings else "tiles"
-        raise UserError(f"{folder} is of a run with other {other}; use the options it was started with, or leave out "
-                        "--resume to start anew")
-    if state["finished"]:
-        raise UserError(f"{folder} is of a run that is finished; leave out --resume to train anew")
-    state["mean"] = None
-    if (folder / "mean.npz").is_file():
-        with np.load(folder / "mean.npz") as arrays:
-            state["mean"] = [arrays[name] for name in arrays.files]
-    return state
+
+def read_state(work: Path) -> dict | None:
+    """Read what a checkpoint has beside arrays: config and rows; None where no run was started.
+
+    Raises UserError where it is broken, or gone though a model is there.
+    """
+    path = work / CHECKPOINT
+    try:
+        with np.load(path) as arrays:
+            return json.loads(str(arrays["state"]))
+    except FileNotFoundError:
+        if (work / "model.keras").exists():
+            raise UserError(f"{path} not found, though there is a model.keras; leave out --resume to train "
+                            "anew") from None
+        return None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint ({error}); leave out --resume to train anew") from None

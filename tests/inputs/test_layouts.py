@@ -1,0 +1,185 @@
+"""Whatever comes in, the user gets either samples or one line that names the file, the fault and the way out."""
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import draw_stacks, write_nuclei
+from numpy.testing import assert_array_equal
+
+from unet.inputs.layouts import Folders, Stacks, layout_of
+from unet.inputs.stacks import LABELS, TEST, VOLUME
+from unet.tasks import choose_task
+from utils import UserError, file_hash, input_hash
+
+
+def save(path, stack, **options):
+    tifffile.imwrite(path, stack, photometric="minisblack", **options)
+
+
+# ------------------------------------------------------------------------------------------------ stacks
+
+
+def test_a_good_folder_is_read_as_it_is(tiny_folder):
+    layout = layout_of(tiny_folder)
+    images, labels = draw_stacks()
+    assert isinstance(layout, Stacks) and len(layout) == 6
+    assert_array_equal(layout.images, images)
+    assert_array_equal(layout.labels, labels)
+    assert (layout[4].name, layout[4].group) == ("slice 4", "")
+    assert_array_equal(layout[4].image, images[4])
+    assert_array_equal(layout[4].label, labels[4])
+    assert layout.notes == []
+    assert layout.hashes() == {str((tiny_folder / name).resolve()): file_hash(tiny_folder / name)
+                               for name in (VOLUME, LABELS)}
+    test = layout.to_predict()
+    assert_array_equal(np.stack([sample.image for sample in test]), draw_stacks(seed=1)[0])
+    assert test[0].label is None
+    assert layout.hash_to_predict() == file_hash(tiny_folder / TEST)
+
+
+@pytest.mark.parametrize(("given", "kept"), [(np.uint8, np.uint8), (np.uint16, np.uint16), (np.float32, np.float32),
+                                             (np.int16, np.float32), (np.float64, np.float32)])
+def test_images_keep_their_depth(tiny_folder, given, kept):
+    ramp = np.linspace(0, 250, 6 * 64 * 64).reshape(6, 64, 64).astype(given)
+    save(tiny_folder / VOLUME, ramp)
+    image = layout_of(tiny_folder)[3].image
+    assert image.dtype == kept
+    assert_array_equal(image, ramp[3].astype(kept))
+
+
+def test_two_valued_images_become_black_and_white(tiny_folder):
+    save(tiny_folder / VOLUME, np.stack([np.eye(64, dtype=bool)] * 6))
+    assert_array_equal(layout_of(tiny_folder)[0].image, 255 * np.eye(64, dtype=np.uint8))
+
+
+def test_a_single_page_is_a_stack_of_one(tiny_folder):
+    for name in (VOLUME, LABELS):
+        save(tiny_folder / name, tifffile.imread(tiny_folder / name)[0])
+    assert [sample.image.shape for sample in layout_of(tiny_folder)] == [(64, 64)]
+
+
+def test_a_missing_folder_names_the_commands_that_make_one(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere is no folder; 'python datasets.py isbi' .* datasets.py demo'"):
+        layout_of(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("name", "reason"), [
+    (VOLUME, "not found; 'python datasets.py isbi' downloads"), (LABELS, "not found; 'python datasets.py isbi' downl"),
+    (TEST, "not found: it is the stack that is segmented into prediction.tif; put yours there")])
+def test_a_missing_file_is_named(tiny_folder, name, reason):
+    (tiny_folder / name).unlink()
+    with pytest.raises(UserError, match=f"{name} {reason}"):
+        layout_of(tiny_folder)
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    (lambda labels: labels[:5], f"{VOLUME} has 6 slices but {LABELS} has 5; every image needs"),
+    (lambda labels: labels[:, :32], f"{VOLUME} is 64x64 pixels but {LABELS} is 32x64"),
+    (lambda labels: np.where(labels == 0, 3, labels), r"labels have 2 values \(3, 255\), expected the two 0 = m"),
+    (lambda labels: np.where(labels == 0, 0, 7), r"labels have 2 values \(0, 7\).*Adjust > Threshold"),
+    (lambda labels: labels // 255 + np.arange(64) % 9, r"labels have 10 values \(0, 1, 2, 3, 4, 5, \.\.\.\)"),
+    (lambda labels: np.where(np.arange(6)[:, None, None] > 3, 255, labels), "slice 4-5 is cell everywhere, as"),
+    (lambda labels: np.where(np.arange(6)[:, None, None] == 2, 0, labels), "slice 2 is membrane everywhere.*label it"),
+    (np.zeros_like, r"every pixel is 0, expected membrane \(0\) and cell \(255\)"),
+    (lambda labels: np.full_like(labels, 255), "every pixel is 255"),
+    (lambda labels: np.stack([labels] * 3, axis=-1), "has 3 channels, expected gray slices of one; in Fiji: Image > "),
+    (lambda labels: np.where(labels == 0, np.nan, 255), r"labels have 2 values \(255, nan\)"),
+])
+def test_labels_that_cannot_be_used_are_refused(tiny_folder, change, reason):
+    changed = change(tifffile.imread(tiny_folder / LABELS))
+    changed = changed.astype(np.float32 if changed.dtype.kind == "f" else np.uint8)
+    tifffile.imwrite(tiny_folder / LABELS, changed, photometric="rgb" if changed.ndim == 4 else "minisblack")
+    with pytest.raises(UserError, match=reason) as error:
+        layout = layout_of(tiny_folder)
+        choose_task(layout).check(layout)
+    assert "\n" not in str(error.value) and LABELS in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("name", [VOLUME, TEST])
+def test_images_with_pixels_that_are_not_numbers_are_refused(tiny_folder, name, value):
+    images = tifffile.imread(tiny_folder / name).astype(np.float32)
+    images[3, 5, 5] = value
+    save(tiny_folder / name, images)
+    with pytest.raises(UserError, match=f"{name} has pixels that are not numbers .NaN or infinite.*; in Fiji"):
+        layout_of(tiny_folder).to_predict()
+
+
+def test_colour_images_are_refused(tiny_folder):
+    stack = np.stack([tifffile.imread(tiny_folder / VOLUME)] * 3, axis=-1)
+    tifffile.imwrite(tiny_folder / VOLUME, stack, photometric="rgb")
+    with pytest.raises(UserError, match=f"{VOLUME} has 3 channels, expected gray slices of one; in Fiji: Image > Type"):
+        layout_of(tiny_folder)
+
+
+@pytest.mark.parametrize("name", [VOLUME, LABELS])
+@pytest.mark.parametrize(("damage", "reason"), [
+    (lambda content: content[:-3000], "cannot be read as a TIFF stack"), (lambda content: b"", "is empty .0 bytes."),
+    (lambda content: b"membranes, drawn by hand\n", "cannot be read as a TIFF stack"), (None, "not found")],
+    ids=["cut short", "empty", "text", "folder"])
+def test_files_that_are_no_stack_are_refused(tiny_folder, name, damage, reason):
+    path = tiny_folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage:
+        path.write_bytes(damage(content))
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match=f"{name} {reason}") as error:
+        layout_of(tiny_folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("name", [VOLUME, LABELS])
+def test_isbis_own_files_cut_short_are_refused(isbi_folder, tmp_path, name, share):
+    for other in (VOLUME, LABELS, TEST):
+        (tmp_path / other).symlink_to((isbi_folder / other).resolve())
+    content = (isbi_folder / name).read_bytes()
+    (tmp_path / name).unlink()
+    (tmp_path / name).write_bytes(content[:int(len(content) * share)])
+    with pytest.raises(UserError, match=f"{name} cannot be read as a TIFF stack"):
+        layout_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_isbi_is_read(isbi_folder):
+    layout = layout_of(isbi_folder)
+    assert layout.images.shape == layout.labels.shape == (30, 512, 512)
+    assert choose_task(layout).check(layout) == []
+
+
+# ------------------------------------------------------------------------------------------------ folders
+
+
+def test_a_folder_of_images_is_recognised(nuclei_folder, tiny_folder):
+    assert isinstance(layout_of(nuclei_folder), Folders)
+    (tiny_folder / "old" / "images").mkdir(parents=True)
+    assert isinstance(layout_of(tiny_folder), Stacks)  # its stacks are there
+
+
+def test_images_with_masks_are_samples_and_others_are_predicted(nuclei_folder):
+    layout = layout_of(nuclei_folder)
+    assert layout.names == ["brig0", "brig1", "fluo0", "fluo1", "fluo2", "fluo3", "hist0", "hist1"]
+    assert layout.groups == ["bright-field"] * 2 + ["fluorescence"] * 4 + ["histology"] * 2
+    assert [sample.name for sample in layout] == layout.names
+    assert [sample.name for sample in layout.to_predict()] == ["test0"]
+    assert layout.notes == ["test0 has no masks: it is predicted, not trained on"]
+    one = layout[3]
+    assert (one.image.shape, one.image.dtype) == ((80, 70, 3), np.uint8)
+    assert (one.label.shape, one.label.dtype, one.group) == ((80, 70), np.uint16, "fluorescence")
+    assert layout.hashes()[str((nuclei_folder / "fluo1").resolve())] == input_hash(nuclei_folder / "fluo1")
+
+
+def test_what_is_predicted_is_read_before_the_training(nuclei_folder):
+    (nuclei_folder / "test0" / "images" / "test0.png").write_bytes(b"no PNG")
+    with pytest.raises(UserError, match=r"test0\.png cannot be read as a PNG"):
+        layout_of(nuclei_folder).to_predict()
+
+
+def test_without_any_masks_there_is_nothing_to_learn_from(tmp_path):
+    write_nuclei(tmp_path, "a", np.zeros((5, 5), np.uint8))
+    (tmp_path / "a" / "masks").mkdir()
+    with pytest.raises(UserError, match="no image has masks"):
+        layout_of(tmp_path)

@@ -1,0 +1,160 @@
+"""The command that scores files: stacks of cells, as probability or by number, and folders of nuclei."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import write_nuclei
+from helpers import noisy_stack
+
+from metrics import are_cells, score_nuclei, score_stacks
+from unet.scores.isbi import best_threshold, components, instance_scores, isbi_scores
+from utils import UserError
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Stacks of five slices, and of the last two of them as grey values; the true cells by number."""
+    probabilities, labels = noisy_stack(5)
+    tifffile.imwrite(tmp_path / "prediction.tif", probabilities)
+    tifffile.imwrite(tmp_path / "two.tif", (probabilities[3:] * 255).astype(np.uint8))
+    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    tifffile.imwrite(tmp_path / "cells.tif", np.stack([components(label > 0) for label in labels]).astype(np.uint16))
+    return tmp_path
+
+
+# -------------------------------------------------------------------------------------------- stacks of cells
+
+
+def test_a_prediction_of_all_slices_chooses_the_threshold_on_the_other_slices(files):
+    probabilities, labels = noisy_stack(5)
+    scores = score_stacks(files / "prediction.tif", files / "labels.tif", "3-4")
+    assert scores["chosen"].pop("how") == "the t best on the prediction's other 3 slices"
+    threshold = best_threshold(probabilities[:3], labels[:3])
+    expected = isbi_scores(probabilities[3:], labels[3:], threshold=threshold, slices=[3, 4])
+    expected["chosen"].pop("how")
+    assert scores == expected
+
+
+def test_a_prediction_of_the_named_slices_alone_is_paired_with_them_in_order(files):
+    probabilities, labels = noisy_stack(5)
+    scores = score_stacks(files / "two.tif", files / "labels.tif", "3-4")
+    grey = (probabilities[3:] * 255).astype(np.uint8) / np.float32(255)
+    assert scores == isbi_scores(grey, labels[3:], threshold="others", slices=[3, 4])
+    with pytest.raises(UserError, match="has 2 slices"):
+        score_stacks(files / "two.tif", files / "labels.tif", "2-4")
+
+
+def test_numbers_of_cells_that_never_touch_need_no_option(files):
+    cells, labels = tifffile.imread(files / "cells.tif"), noisy_stack(5)[1]
+    scores = score_stacks(files / "cells.tif", files / "labels.tif", "3-4")
+    assert scores == instance_scores(cells[3:], labels[3:], [3, 4])
+    assert scores["mean"]["V_rand"] == 1
+    tifffile.imwrite(files / "touching.tif", np.maximum(cells, 1))  # the border is of cell 1 now
+    with pytest.raises(UserError, match="goes up to 4 of 65535; numbers of cells are scored with --instances"):
+        score_stacks(files / "touching.tif", files / "labels.tif")
+    assert score_stacks(files / "touching.tif", files / "labels.tif", instances=True)["mean"]["V_rand"] == 1
+    with pytest.raises(UserError, match="float32, expected whole numbers"):
+        score_stacks(files / "prediction.tif", files / "labels.tif", instances=True)
+
+
+@pytest.mark.parametrize(("row", "cells"), [
+    ([1, 1, 0, 2, 2], True), ([9, 0, 9, 0, 3], True), ([1, 1, 0, 1, 1], False), ([255, 128, 0, 128, 255], False),
+    ([0, 0, 0, 0, 0], False)])
+def test_what_is_plainly_numbers_of_cells(row, cells):
+    stack = np.array([[row]], np.uint8)
+    assert are_cells(stack) == are_cells(stack.transpose(0, 2, 1)) == cells
+
+
+def test_swapped_files_are_one_clear_line(files):
+    with pytest.raises(UserError, match=r"prediction\.tif has fractions, as a prediction has; the labels come second"):
+        score_stacks(files / "labels.tif", files / "prediction.tif")
+
+
+def test_the_command_prints_a_table_and_writes_json(files, script):
+    done = script("metrics.py", "prediction.tif", "labels.tif", "--slices", "3-4", "--json", "scores.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    best = json.loads((files / "scores.json").read_text())["best"]["V_rand"]
+    assert f"best V_rand{best['threshold']:>13g}{best['V_rand']:>8.4f}" in done.stdout
+    assert len([line for line in done.stdout.splitlines() if line.startswith("slice")]) == 2
+    by_number = script("metrics.py", "cells.tif", "labels.tif")
+    assert by_number.stdout.splitlines()[-1].split() == ["mean", "1.0000", "1.0000", "0.0000", "0.0000"]
+    failed = script("metrics.py", "two.tif", "labels.tif")
+    assert failed.returncode == 2
+    assert failed.stderr.count("\n") == 1 and "--slices" in failed.stderr
+
+
+# --------------------------------------------------------------------------------------------------- nuclei
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Predictions of one image of two, and the truth as masks, a file a nucleus."""
+    predicted, truth = tmp_path / "predicted", tmp_path / "truth"
+    predicted.mkdir()
+    labels = np.zeros((20, 30), np.uint16)
+    labels[2:12, 3:13], labels[2:12, 15:25] = 1, 2
+    image = np.where(labels[..., None] > 0, 200, 10).astype(np.uint8).repeat(3, axis=2)
+    for name in ("one", "two"):
+        write_nuclei(truth, name, image, labels)
+    labels[2:9, 15:25] = 0  # 3 rows of 10 are left of the second nucleus
+    tifffile.imwrite(predicted / "one-labels.tif", labels)
+    return predicted, truth
+
+
+def test_a_folder_of_predictions_against_masks(folders, script, tmp_path):
+    result = script("metrics.py", *folders, "--json", "scores.json")
+    assert result.returncode == 0, result.stderr
+    assert "1 image has no prediction and does not count: two" in result.stdout
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["all"]["mean"] == pytest.approx(1 / 3)  # one pair, one false, one missed
+    assert list(scores["modalities"]) == ["fluorescence"]
+    assert scores["missing"] == ["two"]
+
+
+def test_predicted_images_without_masks_are_named_and_not_scored(folders, script):
+    predicted, truth = folders
+    for name in ("one", "two"):
+        tifffile.imwrite(predicted / f"{name}-labels.tif", np.ones((20, 30), np.uint16))
+    shutil.rmtree(truth / "two" / "masks")
+    result = script("metrics.py", predicted, truth)
+    assert result.returncode == 0, result.stderr
+    assert "1 image has no masks and does not count: two" in result.stdout
+    scores = score_nuclei(predicted, truth)
+    assert ([row["image"] for row in scores["per_image"]], scores["without"]) == (["one"], ["two"])
+    (predicted / "one-labels.tif").unlink()
+    with pytest.raises(UserError, match="has no masks for what was predicted"):
+        score_nuclei(predicted, truth)
+
+
+def test_a_folder_of_predictions_against_labels_and_two_stacks(folders, tmp_path):
+    predicted, _ = folders
+    assert score_nuclei(predicted, predicted)["all"]["mean"] == 1.0
+    stack = np.tile(np.repeat([1, 0, 2, 0], [10, 5, 10, 5]), (2, 1, 1)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stack)
+    stack[1] = 0
+    tifffile.imwrite(tmp_path / "b.tif", stack)
+    scores = score_nuclei(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert [image["mean"] for image in scores["per_image"]] == [1.0, 0.0]
+
+
+def test_what_cannot_be_compared_is_one_clear_line(folders, script, tmp_path):
+    predicted, truth = folders
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((4, 4), np.float32))
+    for one, other, said in ((predicted, tmp_path / "none", "not found"),
+                             (predicted, tmp_path / "float.tif", "a folder"),
+                             (truth, predicted, "holds no <name>-labels.tif"),
+                             (tmp_path / "float.tif", tmp_path / "float.tif", "a number for each nucleus")):
+        with pytest.raises(UserError, match=said):
+            score_nuclei(one, other)
+    tifffile.imwrite(predicted / "three-labels.tif", np.ones((4, 4), np.uint16))
+    with pytest.raises(UserError, match="no truth for 1 of 2 predictions, three"):
+        score_nuclei(predicted, truth)
+    (predicted / "three-labels.tif").unlink()
+    tifffile.imwrite(predicted / "one-labels.tif", np.ones((4, 4), np.uint16))
+    with pytest.raises(UserError, match=r"one: the prediction is \(4, 4\), the truth is \(20, 30\)"):
+        score_nuclei(predicted, truth)
+    refused = script("metrics.py", predicted, truth, "--slices", "1")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)

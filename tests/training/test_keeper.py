@@ -1,0 +1,61 @@
+"""What a run says and writes: when it is at its end, what model.keras has, checkpoints that are no good."""
+
+import json
+
+import numpy as np
+import pytest
+
+from model import Network, Recipe
+from unet.training.keeper import Keeper, read_state
+from utils import UserError
+
+
+def keeper_after(losses, epochs=10, patience=None, average=0.2):
+    keeper = Keeper(None, Recipe(Network(), epochs=epochs, average=average), {}, patience)
+    keeper.rows = [{"val_loss": loss} for loss in losses]
+    return keeper
+
+
+@pytest.mark.parametrize(("losses", "patience", "finished"), [
+    ([], 2, False),
+    ([3, 2, 1], 2, False),
+    ([1, 2], 2, False),
+    ([1, 2, 3], 2, True),
+    ([1, 1, 1], 2, True),  # as low is no lower
+    ([3, 1, 2, 0.5, 2], 2, False),
+    ([3, 2, 1, 0], None, False),
+    ([9] * 10, None, True),
+])
+def test_a_run_ends_with_its_schedule_or_its_patience(losses, patience, finished):
+    assert keeper_after(losses, patience=patience).finished is finished
+
+
+def test_model_keras_is_described_as_what_it_is():
+    assert keeper_after([]).describe() == "is as it was"
+    assert keeper_after([1] * 7).describe() == "has the weights of epoch 7"
+    assert keeper_after([1] * 9).describe() == "has the weights of epoch 9"
+    assert keeper_after([1] * 10).describe() == "has the mean of the weights of epochs 9 to 10"
+    assert keeper_after([3, 1, 2], patience=5).describe() == (
+        "has the weights of epoch 2 of 3, of the least loss on the validation block")
+
+
+def test_a_checkpoint_that_is_broken_or_of_something_else_is_refused(tmp_path):
+    assert read_state(tmp_path) is None
+    (tmp_path / "model.keras").write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoint\.npz not found, though there is a model"):
+        read_state(tmp_path)
+    for content in (b"", b"PK\x03\x04", b"text"):
+        (tmp_path / "checkpoint.npz").write_bytes(content)
+        with pytest.raises(UserError, match="leave out --resume"):
+            read_state(tmp_path)
+    np.savez(tmp_path / "checkpoint.npz", state=json.dumps({"rows": []}))
+    assert read_state(tmp_path) == {"rows": []}
+
+
+def test_settings_and_tiles_must_be_the_same(tmp_path):
+    keeper = Keeper(tmp_path, Recipe(Network()), {"recipe": {"lr": 1, "tiles": "a hash", "batch": 4}})
+    state = {"config": {"recipe": {"lr": 1, "tiles": "a hash", "batch": 4}}, "rows": [{"epoch": 1}]}
+    keeper.check(state)
+    assert keeper.rows == [{"epoch": 1}]
+    with pytest.raises(UserError, match="differs in lr, tiles;"):
+        keeper.check({**state, "config": {"recipe": {"lr": 3, "tiles": "another", "batch": 4}}})

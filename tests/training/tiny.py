@@ -1,0 +1,39 @@
+"""Tiles of half a second: what step 2 leaves, written by hand, for tests that train."""
+
+import json
+
+import numpy as np
+
+from utils import file_hash
+
+
+def write_patches(work, side=16, label=None, count=10, slices=5, channels=1, weights=None, **geometry):
+    """Write `work`/patches and the manifest before it: tiles of dark lines on light cells, from slices in turn.
+
+    `label` is the side of the labels (that of the images), `count` the tiles, `weights` the value of all weights,
+    in its dtype.
+    """
+    rng = np.random.default_rng(0)
+    label = label or side
+    (work / "augmented").mkdir(parents=True, exist_ok=True)
+    (work / "patches").mkdir(exist_ok=True)
+    lines = rng.integers(2, side - 2, (count, 1, 1))
+    labels = (np.abs(np.arange(side) - lines) > 1).repeat(side, axis=1).astype(np.uint8)
+    images = (np.where(labels, 150, 70) + rng.integers(-20, 20, labels.shape)).astype(np.uint8)
+    edge = (side - label) // 2
+    arrays = {"images": images if channels == 1 else np.stack([images] * channels, axis=-1),
+              "labels": labels[:, edge:edge + label, edge:edge + label],
+              "sources": np.arange(count, dtype=np.int32) % slices}
+    if weights is not None:
+        arrays["weights"] = np.full((count, label, label), weights)
+    for name, array in arrays.items():
+        np.save(work / "patches" / f"train-{name}.npy", array)
+    both = {"task": {"name": "cells"}, "split": {"train": list(range(slices)), "holdout": []}, "data": "data"}
+    manifest = {**both, "inputs": {}, "sources": [], "samples": [], "shape": [slices, side, side]}
+    (work / "augmented" / "manifest.json").write_text(json.dumps(manifest))
+    geometry = {**both, "tile": side, "margin": 0, "core": side, "label": label, "valid": label < side,
+                "channels": channels, "classes": 1, "normalisation": {"mean": 128.0, "sd": 40.0}, "count": count,
+                "weights": "none" if weights is None else "border",
+                "manifest": file_hash(work / "augmented" / "manifest.json"), **geometry}
+    (work / "patches" / "geometry.json").write_text(json.dumps(geometry))
+    return work

@@ -1,0 +1,210 @@
+"""How data lie on disk: a layout is a sequence of samples, read when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from unet.inputs import folders
+from unet.inputs.stacks import LABELS, TEST, VOLUME, gray, one_channel, read_stack
+from utils import UserError, file_hash, input_hash
+
+GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'python datasets.py demo' makes a demo "
+            "stack, --data names another folder")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its label.
+
+    image : (H, W) or (H, W, 3), its own dtype
+    label : (H, W) as it was drawn; None where nobody drew
+    group : what the image is like; a split takes some of each group
+    """
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray | None = None
+    group: str = ""
+
+
+class Samples(Sequence[Sample]):
+    """Samples that are read when they are asked for; their names are known before."""
+
+    names: list[str]
+    files: list[Path]  # that they come from: no output may replace one
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def check_apart(self, outputs: Sequence[Path]) -> None:
+        """Raise UserError where one of the files to be written is read from, or is meant for two outputs."""
+        inputs, places = {path.resolve() for path in self.files}, [path.resolve() for path in outputs]
+        for place in places:
+            if place in inputs:
+                raise UserError(f"{place} is an input and would be replaced; name another output")
+            if places.count(place) > 1:
+                raise UserError(f"{place} is named for two outputs; give each a name of its own")
+
+
+class Layout(Samples):
+    """The labelled samples of a folder.
+
+    Raises UserError, with the way out, where files are missing, cannot be read or do not fit each other.
+    """
+
+    name: ClassVar[str]
+    what: ClassVar[str]  # in words, for messages
+    noun: ClassVar[str]  # what one sample is called
+    folder: Path
+    groups: list[str]  # of each sample
+    notes: list[str]  # what the user should know of the data, a sentence each
+
+    @abstractmethod
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of all that was read, by its absolute path."""
+
+    @abstractmethod
+    def to_predict(self) -> Samples:
+        """The samples without labels, which are segmented in the end; reads what can be wrong with them."""
+
+    @abstractmethod
+    def hash_to_predict(self) -> str:
+        """SHA-256 of what is to be predicted."""
+
+
+class Chosen(Samples):
+    """Some samples of a layout, by their numbers."""
+
+    def __init__(self, layout: Layout, numbers: Sequence[int]):
+        self.layout, self.numbers = layout, numbers
+        self.names, self.files = [layout.names[number] for number in numbers], layout.files
+
+    def __getitem__(self, number: int) -> Sample:
+        return self.layout[self.numbers[number]]
+
+
+class StackSamples(Samples):
+    """The slices of a gray stack (N, H, W), without labels."""
+
+    def __init__(self, path: Path, way_out: str = GET_DATA):
+        self.images, self.files = gray(path, read_stack(path, way_out)), [path]
+        self.names = [f"slice {number}" for number in range(len(self.images))]
+
+    def __getitem__(self, number: int) -> Sample:
+        return Sample(self.names[number], self.images[number])
+
+
+class Stacks(Layout):
+    """Three TIFF stacks: `train-volume.tif` and `train-labels.tif` (N, H, W), and `test-volume.tif` to segment."""
+
+    name, what, noun = "stacks", "a folder of TIFF stacks", "slice"
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder; {GET_DATA}")
+        self.folder, self.notes, self.files = folder, [], [folder / name for name in (VOLUME, LABELS, TEST)]
+        self.images = gray(folder / VOLUME, read_stack(folder / VOLUME, GET_DATA))
+        self.labels = one_channel(folder / LABELS, read_stack(folder / LABELS, GET_DATA))
+        if len(self.images) != len(self.labels):
+            raise UserError(f"{folder / VOLUME} has {len(self.images)} slices but {LABELS} has {len(self.labels)}; "
+                            "every image needs its label, in the same order")
+        if self.images.shape != self.labels.shape:
+            sizes = [f"{stack.shape[1]}x{stack.shape[2]}" for stack in (self.images, self.labels)]
+            raise UserError(f"{folder / VOLUME} is {sizes[0]} pixels but {LABELS} is {sizes[1]}; image and label must "
+                            "lie on the same pixels")
+        if not (folder / TEST).is_file():
+            raise UserError(f"{folder / TEST} not found: it is the stack that is segmented into prediction.tif; put "
+                            f"yours there, or a copy of {VOLUME}")
+        self.names = [f"slice {number}" for number in range(len(self.images))]
+        self.groups = [""] * len(self.names)
+
+    def __getitem__(self, number: int) -> Sample:
+        return Sample(self.names[number], self.images[number], self.labels[number])
+
+    def hashes(self) -> dict[str, str]:
+        return {str((self.folder / name).resolve()): file_hash(self.folder / name) for name in (VOLUME, LABELS)}
+
+    def to_predict(self) -> StackSamples:
+        samples = StackSamples(self.folder / TEST)
+        samples.files = self.files
+        return samples
+
+    def hash_to_predict(self) -> str:
+        return file_hash(self.folder / TEST)
+
+
+class FolderSamples(Samples):
+    """Images of any size, each a file, without labels."""
+
+    def __init__(self, sources: list[folders.Source]):
+        self.sources, self.names = sources, [source.name for source in sources]
+        self.files = [source.image for source in sources]
+
+    def __getitem__(self, number: int) -> Sample:
+        source = self.sources[number]
+        return Sample(source.name, folders.read_image(source.image))
+
+
+class Folders(Layout):
+    """A folder for each image, as the Data Science Bowl has them: `<id>/images/<id>.png` and `<id>/masks/*.png`."""
+
+    name, what, noun = "folders", "a folder of images with masks", "image"
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        sources = folders.find_sources(folder)
+        self.sources = [source for source in sources if source.masks]
+        self.others = [source for source in sources if not source.masks]
+        if not self.sources:
+            raise UserError(f"{folder}: no image has masks, so there is nothing to learn from; {folders.LAYOUT}")
+        self.names, self.files = [source.name for source in self.sources], [source.image for source in sources]
+        self._news = folders.News(without=[source.name for source in self.others])
+        self._modalities: dict[int, str] = {}
+
+    @property
+    def groups(self) -> list[str]:
+        """The modality of each image, told by its pixels: those that were not read yet are now."""
+        for number, source in enumerate(self.sources):
+            if number not in self._modalities:
+                self._modalities[number] = folders.modality_of(folders.read_image(source.image, self._news))
+        return [self._modalities[number] for number in range(len(self))]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was noticed in the files read so far."""
+        return self._news.sentences()
+
+    def __getitem__(self, number: int) -> Sample:
+        source = self.sources[number]
+        image = folders.read_image(source.image, self._news)
+        label = folders.read_masks(source, image.shape[:2], self._news)
+        self._modalities[number] = folders.modality_of(image)
+        return Sample(source.name, image, label, self._modalities[number])
+
+    def hashes(self) -> dict[str, str]:
+        return {str(source.folder.resolve()): input_hash(source.folder) for source in self.sources}
+
+    def to_predict(self) -> FolderSamples:
+        for source in self.others:
+            folders.read_image(source.image)  # raises what is wrong with it now, not after the training
+        return FolderSamples(self.others)
+
+    def hash_to_predict(self) -> str:
+        lines = [f"{source.name} {file_hash(source.image)}\n" for source in self.others]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (Stacks, Folders)}
+
+
+def layout_of(folder: str | Path) -> Layout:
+    """The layout that a folder has."""
+    folder = Path(folder)
+    return (Folders if folders.is_image_folder(folder) else Stacks)(folder)

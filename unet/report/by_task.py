@@ -1,0 +1,24 @@
+"""Which pictures and words go with a task: a fourth task is its two classes and its row here."""
+
+from __future__ import annotations
+
+from unet.report.base import Pictures
+from unet.report.cells import CellPictures, CellWords
+from unet.report.classes import ClassPictures, ClassWords
+from unet.report.nuclei import NucleiPictures, NucleiWords
+from unet.report.words import Words
+from unet.tasks.task import Task
+
+OF_TASK: dict[str, tuple[type[Pictures], type[Words]]] = {
+    "cells": (CellPictures, CellWords), "classes": (ClassPictures, ClassWords),
+    "nuclei": (NucleiPictures, NucleiWords)}
+
+
+def pictures_of(task: Task) -> Pictures:
+    """What draws a task's runs and predictions."""
+    return OF_TASK[task.name][0](task)
+
+
+def words_of(task: Task) -> Words:
+    """What tells of a task's runs, in Markdown."""
+    return OF_TASK[task.name][1](task)

@@ -1,0 +1,252 @@
+"""Runs on cells between membranes, in pictures and words: merges and splits, walls before and after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from unet.inputs.stacks import format_slices
+from unet.report.base import NOT_JUDGED, Window, cut, untitled
+from unet.report.colours import matched_colours, random_colours, stretched
+from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, paint_membranes, places
+from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
+from unet.report.slices import SlicePictures, SliceWords
+from unet.report.words import NO_SCORES, cited, table
+from unet.scores.isbi import NAMES, THRESHOLDS, components, v_rand
+from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
+from unet.segment.walls import find_walls, number_cells
+from unet.tasks.cells import SCORED
+from unet.tasks.task import Judged
+
+if TYPE_CHECKING:
+    from unet.report.run import Run
+
+ZOOM = 96  # pixels around a mistake
+NEAR = 160  # pixels in which walls before and after are shown
+LOOKS = {"probability": {"color": ORANGE, "marker": "s"}, "walls": {"color": BLUE, "marker": "o"}}
+NOTHING_CHOSEN = ("This run was stopped before a threshold was chosen, or it kept no scores of what it chose from.")
+TITLES = {"V_rand": "V_rand", "V_rand_split": "split", "V_rand_merge": "merge", "V_info": "V_info",
+          "V_info_split": "split", "V_info_merge": "merge", "warping_error": "warping error",
+          "pixel_error": "pixel error", "membrane_iou": "IoU", "membrane_dice": "Dice", "accuracy": "accuracy"}
+
+
+class CellPictures(SlicePictures):
+    """What a run on cells looks like."""
+
+    label_means = "black = membrane, white = cell"
+    advice = ("What is dark and no membrane stays white: vesicles, the insides of mitochondria.")
+    object_name = "cells"
+    marks = (MERGED, SPLIT, HARMLESS)
+    mistakes_mean = "Few pixels decide whether cells merge or are split; those beside a true border do neither."
+
+    def label(self, label: np.ndarray) -> np.ndarray:
+        return label
+
+    def truth(self, label: np.ndarray) -> np.ndarray:
+        return components(label > 0)
+
+    def maps(self, one: Judged, learnt: dict) -> list[Panel]:
+        """The network's probability and, where any are drawn, the walls."""
+        maps = [Panel(one.probability, "probability of cell", "by the network")]
+        if self.task.redraws(learnt):
+            maps.append(Panel(one.redrawn, "walls drawn", "as each wall was judged"))
+        return maps
+
+    def _sorted(self, one: Judged, learnt: dict) -> MembraneMistakes:
+        return membrane_mistakes(one.sample.label, one.redrawn, learnt["threshold"])
+
+    def _wrong(self, one: Judged, probability: np.ndarray, threshold: float) -> np.ndarray:
+        """Where cells merge or are split, bool (H, W), at a threshold of a probability (H, W)."""
+        mistakes = membrane_mistakes(one.sample.label, probability, threshold)
+        return mistakes.merging | mistakes.splitting
+
+    def mistakes(self, one: Judged, learnt: dict) -> Panel:
+        mistakes = self._sorted(one, learnt)
+        return Panel(paint_membranes(stretched(one.sample.image), mistakes),
+                     f"merges: {mistakes.merges}, splits: {mistakes.splits}")
+
+    def wrong(self, one: Judged, learnt: dict) -> np.ndarray:
+        return self._wrong(one, one.redrawn, learnt["threshold"])
+
+    def score(self, run: Run, one: Judged) -> tuple[float, str]:
+        scores = run.scores["walls"] or run.scores["probability"]
+        value = self.row_of(scores["chosen"]["per_slice"], run, one)["V_rand"]
+        return value, f"V_rand {value:.4f}"
+
+    def windows(self, run: Run, one: Judged) -> list[tuple[float, str, Window]]:
+        truth, parts = self.truth(one.sample.label), []
+        for window in self.tiles_of(one):
+            if truth[window].any():
+                value = v_rand(one.objects[window], truth[window])[0]
+                parts.append((value, f"y {window[0].start}, x {window[1].start}, V_rand {value:.3f}", window))
+        return parts
+
+    def errors(self, run: Run, most: int = 3) -> Figure:
+        """The held-out slice with the lowest score, and a close look at places where cells merge or are split."""
+        if not run.judged:
+            return message(NOT_JUDGED)
+        one = min(run.judged, key=lambda one: self.score(run, one)[0])
+        mistakes = self._sorted(one, run.learnt)
+        spots = [(*spot, word) for where, word in ((mistakes.merging, "merge"), (mistakes.splitting, "split"))
+                 for spot in places(where)[:most].astype(int)]
+        spots = (spots[:2] + spots[-1:])[:most] if len(spots) > most else spots
+        rows = [self.row(one, run.learnt, f"{one.sample.name}, {self.score(run, one)[1]}")]
+        for number, (y, x, word) in enumerate(spots, 1):
+            part = _around((y, x), one.objects.shape)
+            line = self.row(one, run.learnt, f"{number}: a {word}", part)
+            rows.append([line[0], *untitled(line[1:])])
+        caption = (f"The held-out slice with the lowest score, whole and close by, at the threshold "
+                   f"{run.learnt['threshold']:g}, which was chosen on slices that trained. {self.mistakes_mean}")
+        figure, axes = grid(rows, caption, 2.6)
+        for number, (y, x, _) in enumerate(spots, 1):
+            axes[0, -1].scatter(x, y, s=220, facecolors="none", edgecolors="black", linewidths=1.5)
+            axes[0, -1].annotate(str(number), (x, y), (9, 6 if y > ZOOM else -14), textcoords="offset points",
+                                 weight="bold")
+        self.mark(figure)
+        return figure
+
+    def scores(self, run: Run) -> Figure:
+        """Three scores over the threshold, of the probability and of the walls."""
+        if run.scores is None:
+            return message(NOT_JUDGED)
+        figure = Figure(figsize=(11, 3.8), dpi=DPI, layout="constrained")
+        names = {"V_rand": "V_rand", "V_info": "V_info", "membrane_dice": "Dice of the membrane"}
+        for axis, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
+            least = 1.0
+            for part, words in SCORED.items():
+                if run.scores[part]:
+                    at = [point["threshold"] for point in run.scores[part]["curve"]]
+                    values = [point[name] for point in run.scores[part]["curve"]]
+                    axis.plot(at, values, label=words, markersize=4, **LOOKS[part])
+                    axis.axvline(run.scores[part]["chosen"]["threshold"], color=LOOKS[part]["color"], linestyle=":")
+                    least = min(least, *values[3:8])
+            room = max(1 - least, 0.01)
+            axis.set(title=title, xlabel="threshold: cell is where it is greater", ylim=(least - 0.2 * room, 1))
+        figure.axes[0].set_ylabel("score, 1 = perfect")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+        figure.suptitle("Held-out slices. Dotted: the thresholds that were chosen on slices that trained", fontsize=11)
+        return figure
+
+    def objects(self, run: Run) -> Figure:
+        """Crests, judged walls and cells, where walls change most in a held-out slice."""
+        if not run.judged:
+            return message(NOT_JUDGED)
+        plain, threshold = (run.learnt[key] for key in ("plain_threshold", "threshold"))
+        changes = [self._wrong(one, one.probability, plain) ^ self._wrong(one, one.redrawn, threshold)
+                   for one in run.judged]
+        place = max(range(len(changes)), key=lambda number: np.count_nonzero(changes[number]))
+        one, part = run.judged[place], busiest(changes[place], NEAR)
+        truth = self.truth(one.sample.label)
+        colours = random_colours(truth)
+
+        def cells(objects: np.ndarray, title: str) -> Panel:
+            return Panel(matched_colours(objects, truth, colours), title)
+
+        rows = [[Panel(stretched(one.sample.image), one.sample.name), self.maps(one, run.learnt)[0],
+                 cells(number_cells(one.probability, plain), f"cells: probability > {plain:g}"),
+                 Panel(self.label(one.sample.label), "truth")]]
+        if self.task.redraws(run.learnt):
+            crests = _crests(one, threshold, run.learnt["walls"]["width"])
+            rows.append([Panel(crests, "crests"), self.maps(one, run.learnt)[1],
+                         cells(one.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
+        words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells is "
+                 "judged as a whole, by what was learnt on slices that trained (black: a membrane; orange: none), and "
+                 "drawn as a wall." if self.task.redraws(run.learnt) else
+                 f"No walls are drawn in this run: {run.learnt.get('why', 'it was not asked for')}.")
+        caption = ("From the network's probability to cells, where a held-out slice changes most; each cell has the "
+                   f"colour of the true one that it covers most of. {words}")
+        figure, _ = grid([[replace(panel, means="") for panel in cut(row, part)] for row in rows], caption, 2.8)
+        return figure
+
+    def choices(self, run: Run) -> Figure:
+        """V_rand over the threshold on the slices that chose it."""
+        curves = run.learnt.get("curves")
+        if not curves:
+            return message(NOTHING_CHOSEN)
+        figure = Figure(figsize=(8, 3.6), dpi=DPI, layout="constrained")
+        axis = figure.subplots()
+        for part, key in (("probability", "plain_threshold"), ("walls", "threshold")):
+            if curves.get(part):
+                axis.plot(THRESHOLDS, curves[part], label=SCORED[part], **LOOKS[part])
+                axis.axvline(run.learnt[key], color=LOOKS[part]["color"], linestyle=":",
+                             label=f"chosen: {run.learnt[key]:g}")
+        axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand, mean with both neighbours",
+                 title=f"Chosen on slices {format_slices(run.learnt['on'])}, which trained")
+        axis.legend()
+        return figure
+
+
+def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Window:
+    """The window of ZOOM pixels around (y, x) inside an image of `shape`."""
+    sides = [min(ZOOM, full) for full in shape]
+    corner = [int(np.clip(at - side // 2, 0, full - side)) for at, side, full in zip(spot, sides, shape, strict=True)]
+    return tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
+
+
+def _crests(one: Judged, threshold: float, width: float) -> np.ndarray:
+    """The faded image, float (H, W, 3), with the crests: black where a membrane was drawn, orange where none."""
+    overlay, walls = faded(stretched(one.sample.image)), find_walls(one.probability, width)
+    if walls is not None:
+        crest = walls.crest
+        overlay[crest] = to_rgb(ORANGE)
+        overlay[crest & (one.redrawn <= threshold)] = 0
+    return overlay
+
+
+class CellWords(SliceWords):
+    """What is to be said of a run on cells."""
+
+    aim = "Membranes were segmented"
+    loss = "binary cross-entropy"
+
+    def after(self, run: Run) -> list[str]:
+        learnt, walls = run.learnt, run.learnt.get("walls")
+        if not learnt:
+            return ["stopped before thresholds and walls were learnt"]
+        sentences = []
+        if walls:
+            sentences.append(
+                "a seeded watershed on the probability then gave the crests of the predicted membranes; each piece "
+                "between two cells was judged as a whole and drawn as a wall, by a logistic regression on its length, "
+                "the sizes of the cells beside it and the probabilities along it, fitted to slices "
+                f"{format_slices(learnt['on'])} of those that trained (after {cited('walls')})")
+        sentences.append(f"cells are what is over {learnt['threshold']:g}, a threshold chosen on slices that trained, "
+                         "after border thinning")
+        return sentences
+
+    def scores(self, run: Run) -> str:
+        if run.scores is None:
+            return NO_SCORES
+        head, parts = ("", "threshold", *(TITLES[name] for name in NAMES)), []
+        for part, words in SCORED.items():
+            scores = run.scores[part]
+            if scores:
+                rows = {**{f"best {name}": at for name, at in scores["best"].items()}, "chosen": scores["chosen"],
+                        **{f"slice {at['slice']}": at for at in scores["chosen"]["per_slice"]}}
+                parts.append(f"**{words[0].upper()}{words[1:]}.**\n\n" + table([head, *(
+                    (title, f"{at['threshold']:g}", *(f"{at[name]:.4f}" for name in NAMES))
+                    for title, at in rows.items())]))
+        return ("Held-out slices. *best*: one threshold for the stack, picked on these very slices, as the ISBI "
+                "challenge reported it; *chosen*, and slice by slice: "
+                f"{run.scores['probability']['chosen']['how']}.\n\n" + "\n\n".join(parts))
+
+    def results(self, run: Run) -> str:
+        parts = []
+        for part, words in SCORED.items():
+            scores = run.scores[part]
+            if scores:
+                best, at = scores["best"], scores["chosen"]
+                parts.append(f"{words}: V_rand {best['V_rand']['V_rand']:.4f} and V_info "
+                             f"{best['V_info']['V_info']:.4f} at the best threshold, {at['V_rand']:.4f} and "
+                             f"{at['V_info']:.4f} at {at['threshold']:g}, chosen without these slices")
+        error = run.scores["probability"]["best"]["pixel_error"]["pixel_error"]
+        return (f"On the held-out slices the scores after border thinning ({cited('ISBI scores')}) were, of "
+                f"{'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")
+
+    def cites(self, run: Run) -> list[str]:
+        return [*(["ISBI scores"] if run.scores else []), *(["walls"] if run.learnt.get("walls") else []),
+                *super().cites(run)]

@@ -1,0 +1,138 @@
+"""Runs on several classes of pixels, in pictures and words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from unet.report.base import NOT_JUDGED, Window
+from unet.report.colours import class_colours, coloured_classes, stretched
+from unet.report.paint import MISSED
+from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
+from unet.report.slices import SlicePictures, SliceWords
+from unet.report.words import NO_SCORES, table
+from unet.tasks.task import Judged
+
+if TYPE_CHECKING:
+    from unet.report.run import Run
+
+NO_INSTANCES = "Classes are kinds of pixels, and nothing in them is counted: there are no instances to colour."
+NO_CHOICE = "Nothing is chosen after training: each pixel belongs to its most probable class."
+SHOWN = 16  # classes in a legend
+
+
+class ClassPictures(SlicePictures):
+    """What a run on classes looks like."""
+
+    label_means = "classes in colours"
+    advice = "What looks alike in the image should have one colour."
+    object_name = ""
+    marks = ()
+    mistakes_mean = "Borders one pixel beside the true ones matter little; whole areas do."
+
+    def mark(self, figure: Figure) -> None:
+        patches = [Patch(facecolor=tuple(colour), edgecolor="#777777", label=f"class {number}")
+                   for number, colour in enumerate(class_colours(self.task.classes))][:SHOWN]
+        patches.append(Patch(color=MISSED, label="wrong"))
+        figure.legend(handles=patches, loc="outside upper right", ncols=min(len(patches), 8), fontsize=8, frameon=False)
+
+    def label(self, label: np.ndarray) -> np.ndarray:
+        return coloured_classes(label, self.task.classes)
+
+    def truth(self, label: np.ndarray) -> np.ndarray:
+        """The classes themselves: pieces are not counted."""
+        return label.astype(np.int32)
+
+    def maps(self, one: Judged, learnt: dict) -> list[Panel]:
+        """The most probable class, and how sure the network is of it."""
+        return [Panel(self.label(one.probability.argmax(axis=-1)), "the most probable class"),
+                Panel(one.probability.max(axis=-1), "its probability", "by the network")]
+
+    def mistakes(self, one: Judged, learnt: dict) -> Panel:
+        overlay, wrong = faded(stretched(one.sample.image)), self.wrong(one, learnt)
+        overlay[wrong] = to_rgb(MISSED)
+        return Panel(overlay, f"{wrong.mean():.1%} of the pixels are wrong")
+
+    def wrong(self, one: Judged, learnt: dict) -> np.ndarray:
+        return one.probability.argmax(axis=-1) != self.task.label(one.sample.label)
+
+    def score(self, run: Run, one: Judged) -> tuple[float, str]:
+        value = self.row_of(run.scores["per_slice"], run, one)["accuracy"]
+        return value, f"{value:.1%} right"
+
+    def windows(self, run: Run, one: Judged) -> list[tuple[float, str, Window]]:
+        right, parts = ~self.wrong(one, run.learnt), []
+        for window in self.tiles_of(one):
+            value = float(right[window].mean())
+            parts.append((value, f"y {window[0].start}, x {window[1].start}, {1 - value:.1%} wrong", window))
+        return parts
+
+    def scores(self, run: Run) -> Figure:
+        """IoU and Dice of each class, in the held-out slices."""
+        if run.scores is None:
+            return message(NOT_JUDGED)
+        figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
+        axis, rows = figure.subplots(), run.scores["classes"]
+        for shift, name, title, colour in ((-0.2, "iou", "IoU", BLUE), (0.2, "dice", "Dice", ORANGE)):
+            axis.bar([row["class"] + shift for row in rows], [row[name] or 0 for row in rows], 0.38, color=colour,
+                     label=title)
+        axis.set(xlabel="class", ylabel="score, 1 = perfect", ylim=(0, 1.02), xticks=[row["class"] for row in rows],
+                 title="Held-out slices, class by class: the lowest one wants more labels")
+        axis.legend(loc="lower right")
+        return figure
+
+    def objects(self, run: Run) -> Figure:
+        """The probability of each class in a held-out slice, and the most probable one."""
+        if not run.judged:
+            return message(NOT_JUDGED)
+        one = run.judged[0]
+        row = [Panel(stretched(one.sample.image), one.sample.name),
+               *(Panel(one.probability[..., number], f"class {number}", f"probability of class {number}")
+                 for number in range(min(self.task.classes, 4))), self.maps(one, run.learnt)[0]]
+        figure, _ = grid([row], "A held-out slice: the network puts out a probability for each class, and each pixel "
+                         "belongs to the most probable one.", 2.6)
+        return figure
+
+    def choices(self, run: Run) -> Figure:
+        return message(NO_CHOICE)
+
+    def instances(self, run: Run) -> Figure:
+        return message(NO_INSTANCES)
+
+
+class ClassWords(SliceWords):
+    """What is to be said of a run on classes."""
+
+    aim = "Pixels were classified"
+    loss = "cross-entropy"
+
+    def after(self, run: Run) -> list[str]:
+        return [f"each pixel belongs to the most probable of {self.task.classes} classes (softmax)"]
+
+    def scores(self, run: Run) -> str:
+        if run.scores is None:
+            return NO_SCORES
+
+        def row(title: str, pixels: int, at: dict) -> tuple:
+            return (title, pixels, *("absent" if at[name] is None else f"{at[name]:.4f}" for name in ("iou", "dice")))
+
+        scores = run.scores
+        classes = [row(f"class {one['class']}", one["pixels"], one) for one in scores["classes"]]
+        classes.append(row("mean", sum(one["pixels"] for one in scores["classes"]), scores["mean"]))
+        slices = [(*row(f"slice {one['slice']}", 0, one["mean"])[::2], f"{one['mean']['dice']:.4f}",
+                   f"{one['accuracy']:.4f}") for one in scores["per_slice"]]
+        return (f"**All held-out slices**; {scores['accuracy']:.2%} of the pixels have the right class.\n\n"
+                + table([("", "pixels", "IoU", "Dice"), *classes])
+                + "\n\n**Slice by slice**, means over the classes.\n\n"
+                + table([("", "IoU", "Dice", "accuracy"), *slices])
+                + "\n\nIoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), in pixels; 1 is perfect.")
+
+    def results(self, run: Run) -> str:
+        mean = run.scores["mean"]
+        return (f"On the held-out slices the mean intersection over union of the classes was {mean['iou']:.4f}, the "
+                f"mean Dice coefficient {mean['dice']:.4f}; {run.scores['accuracy']:.2%} of the pixels had the right "
+                "class.")

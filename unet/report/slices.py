@@ -1,0 +1,60 @@
+"""What pictures and words of stacks share, whatever their labels mean: tiles to look at, data and slices in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unet.inputs.stacks import VOLUME, format_slices
+from unet.report.base import Pictures, Window
+from unet.report.words import Words, cited
+from unet.tasks.task import Judged
+from utils import OverlapTile
+
+if TYPE_CHECKING:
+    from unet.report.run import Run
+
+SIDE = 128  # of the tiles that are ranked at most, pixels; of small slices half the side
+ISBI_VOLUME = "bcc7ffcecedefe29ba5343c6eddbc8b7b55e5613cb5315dc99e8dff40d7da8c2"  # SHA-256 of its train-volume.tif
+
+
+class SlicePictures(Pictures):
+    """Pictures of slices."""
+
+    def tiles_of(self, one: Judged) -> list[Window]:
+        """Windows that cover a slice."""
+        shape = one.sample.image.shape[:2]
+        side = max(1, min(SIDE, *(full // 2 for full in shape)))
+        return [(slice(y, y + side), slice(x, x + side)) for y, x in OverlapTile(shape, side).inside()]
+
+    def row_of(self, rows: list[dict], run: Run, one: Judged) -> dict:
+        """The slice's own among the scores of each."""
+        number = run.layout.names.index(one.sample.name)
+        return next(row for row in rows if row["slice"] == number)
+
+
+class SliceWords(Words):
+    """Words about slices."""
+
+    normalised = "brought to one mean and standard deviation"
+
+    def counted(self, run: Run, numbers: list[int]) -> str:
+        return f"slices {format_slices(numbers)} (numbered from 0)" if numbers else "none"
+
+    def is_isbi(self, run: Run) -> bool:
+        """Whether the images are those of the challenge."""
+        return ISBI_VOLUME in (was for path, was in run.manifest["inputs"].items() if Path(path).name == VOLUME)
+
+    def data(self, run: Run) -> str:
+        slices, (height, width) = len(run.layout), run.manifest["shape"][1:3]
+        size = f"{slices} labelled slices of {height} x {width} pixels"
+        if self.is_isbi(run):
+            return (f"the ISBI 2012 stack, {size}: serial section transmission electron microscopy of the Drosophila "
+                    f"first instar larva ventral nerve cord ({cited('ISBI stack')}; {cited('ISBI scores')})")
+        if run.is_demo:
+            return f"a synthetic demo stack, {size}; it is made by a program and shows no real tissue"
+        return f"our own stack, {size} (SHA-256 of images and labels: {self.data_hash(run)[:16]})"
+
+    def cites(self, run: Run) -> list[str]:
+        return ["ISBI stack", "ISBI scores"] if self.is_isbi(run) else []
+

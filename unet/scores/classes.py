@@ -1,0 +1,60 @@
+"""How well each of several classes of pixels is found: IoU and Dice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unet.scores.overlap import overlap_table
+
+
+def confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """Pixels of each true class (row) that were given each class (column): int64 (classes, classes).
+
+    Raises ValueError where shapes differ, or a number is no class.
+    """
+    table = overlap_table(predicted, truth).T
+    if max(table.shape) > classes:
+        raise ValueError(f"classes go up to {max(table.shape) - 1}, expected {classes - 1} at most")
+    table.resize(classes, classes)
+    return table.toarray()
+
+
+def class_scores(probabilities: np.ndarray, labels: np.ndarray, slices: Sequence[int] | None = None) -> dict:
+    """IoU and Dice of each class, ready for JSON, from probabilities (N, K, H, W) and labels 0 .. K-1 (N, H, W).
+
+    A pixel is of the class with the greatest probability. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN),
+    pixels of all slices pooled; None for a class that neither prediction nor truth has. "mean" is that of the other
+    classes, "accuracy" the share of pixels that are right, "per_slice" the same of each slice.
+    """
+    classes = probabilities.shape[1]
+    numbers = range(len(labels)) if slices is None else slices
+    tables = [confusion(one.argmax(axis=0), label, classes)
+              for one, label in zip(probabilities, labels, strict=True)]
+    return {**_scores_of(sum(tables)), "per_slice": [{"slice": int(number), **_scores_of(table)}
+                                                     for number, table in zip(numbers, tables, strict=True)]}
+
+
+def _scores_of(table: np.ndarray) -> dict:
+    right, true, predicted = np.diag(table), table.sum(axis=1), table.sum(axis=0)
+    rows = []
+    for number, (hit, wanted, given) in enumerate(zip(right.tolist(), true.tolist(), predicted.tolist(), strict=True)):
+        either = wanted + given - hit
+        rows.append({"class": number, "pixels": wanted, "iou": hit / either if either else None,
+                     "dice": 2 * hit / (wanted + given) if either else None})
+    mean = {name: float(np.mean([row[name] for row in rows if row[name] is not None])) for name in ("iou", "dice")}
+    return {"classes": rows, "mean": mean, "accuracy": float(right.sum() / table.sum())}
+
+
+def format_classes(scores: dict) -> str:
+    """The table to print of what `class_scores` returned."""
+    lines = [f"{'':<12}{'pixels':>12}{'IoU':>9}{'Dice':>9}"]
+    for row in scores["classes"]:
+        values = "".join(f"{'absent':>9}" if row[name] is None else f"{row[name]:>9.4f}" for name in ("iou", "dice"))
+        lines.append(f"{'class ' + str(row['class']):<12}{row['pixels']:>12}{values}")
+    total = sum(row["pixels"] for row in scores["classes"])
+    lines.append(f"{'mean':<12}{total:>12}{scores['mean']['iou']:>9.4f}{scores['mean']['dice']:>9.4f}")
+    lines += ["", *(f"{'slice ' + str(row['slice']):<12}{'':>12}{row['mean']['iou']:>9.4f}{row['mean']['dice']:>9.4f}"
+                    for row in scores["per_slice"])]
+    return "\n".join([*lines, f"accuracy {scores['accuracy']:.4f}; mean: over the classes; of a slice over its own"])

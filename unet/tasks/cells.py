@@ -1,0 +1,126 @@
+"""Cells between membranes: labels are 0 = membrane and 255 = cell, the network puts out the probability of cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from unet.inputs.doctor import polarity_notes, separate_objects
+from unet.inputs.layouts import Layout
+from unet.inputs.stacks import LABELS, format_slices
+from unet.scores.isbi import best_threshold, format_scores, isbi_scores
+from unet.segment.walls import draw_walls, learn_cells, number_cells, thin_walls
+from unet.tasks.stacks import SliceTask
+from unet.tasks.task import Judged
+from utils import UserError
+
+SCORED = {"probability": "the network's probability", "walls": "with walls drawn"}  # the two sets of scores
+
+
+@dataclass(frozen=True)
+class Cells(SliceTask):
+    """What membranes enclose."""
+
+    name: ClassVar = "cells"
+    output: ClassVar = "probability of cell"
+    numbers_objects: ClassVar = True
+
+    def check(self, layout: Layout) -> list[str]:
+        """Labels are 0 and 255, or 0 and 1; slices on which nobody drew are refused where membranes were drawn."""
+        path, labels = layout.folder / LABELS, layout.labels
+        values = [value.item() for value in np.unique(labels)]
+        shown = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
+        if len(values) == 1:
+            raise UserError(f"{path}: every pixel is {shown}, expected membrane (0) and cell (255); draw the "
+                            "membranes, or copy the right file")
+        if len(values) > 2 or values[0] != 0 or values[1] not in (1, 255):
+            several = (f"; if they are {len(values)} classes say so with 'python augmentation.py --classes "
+                       f"{len(values)}'" if values == list(range(len(values))) and len(values) <= 256 else "")
+            raise UserError(f"{path}: labels have {len(values)} values ({shown}), expected the two 0 = membrane and "
+                            "255 = cell; in Fiji: Image > Adjust > Threshold..., Apply, then File > Save As > Tiff"
+                            + several)
+        blank = [number for number, label in enumerate(labels) if label.all()]
+        empty = [number for number, label in enumerate(labels) if not label.any()]
+        what = "cell" if blank else "membrane"
+        # objects on background may be absent from a slice; membranes are everywhere in tissue
+        if blank or (empty and thin_walls(np.delete(labels, empty, axis=0))):
+            raise UserError(f"{path}: slice {format_slices(blank or empty)} is {what} everywhere, as where nobody "
+                            "drew; label it, or take it out of both stacks in Fiji: Image > Stacks > Delete Slice")
+        notes = polarity_notes(layout.images, labels)
+        if notes and separate_objects(labels > 0, thin_walls):  # their background is no membrane to be inverted
+            notes = []
+        if empty:
+            notes.append(f"{path}: slice {format_slices(empty)} has no object; it is not scored where it is held out")
+        if values[1] == 1:
+            notes.append(f"{path}: labels are 0 and 1; taken as 0 = membrane, 1 = cell")
+        return notes
+
+    def label(self, label: np.ndarray) -> np.ndarray:
+        """uint8 (H, W), 0 = membrane, 255 = cell."""
+        return np.where(label > 0, 255, 0).astype(np.uint8)
+
+    def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
+        """As of any slices; some of those held out have to show cells, or there is nothing to score."""
+        chosen = super().split(layout, holdout, seed)
+        if chosen and not any(layout[number].label.any() for number in chosen):
+            raise UserError(f"{layout.folder / LABELS}: slice {format_slices(chosen)}, which would be held out, has no "
+                            "object; hold out others with --holdout")
+        return chosen
+
+    def target(self, label: np.ndarray) -> np.ndarray:
+        return (label > 0).astype(np.uint8)
+
+    def looked_back(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
+        """The last `most` that show cells: walls are learnt on them."""
+        return [number for number in train if layout[number].label.any()][-most:]
+
+    def learn(self, outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool) -> dict:
+        """Which walls are membranes, and two thresholds: with walls drawn, and for the probability as it is."""
+        outputs, labels = np.stack(outputs), np.stack(labels)
+        return {**learn_cells(outputs, labels, walls), "plain_threshold": best_threshold(outputs, labels)}
+
+    def redraws(self, learnt: dict) -> bool:
+        return bool(learnt.get("walls"))
+
+    def redraw(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        return draw_walls(probability, learnt["walls"]) if self.redraws(learnt) else probability
+
+    def unlearnt(self, learnt: dict) -> dict:
+        return {**learnt, "walls": None, "threshold": learnt.get("plain_threshold", 0.5)}
+
+    def in_words(self, learnt: dict) -> str:
+        if self.redraws(learnt):
+            return f"walls learnt on slices {format_slices(learnt['on'])}"
+        return "no walls drawn" + (f": {learnt['why']}" if learnt.get("why") else "")
+
+    def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
+        """4-connected cells after border thinning, the very segments that V_rand and V_info score; 0 = border."""
+        return number_cells(redrawn, learnt.get("threshold", 0.5))
+
+    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+        """`isbi_scores` of the probability and, where walls are drawn, of what they make of it."""
+        slices = {number: one for number, one in zip(numbers, judged, strict=True) if one.sample.label.any()}
+        labels = np.stack([self.label(one.sample.label) for one in slices.values()])
+
+        def scores(maps: list[np.ndarray], threshold: float) -> dict:
+            result = isbi_scores(np.stack(maps), labels, threshold=threshold, slices=list(slices))
+            result["chosen"]["how"] = "the t best on slices that trained"
+            return result
+
+        return {"probability": scores([one.probability for one in slices.values()], learnt["plain_threshold"]),
+                "walls": (scores([one.redrawn for one in slices.values()], learnt["threshold"])
+                          if self.redraws(learnt) else None)}
+
+    def table(self, scores: dict) -> str:
+        parts, summary = [], []
+        for name, title in SCORED.items():
+            if scores[name]:
+                parts += [f"{title}:", format_scores(scores[name], curve=False), ""]
+                at = scores[name]["chosen"]
+                summary.append(f"hold-out, {title}, at the threshold chosen before ({at['threshold']:g}): V_rand "
+                               f"{at['V_rand']:.4f}, V_info {at['V_info']:.4f}, pixel error {at['pixel_error']:.3f}, "
+                               f"membrane IoU {at['membrane_iou']:.3f}, Dice {at['membrane_dice']:.3f}")
+        return "\n".join([*parts, *summary])

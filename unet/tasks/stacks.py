@@ -1,0 +1,112 @@
+"""What cells and classes share: gray slices of equal size, augmented and predicted whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from unet.inputs.layouts import Layout, Sample, Samples, StackSamples
+from unet.inputs.stacks import open_stack, padding, parse_slices, require_ours, stack_writer
+from unet.tasks.task import Judged, Outputs, Page, Task, numbered
+from utils import UserError, check_output
+
+HOLDOUT = 5  # slices at the end of the stack that judge and never train: 25-29 of ISBI's 30
+CLIPPED = (0.1, 99.9)  # percentiles between which pixels of more than 8 bits count: a hot pixel moves nothing
+
+
+class SliceTask(Task):
+    """A task on gray slices, all of one size."""
+
+    layouts: ClassVar = ("stacks",)
+
+    def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
+        """`holdout` like '25-29' or 'none'; without it the last 5, of short stacks fewer."""
+        count = len(layout)
+        if holdout is None:
+            return list(range(count - min(HOLDOUT, max(count // 6, int(count > 1))), count))
+        chosen = parse_slices(holdout, count)
+        if len(chosen) == count:
+            raise UserError(f"--holdout {holdout} holds out all {count} slices; leave some to train on")
+        return chosen
+
+    def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
+        return samples[0].image.shape
+
+    def pages(self, sample: Sample) -> Iterator[Page]:
+        yield sample.image, self.label(sample.label), {}
+
+    def window(self, sample: Sample, rng: np.random.Generator) -> Page:
+        return sample.image, self.label(sample.label), {}
+
+    def levels(self, image: np.ndarray) -> dict:
+        """Mean and standard deviation of the pixels that are no padding, from the image's own depth."""
+        inside = image[~padding(image)]
+        pixels = inside if np.ptp(inside) else image.ravel()  # one value on another is a picture, not padding
+        if image.dtype != np.uint8:
+            pixels = np.clip(pixels, *np.percentile(pixels, CLIPPED))
+        sd = float(pixels.std(dtype=np.float64)) if np.ptp(pixels) else 0.0
+        return {"mean": float(pixels.mean(dtype=np.float64)), "sd": sd}
+
+    def grey_level(self, levels: dict) -> float:
+        return levels["sd"] / self.normalisation["sd"]
+
+    def normalise(self, image: np.ndarray, levels: dict) -> np.ndarray:
+        """Bring the image to the mean and deviation of `normalisation`; uint8, clipped.
+
+        What a microscope's brightness and contrast settings change linearly is gone after this; an image of one grey
+        level becomes the mean everywhere.
+        """
+        scale = self.normalisation["sd"] / levels["sd"] if levels["sd"] else 0.0
+        grey = (image.astype(np.float32) - np.float32(levels["mean"])) * np.float32(scale)
+        return np.clip(np.rint(grey + np.float32(self.normalisation["mean"])), 0, 255).astype(np.uint8)
+
+    def inputs(self, path: Path) -> Samples:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, but the model was trained on stacks of slices; name a TIFF stack, or "
+                            "a model of nuclei with --model")
+        return StackSamples(path, "name the TIFF stack to segment")
+
+    def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
+        return [path for path in (outputs.out, outputs.objects, outputs.redrawn) if path]
+
+    def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
+        samples.check_apart(self.files(outputs, samples.names))
+        pixels = len(samples) * samples[0].image.size
+        check_output(outputs.out, 4 * pixels * self.classes)
+        for path in filter(None, (outputs.objects, outputs.redrawn)):
+            check_output(path, 4 * pixels)
+        for path in self.files(outputs, samples.names):
+            require_ours(path)
+
+    @contextmanager
+    def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
+        """Stacks of a page a slice: float32 probabilities (of several classes a channel each), uint16 objects."""
+        count, size = len(samples), samples[0].image.shape
+        several = self.classes > 1
+        shape = (count, self.classes, *size) if several else (count, *size)
+        with ExitStack() as files:
+            page = files.enter_context(stack_writer(outputs.out, shape, np.float32, channels=several))
+            numbers = outputs.objects and files.enter_context(stack_writer(outputs.objects, (count, *size), np.uint16))
+            walls = outputs.redrawn and files.enter_context(stack_writer(outputs.redrawn, shape, np.float32, several))
+
+            def write(judged: Judged) -> None:
+                page(np.moveaxis(judged.probability, -1, 0) if several else judged.probability)
+                if numbers:
+                    numbers(numbered(judged, outputs.objects))
+                if walls:
+                    walls(np.moveaxis(judged.redrawn, -1, 0) if several else judged.redrawn)
+
+            yield write
+
+    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+        size = samples[number].image.shape
+        shape = [len(samples), self.classes, *size] if self.classes > 1 else [len(samples), *size]
+        try:
+            page = open_stack(outputs.out, shape)[number]
+        except (FileNotFoundError, ValueError):  # not there, or of other slices
+            return None
+        return np.moveaxis(page, 0, -1) if self.classes > 1 else page

@@ -1,0 +1,235 @@
+"""What a task has to answer: what its labels mean, what the network sees and should say, what follows from that."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from unet.inputs.layouts import Layout, Sample, Samples
+from utils import UserError
+
+Range = tuple[float, float]  # least and most, drawn uniformly
+LEARNT = 0.05  # difference in probability from which on a network tells pixels apart
+Page = tuple[np.ndarray, np.ndarray, dict]  # image, label, and what the manifest keeps of where it was cut
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is drawn for each augmented copy; grey levels are those of the normalised image that the network sees."""
+
+    turn_probability: float = 0.7
+    angle: Range = (-180.0, 180.0)  # rotation, degrees
+    zoom: Range = (0.8, 1.25)  # magnification; other microscopes have other pixels
+    elastic_probability: float = 0.8
+    elastic_alpha: Range = (2.0, 5.0)  # root mean square displacement along each axis, pixels
+    elastic_sigma: Range = (24.0, 48.0)  # smoothness of the deformation, pixels
+    crop_probability: float = 0.1
+    crop_share: Range = (0.6, 0.9)  # side of the crop, share of the image's
+    brightness: float = 15.0  # at most this shift up or down, grey levels
+    noise_probability: float = 0.25  # Gaussian or uniform, either as likely
+    gaussian_sd: Range = (1.0, 6.0)  # standard deviation, grey levels
+    uniform_intensity: Range = (2.0, 10.0)  # largest change, grey levels
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a prediction goes: `out` is a file or a folder, as the task writes; the others are None where unwanted."""
+
+    out: Path
+    objects: Path | None = None  # a number for each object
+    redrawn: Path | None = None  # the probability with walls drawn
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A sample and what was predicted of it.
+
+    probability : float32 (H, W[, classes]), the network's
+    redrawn : the same with walls drawn, or that very array
+    objects : int32 (H, W), a number for each object, 0 = none
+    """
+
+    sample: Sample
+    probability: np.ndarray
+    redrawn: np.ndarray
+    objects: np.ndarray
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """The base of cells, classes and nuclei; its fields are the settings that step 1 is told once."""
+
+    name: ClassVar[str]
+    layouts: ClassVar[tuple[str, ...]]
+    output: ClassVar[str]  # what the network puts out, in words
+    weights: ClassVar[tuple[str, ...]] = ("none", "balance", "border")
+    normalisation: ClassVar[dict] = {"mean": 128.0, "sd": 40.0}  # of all that the network sees, grey levels
+    options: ClassVar[Options] = Options()
+    default_copies: ClassVar[int] = 30  # of each sample to train on
+    default_weights: ClassVar[str] = "none"
+    default_out: ClassVar[Path] = Path("prediction.tif")
+    numbers_objects: ClassVar[bool] = False  # into a file of their own, unasked
+    windowed: ClassVar[bool] = False  # pages are windows of larger images, not whole
+    channels: ClassVar[int] = 1  # of what the network sees
+    classes: int = field(default=1, init=False)  # of what it puts out
+
+    def settings(self) -> dict:
+        """What `task_of` makes the same task of."""
+        own = {name: value for name, value in asdict(self).items() if self.__dataclass_fields__[name].init}
+        return {"name": self.name, **own}
+
+    # ------------------------------------------------------------------------------------------- step 1
+
+    @abstractmethod
+    def check(self, layout: Layout) -> list[str]:
+        """Notes on the labels, a sentence each; raises UserError where this task cannot learn from them."""
+
+    @abstractmethod
+    def label(self, label: np.ndarray) -> np.ndarray:
+        """A label (H, W) as this task keeps it."""
+
+    @abstractmethod
+    def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
+        """Numbers of the samples that judge and never train, sorted; `holdout` is the user's list, or None."""
+
+    @abstractmethod
+    def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
+        """Shape (H, W[, C]) of every page that step 1 writes."""
+
+    @abstractmethod
+    def pages(self, sample: Sample) -> Iterator[Page]:
+        """The parts of a sample that are written unchanged; they cover it."""
+
+    @abstractmethod
+    def window(self, sample: Sample, rng: np.random.Generator) -> Page:
+        """The part that one augmented copy is made of, with the context that turning it needs, as large or larger."""
+
+    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
+        """How many augmented copies each sample gives, `copies` on average; none where it is not in `train`."""
+        return [copies if number in train else 0 for number in range(len(samples))]
+
+    # ------------------------------------------------------------------------------------------- step 2
+
+    @abstractmethod
+    def levels(self, image: np.ndarray) -> dict:
+        """What `normalise` has to know of a whole image (H, W[, C]), for JSON; copies keep that of their original."""
+
+    @abstractmethod
+    def grey_level(self, levels: dict) -> float:
+        """How much of the image's own range makes one grey level after `normalise`."""
+
+    @abstractmethod
+    def normalise(self, image: np.ndarray, levels: dict) -> np.ndarray:
+        """What the network sees of an image or a part of it: uint8 (H, W[, C])."""
+
+    @abstractmethod
+    def target(self, label: np.ndarray) -> np.ndarray:
+        """What the network should say, uint8 (H, W) of 0 .. classes - 1; of one class 1 where it is."""
+
+    def regions(self, label: np.ndarray) -> np.ndarray:
+        """What a border weight map separates: label map (H, W), 0 outside of all."""
+        return label
+
+    # --------------------------------------------------------------------------------------- afterwards
+
+    def looked_back(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
+        """Which samples that trained are predicted, too, before the held-out ones: the last, at most five."""
+        return list(train[-5:])
+
+    def learn(self, outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool) -> dict:
+        """What is learnt from probabilities and labels of samples that trained; for config.json."""
+        return {}
+
+    def redraws(self, learnt: dict) -> bool:
+        """Whether `redraw` changes anything."""
+        return False
+
+    def redraw(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        """The probability with what was learnt drawn into it; the same array where there is nothing to draw."""
+        return probability
+
+    def unlearnt(self, learnt: dict) -> dict:
+        """`learnt` without what `redraw` draws."""
+        return learnt
+
+    def in_words(self, learnt: dict) -> str:
+        """What `redraw` does, for the console; nothing to say where it does nothing."""
+        return ""
+
+    @abstractmethod
+    def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
+        """Numbered objects, int32 (H, W), 0 = none, of a probability that `redraw` gave."""
+
+    @abstractmethod
+    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+        """All scores of held-out samples, ready for JSON; `numbers` are theirs in the layout."""
+
+    @abstractmethod
+    def table(self, scores: dict) -> str:
+        """The table to print of what `score` returned; its last line is the summary."""
+
+    @abstractmethod
+    def inputs(self, path: Path) -> Samples:
+        """What a user names to be predicted; raises UserError where it is nothing that this task takes."""
+
+    def outputs(self, out: Path | None, objects: Path | None = None, redrawn: Path | None = None) -> Outputs:
+        """The files asked for; by default `default_out`, and objects beside it."""
+        out = out or self.default_out
+        beside = out.with_name("cells.tif" if out.name == self.default_out.name else f"{out.stem}-cells.tif")
+        return Outputs(out, objects or (beside if self.numbers_objects else None), redrawn)
+
+    @abstractmethod
+    def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
+        """All files that predictions of samples of these names go into."""
+
+    @abstractmethod
+    def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
+        """Raise UserError where something cannot be written or is an input, ahead of the work."""
+
+    @abstractmethod
+    def writer(self, outputs: Outputs, samples: Samples) -> AbstractContextManager[Callable[[Judged], None]]:
+        """Open the outputs for predictions of `samples` in their order; nothing half-written is left."""
+
+    @abstractmethod
+    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+        """The probability (H, W[, classes]) of `samples[number]` as `writer` wrote it; None where it isn't there."""
+
+    def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:
+        """Where the held-out samples' predictions go."""
+        return Outputs(work / "holdout.tif")
+
+    def remove_stale(self, outputs: Outputs, names: Sequence[str]) -> int:
+        """Remove what an earlier run predicted of samples that train now; returns of how many."""
+        return 0
+
+
+def numbered(judged: Judged, path: Path) -> np.ndarray:
+    """The objects of a sample as uint16 (H, W), to be written; raises UserError where there are too many."""
+    if judged.objects.max() > np.iinfo(np.uint16).max:
+        raise UserError(f"{path}: {judged.sample.name} has {judged.objects.max()} objects, and 65535 at most can be "
+                        "numbered; cut it into pieces")
+    return judged.objects.astype(np.uint16)
+
+
+def separates(outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], classes: int) -> bool:
+    """Whether outputs (H, W[, K]) are greater where the target (H, W) says so, by `LEARNT` on average, for any class.
+
+    A network that did not learn says the same everywhere; one that found a class of few pixels says much there. True
+    where the targets are all of one class: then nothing can be said.
+    """
+    gaps = []
+    for number in range(classes) if classes > 1 else [1]:
+        sums, counts = np.zeros(2), np.zeros(2)  # elsewhere, and where the target says so
+        for output, target in zip(outputs, targets, strict=True):
+            here = (target == number).ravel()
+            sums += np.bincount(here, (output[..., number] if classes > 1 else output).ravel(), 2)
+            counts += np.bincount(here, minlength=2)
+        if counts.all():
+            gaps.append(sums[1] / counts[1] - sums[0] / counts[0])
+    return not gaps or max(gaps) > LEARNT

@@ -1,0 +1,90 @@
+"""The folder of a run: by what it is known as one, and what of it may go, file by file."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from unet.inputs.folders import find_sources, is_image_folder
+from unet.inputs.stacks import is_ours
+from unet.scores.precision import SUFFIX
+from unet.tasks.task import Outputs
+from utils import UserError, read_json
+
+MARKS = {  # what a run is known by: a file that has these keys
+    "augmented/manifest.json": ("inputs", "split", "samples"), "patches/geometry.json": ("tile", "core", "manifest"),
+    "config.json": ("network", "recipe")}
+FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics.json", "finished.json", "holdout.tif",
+         "holdout.png", "curve.png", "report.html")
+FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
+           "tensorboard": ("*/events.out.tfevents.*",)}
+
+
+def marks(work: Path) -> set[str]:
+    """Which of MARKS a folder carries; none where it is not a run's."""
+    return {name for name, keys in MARKS.items() if _content(work / name, *keys)}
+
+
+def _content(path: Path, *keys: str) -> dict:
+    """A JSON file of ours, or {} where there is none, or another's."""
+    try:
+        return read_json(path, "", keys)
+    except (UserError, OSError, TypeError):  # not JSON, or not of this shape
+        return {}
+
+
+def check_work(work: Path) -> None:
+    """Raise UserError where a run in this folder would replace what no run made."""
+    ours = marks(work)
+    others = [name for name in FILES if not ours and (work / name).exists()]
+    for name in ("augmented", "patches"):  # replaced as a whole
+        folder = work / name
+        if not any(mark.startswith(name) for mark in ours) and folder.exists() and (
+                not folder.is_dir() or any(folder.iterdir())):
+            others.append(name)
+    if others:
+        raise UserError(f"{work} has {', '.join(others)} already, which no run of this project made; name another "
+                        "folder with --work, or move that away")
+
+
+def outputs(work: Path) -> list[Path]:
+    """The stacks, or the folder, that the run in this folder predicted; none where it did not come so far."""
+    places = _content(work / "finished.json", "predicted").get("predicted", {})
+    return [Path(places[field.name]) for field in fields(Outputs) if places.get(field.name)]
+
+
+def predictions(work: Path) -> list[Path]:
+    """The files that the run in this folder predicted and nobody changed since."""
+    names = {source["name"] for source in _content(work / "augmented" / "manifest.json", "sources").get("sources", [])}
+    data = Path(_content(work / "config.json", "data").get("data", "nowhere"))
+    names |= {source.name for source in (find_sources(data) if is_image_folder(data) else [])}
+    inside = [f"{name}{end}" for name in sorted(names) for end in (".tif", SUFFIX)]
+    files = (file for path in dict.fromkeys(outputs(work))
+             for file in ([path / name for name in inside] if path.is_dir() else [path]))
+    return [path for path in files if is_ours(path)]
+
+
+def remove_run(work: Path) -> list[Path]:
+    """Remove what a run made: its files in `work`, its predictions, and folders left empty; returns what went.
+
+    Nothing goes where the folder carries no mark of a run.
+    """
+    if not marks(work):
+        return []
+    ours, folders = predictions(work), [path for path in outputs(work) if path.is_dir()]
+    for folder, patterns in FOLDERS.items():
+        ours += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
+    ours += [work / name for name in FILES if (work / name).is_file()]
+    return remove(ours, work, *folders)
+
+
+def remove(files: list[Path], *folders: Path) -> list[Path]:
+    """Remove files, and of `folders` and what lies in them those where nothing is left; returns the files."""
+    for path in files:
+        path.unlink()
+    inside = {parent for path in files for parent in path.parents
+              if any(parent.is_relative_to(folder) for folder in folders)}
+    for folder in sorted(inside, key=lambda path: -len(path.parts)):
+        if not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
+    return files
