@@ -26,7 +26,7 @@ report: $(VENV)/installed
 
 images: $(VENV)/installed
 	test -f results/demo/metrics.json || $(PY) -m unet.pipeline run --data data/demo
-	$(PY) -m unet.report.figures --work results/demo --out results/demo/prediction.tif --images images
+	$(PY) -m unet.report.figures
 
 bench: $(VENV)/installed
 	$(PY) tests/bench.py $${DATA:+--data "$$DATA"}

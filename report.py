@@ -42,7 +42,7 @@ pre {{ white-space: pre-wrap; }}
 def execute(parameters: dict[str, str], notebook: Path = NOTEBOOK) -> nbformat.NotebookNode:
     """Execute the notebook and return it with its outputs, without what went to stderr.
 
-    `parameters` replace those of its first cell, which is tagged so. Raises UserError where a cell fails.
+    `parameters` take the place of those in its first cell, which is tagged so. Raises UserError where a cell fails.
     """
     node = nbformat.read(notebook, as_version=4)
     if parameters:

@@ -10,6 +10,7 @@ from pages import DOCS, PAGES, README, ROOT, blocks, commands, inline_code, rows
 from PIL import Image
 
 from model import PRESETS
+from unet.report.figures import ANIMATION, FIGURES, OTHERS
 from unet.training.encoders import ENCODERS
 
 SCRIPTS = ("datasets", "augmentation", "preprocessing", "train", "predict", "metrics", "report")
@@ -99,10 +100,10 @@ def test_commands_are_what_the_scripts_take(parsers):
 
 def test_options_in_the_text_exist(parsers):
     known = {option for parser in parsers.values() for name, _ in actions(parser) for option in name.split()}
-    foreign = {"--layer-type"}  # napari's
+    known |= {"--help"}
     for page in PAGES:
         for code in inline_code(page):
-            assert set(re.findall(r"--[a-z][a-z-]*", code)) <= known | foreign, f"{page.name}: {code}"
+            assert set(re.findall(r"--[a-z][a-z-]*", code)) <= known, f"{page.name}: {code}"
 
 
 def test_make_targets_and_variables_exist():
@@ -176,8 +177,7 @@ def test_files_that_commands_name_exist():
 
 
 def test_pictures_are_all_drawn_by_this_project_shown_and_small():
-    from unet.report.figures import ANIMATION, FIGURES
-    ours = {*FIGURES, ANIMATION}
+    ours = {*FIGURES, *OTHERS, ANIMATION}
     there = {path.name: path.stat().st_size for path in (ROOT / "images").iterdir()}
     assert set(there) == ours
     assert {name for page in PAGES for name in re.findall(r"\((?:\.\./)?images/([^)]+)\)", page.read_text())} == ours

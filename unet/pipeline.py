@@ -24,7 +24,7 @@ from unet.inputs.demo import FILES, MARK, demo_files, make_demo
 from unet.inputs.folders import is_image_folder
 from unet.inputs.layouts import Layout, layout_of
 from unet.tasks import choose_task
-from unet.training.folder import outputs, remove, remove_run
+from unet.training.folder import remove, remove_run
 from utils import UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,10 +150,9 @@ def call(words: list[str]) -> int:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Call report.py on the run named, else on that in results/, else on the demo's, with the prediction it made."""
+    """Call report.py on the run named, else on that in results/, else on the demo's."""
     work = Path(args.work or (WORK if (WORK / "config.json").is_file() else DEMO_WORK)).expanduser()
-    out = args.out or next(iter(outputs(work)), None)
-    sys.exit(call(["report.py", "--work", str(work), *(["--out", str(out)] if out else [])]))
+    sys.exit(call(["report.py", "--work", str(work), *(["--out", args.out] if args.out else [])]))
 
 
 def clean(args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """A run's folder: known by its marks, and removed file by file; what others put there stays."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -25,11 +26,11 @@ def make_run(folder, out=None, task="cells", data="data"):
         for name in names:
             (work / inside / name).write_bytes(b"made by a run")
     out = out or folder / "prediction.tif"
-    files = [str(path) for path in ((out, out.with_name("cells.tif")) if task == "cells" else (out, out))]
+    objects = out.with_name("cells.tif") if task == "cells" else out
     jsons = {"augmented/manifest.json": {"inputs": {}, "split": {}, "samples": [], "sources": [{"name": "a"}]},
              "patches/geometry.json": {"tile": 256, "core": 192, "manifest": ""},
              "config.json": {"network": {}, "recipe": {}, "task": {"name": task}, "data": str(data)},
-             "finished.json": {"model": "", "predicted": {"files": files, "input": ""}}}
+             "finished.json": {"model": "", "predicted": {"out": str(out), "objects": str(objects), "redrawn": None}}}
     for name, content in jsons.items():
         (work / name).write_text(json.dumps(content))
     names = ("prediction.tif", "cells.tif") if task == "cells" else [f"{name}{end}" for name in "ab"
@@ -49,6 +50,16 @@ def test_all_that_a_run_made_goes(tmp_path):
     assert outputs(work) == [tmp_path / "prediction.tif", tmp_path / "cells.tif"]
     assert len(remove_run(work)) == count
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_that_the_scripts_leave_is_known(tiny_run, tmp_path):
+    """A real run, moved: no file that a step writes is missing in the lists."""
+    shutil.copytree(tiny_run, tmp_path, dirs_exist_ok=True)
+    finished = tmp_path / "results" / "finished.json"
+    finished.write_text(finished.read_text().replace(str(tiny_run), str(tmp_path)))
+    remove_run(tmp_path / "results")
+    left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
+    assert left == {"demo", "augmentation.txt", "preprocessing.txt", "train.txt"}  # the data and what was printed
 
 
 def test_what_others_put_there_stays(tmp_path):

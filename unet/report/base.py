@@ -36,7 +36,7 @@ class Pictures(ABC):
 
     label_means: ClassVar[str]  # what a label's colours mean
     advice: ClassVar[str]  # how labels are drawn, a sentence
-    object_name: ClassVar[str]  # what is counted, plural
+    object_name: ClassVar[str]  # what is counted, plural; nothing where objects mean nothing
     marks: ClassVar[tuple[str, ...]]  # colours of mistakes, those of `paint.MEANING`
     mistakes_mean: ClassVar[str]  # what mistakes are, for captions
     side: ClassVar[int] = 4096  # at most of the part of an image that is shown, pixels
@@ -146,7 +146,7 @@ class Pictures(ABC):
         corner = corners[-1]
         whole = sample.image if len(pages) > 1 else image
         copies = run.manifest["sources"][source]["copies"]
-        where = "the whole page" if len(corners) == 1 else f"{len(corners)} tiles a page, overlapping"
+        where = "whole pages" if len(corners) == 1 else f"{len(corners)} a page, overlapping"
         figure, axes = grid([[
             Panel(stretched(whole), f"{sample.name[:20]}: {len(pages)} page{'s' * (len(pages) > 1)} of "
                                     f"{size[0]} x {size[1]} pixels"),
@@ -191,7 +191,9 @@ class Pictures(ABC):
         """A sample from left to right: image, truth, what the network says, mistakes; without a label its objects."""
         line = [Panel(stretched(one.sample.image), title or one.sample.name[:20], GREY)]
         if one.sample.label is None:
-            line += [*self.maps(one, learnt), Panel(coloured(one.objects), f"{one.objects.max()} {self.object_name}")]
+            line += self.maps(one, learnt)
+            if self.object_name:
+                line.append(Panel(coloured(one.objects), f"{one.objects.max()} {self.object_name}"))
         else:
             line += [Panel(self.label(self.task.label(one.sample.label)), f"truth: {self.label_means}"),
                      *self.maps(one, learnt), self.mistakes(one, learnt)]
@@ -271,10 +273,11 @@ class Pictures(ABC):
         if not shown:
             return message(NOT_PREDICTED)
         rows = [self.row(one, run.learnt, part=busiest(one.objects > 0, self.side)) for one in shown]
-        names = [panel.title for panel in rows[0]]
-        figure, _ = grid([[line[0], *untitled(line[1:-1]), line[-1]] for line in rows],
-                         f"Predicted, {count} {run.layout.noun}s in all. The probability is stitched from the cores of "
-                         "tiles: no seam should be visible.", 2.4, ("image", *names[1:-1], self.object_name))
+        names = ["image", *(panel.title for panel in self.maps(shown[0], run.learnt)), self.object_name]
+        caption = (f"Predicted, {count} {run.layout.noun}s in all. The probability is stitched from the cores of "
+                   "tiles: no seam should be visible.")
+        figure, _ = grid([[line[0], *(panel if panel.title not in names else replace(panel, title="")
+                                      for panel in line[1:])] for line in rows], caption, 2.4, [*filter(None, names)])
         return figure
 
 

@@ -30,13 +30,14 @@ class ClassPictures(SlicePictures):
 
     label_means = "classes in colours"
     advice = "What looks alike in the image should have one colour."
-    object_name = "pieces"
+    object_name = ""
     marks = ()
     mistakes_mean = "Borders one pixel beside the true ones matter little; whole areas do."
 
     def mark(self, figure: Figure) -> None:
         patches = [Patch(facecolor=tuple(colour), edgecolor="#777777", label=f"class {number}")
                    for number, colour in enumerate(class_colours(self.task.classes))][:SHOWN]
+        patches.append(Patch(color=MISSED, label="wrong"))
         figure.legend(handles=patches, loc="outside upper right", ncols=min(len(patches), 8), fontsize=8, frameon=False)
 
     def label(self, label: np.ndarray) -> np.ndarray:
@@ -47,14 +48,14 @@ class ClassPictures(SlicePictures):
         return label.astype(np.int32)
 
     def maps(self, one: Judged, learnt: dict) -> list[Panel]:
-        """How sure the network is, and its most probable class."""
-        return [Panel(one.probability.max(axis=-1), "probability of that class", "greatest probability"),
-                Panel(self.label(one.probability.argmax(axis=-1)), "the most probable class")]
+        """The most probable class, and how sure the network is of it."""
+        return [Panel(self.label(one.probability.argmax(axis=-1)), "the most probable class"),
+                Panel(one.probability.max(axis=-1), "its probability", "by the network")]
 
     def mistakes(self, one: Judged, learnt: dict) -> Panel:
         overlay, wrong = faded(stretched(one.sample.image)), self.wrong(one, learnt)
         overlay[wrong] = to_rgb(MISSED)
-        return Panel(overlay, f"wrong, in orange: {wrong.mean():.1%}")
+        return Panel(overlay, f"{wrong.mean():.1%} of the pixels are wrong")
 
     def wrong(self, one: Judged, learnt: dict) -> np.ndarray:
         return one.probability.argmax(axis=-1) != self.task.label(one.sample.label)
@@ -91,10 +92,9 @@ class ClassPictures(SlicePictures):
         one = run.judged[0]
         row = [Panel(stretched(one.sample.image), one.sample.name),
                *(Panel(one.probability[..., number], f"class {number}", f"probability of class {number}")
-                 for number in range(min(self.task.classes, 4))), self.maps(one, run.learnt)[1]]
+                 for number in range(min(self.task.classes, 4))), self.maps(one, run.learnt)[0]]
         figure, _ = grid([row], "A held-out slice: the network puts out a probability for each class, and each pixel "
                          "belongs to the most probable one.", 2.6)
-        self.mark(figure)
         return figure
 
     def choices(self, run: Run) -> Figure:

@@ -30,7 +30,7 @@ def stretched(image: np.ndarray) -> np.ndarray:
     All channels by the same levels: colours stay what they are.
     """
     low, high = np.percentile(image, PERCENTILES)
-    grey = rescale_intensity(image.astype(np.float32), (low, max(high, low + 1e-6)), (0, 255)).astype(np.uint8)
+    grey = np.rint(rescale_intensity(image.astype(float), (low, max(high, low + 1e-6)), (0, 255))).astype(np.uint8)
     return grey[..., 0] if grey.ndim == 3 and (grey == grey[..., :1]).all() else grey
 
 
@@ -125,11 +125,11 @@ def coloured(objects: np.ndarray) -> np.ndarray:
 
 
 def class_colours(classes: int) -> np.ndarray:
-    """Float (classes, 3): class 0 is black, then the hues, then the same ever lighter."""
-    number = np.arange(max(classes - 1, 0))
-    rounds = 1 + (classes - 2) // len(HUES)
-    light = (number // len(HUES) / max(rounds, 1))[:, np.newaxis]
-    return np.vstack([np.zeros((1, 3)), HUES[number % len(HUES)] * (1 - light) + light])
+    """Float (classes, 3): class 0 is black, then the hues but orange, which marks mistakes, then these ever lighter."""
+    number, hues = np.arange(max(classes - 1, 0)), HUES[1:]
+    rounds = 1 + (classes - 2) // len(hues)
+    light = (number // len(hues) / max(rounds, 1))[:, np.newaxis]
+    return np.vstack([np.zeros((1, 3)), hues[number % len(hues)] * (1 - light) + light])
 
 
 def coloured_classes(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -73,7 +73,8 @@ FIGURES: dict[str, Callable[[Run, Pictures], Figure]] = {  # photographs as JPEG
     "elastic.jpg": _small(_random(operations.show_elastic)),
     "crops.jpg": lambda one, pictures: operations.show_crops(*pictures.example(one), one.options),
     "pads.jpg": lambda one, pictures: operations.show_pads(*pictures.example(one), one.options),
-    "pages.jpg": lambda one, pictures: operations.show_pages(one, pictures, [30, 200, 400, 600]),
+    "pages.jpg": lambda one, pictures: operations.show_pages(
+        one, pictures, np.linspace(len(one.layout), len(one.pages) - 1, 4).astype(int).tolist()),
     "tiles.jpg": lambda one, pictures: pictures.tiles(one),
     "overlap-tiles.jpg": lambda one, pictures: draw_overlap_tiles(one),
     "weights.jpg": lambda one, pictures: pictures.weights(one),

@@ -44,7 +44,7 @@ def reference(name: str) -> str:
     pages = f", {work['start']}{'-' + str(work['end']) if 'end' in work else ''}" if "start" in work else ""
     place = f"{work['journal']} {work['volume']}{issue}{pages}, " if "journal" in work else \
         f"{work['collection-title']} " if "collection-title" in work else ""
-    where = f"doi {work['doi']}" if "doi" in work else work["url"]
+    where = f"doi {work['doi']}" if "doi" in work else work["url"].removeprefix("https://")  # Markdown makes no link
     return f"{authors}: {work['title']}. {place}{work['year']}. {where}"
 
 
@@ -87,25 +87,25 @@ def network(run: Run) -> str:
 def averaging(recipe: dict) -> str:
     """Which weights predict."""
     if recipe["patience"]:
-        return (f"Training stopped when the loss on a validation block, the last fifth of those to train on, had not "
-                f"fallen for {recipe['patience']} epochs; the weights of its least loss predict")
+        return ("those of the least loss on a validation block, the last fifth of what was to train on; training "
+                f"stopped when this loss had not fallen for {recipe['patience']} epochs")
     count = max(1, round(recipe["epochs"] * recipe["average"]))
-    share = f"{count} of {recipe['epochs']} epochs"
-    return (f"The weights that predict are the mean of those after each of the last {share} ({cited('averaging')})"
-            if count > 1 else "The weights after the last step predict")
+    return (f"the mean of those after each of the last {count} of {recipe['epochs']} epochs ({cited('averaging')})"
+            if count > 1 else "those after the last step")
 
 
 def variation(recipe: dict, channels: int) -> str:
     """What was drawn anew for each tile while training, as `unet.training.feed` draws it."""
     strength = recipe["intensity"]
     if not strength:
-        return "Tiles were turned and mirrored at random while training"
+        return "turned and mirrored at random"
     low, high = math.exp(-0.35 * strength), math.exp(0.35 * strength)
     gain = f", each colour by {math.exp(-0.22 * strength):.2f} to {math.exp(0.22 * strength):.2f}" \
         if channels > 1 else ""
-    return (f"While training tiles were turned and mirrored at random, and varied in gamma (exponents of {low:.2f} to "
-            f"{high:.2f}), contrast (by {low:.2f} to {high:.2f}){gain}, brightness (up to {20 * strength:g} of 255 "
-            f"grey levels) and noise (a standard deviation of up to {12 * strength:.2g})")
+    return (f"turned and mirrored at random, and varied in gamma (exponents of {low:.2f} to {high:.2f}), contrast (by "
+            f"{low:.2f} to {high:.2f}){gain}, brightness (up to {20 * strength:g} of 255 grey levels) and noise (a "
+            f"standard deviation of up to {12 * strength:.2g})")
+
 
 
 # ------------------------------------------------------------------------------------------------ a run
@@ -216,8 +216,8 @@ class Words(ABC):
             f"{copies}{noun.capitalize()}s were {self.normalised}, and cut into tiles of {run.geometry['tile']} "
             "pixels.",
             f"The network was trained on {self.losses(run)} for {self.schedule(run)}, seed {run.recipe['seed']}.",
-            f"{variation(run.recipe, run.config['channels'])}.",
-            f"{averaging(run.recipe)}.",
+            f"While training, tiles were {variation(run.recipe, run.config['channels'])}.",
+            f"The weights that predict are {averaging(run.recipe)}.",
             f"{noun.capitalize()}s were predicted {self.predicted(run)}.",
             *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in self.after(run)),
             f"The software was keras-unet, with Keras {versions['keras']} on TensorFlow {versions['tensorflow']}, "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from unet.inputs.folders import find_sources, is_image_folder
 from unet.inputs.stacks import is_ours
 from unet.scores.precision import SUFFIX
+from unet.tasks.task import Outputs
 from utils import UserError, read_json
 
 MARKS = {  # what a run is known by: a file that has these keys
@@ -47,7 +49,8 @@ def check_work(work: Path) -> None:
 
 def outputs(work: Path) -> list[Path]:
     """The stacks, or the folder, that the run in this folder predicted; none where it did not come so far."""
-    return [Path(path) for path in _content(work / "finished.json", "predicted").get("predicted", {}).get("files", [])]
+    places = _content(work / "finished.json", "predicted").get("predicted", {})
+    return [Path(places[field.name]) for field in fields(Outputs) if places.get(field.name)]
 
 
 def predictions(work: Path) -> list[Path]:

@@ -1,0 +1,105 @@
+"""Runs on cells: the gap that was planted is found, close by and in words; thresholds and walls are the run's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from unet.report.by_task import pictures_of, words_of
+from unet.report.cells import ZOOM
+from unet.report.paint import MERGED
+from unet.tasks.cells import Cells
+
+
+def shown(figure, title):
+    """The array of the first panel with this beginning of a title."""
+    return next(np.asarray(axis.images[0].get_array()) for axis in figure.axes if axis.get_title().startswith(title))
+
+
+def test_the_gap_is_where_two_cells_merge(cells_run):
+    pictures, one = pictures_of(cells_run.task), cells_run.judged[0]
+    wrong, row = pictures.wrong(one, cells_run.learnt), int(np.argmin(one.sample.label.mean(axis=1)))
+    assert wrong[row - 3:row + 4, 10:20].any()
+    assert abs(np.nonzero(wrong)[0].mean() - row) < 4
+    assert pictures.mistakes(one, cells_run.learnt).title == "merges: 1, splits: 0"
+
+
+def test_errors_are_shown_close_by(cells_run):
+    figure = pictures_of(cells_run.task).errors(cells_run)
+    assert shown(figure, "1: a merge").shape[:2] == (ZOOM, ZOOM)
+    assert f"at the threshold {cells_run.learnt['threshold']:g}" in " ".join(figure.get_supxlabel().split())
+    close = np.asarray(figure.axes[2 * len(pictures_of(cells_run.task).row(cells_run.judged[0], cells_run.learnt)) - 1]
+                       .images[0].get_array())
+    red = np.array([int(MERGED[at:at + 2], 16) for at in (1, 3, 5)]) / 255
+    assert np.isclose(close, red).all(axis=-1).sum() > 30
+
+
+def test_the_worst_tile_is_the_one_with_the_gap(cells_run):
+    windows = sorted(pictures_of(cells_run.task).windows(cells_run, cells_run.judged[0]), key=lambda part: part[0])
+    score, words, window = windows[0]
+    assert pictures_of(cells_run.task).wrong(cells_run.judged[0], cells_run.learnt)[window].any()
+    assert score < windows[-1][0] == 1
+    assert words == f"y {window[0].start}, x {window[1].start}, V_rand {score:.3f}"
+
+
+def test_curves_are_of_probability_and_walls(cells_run):
+    figure = pictures_of(cells_run.task).scores(cells_run)
+    parts = [part for part in ("probability", "walls") if cells_run.scores[part]]
+    for axis, name in zip(figure.axes, ("V_rand", "V_info", "membrane_dice"), strict=True):
+        curves = [line for line in axis.lines if len(line.get_ydata()) == 10]
+        for line, part in zip(curves, parts, strict=True):
+            assert line.get_ydata().tolist() == [point[name] for point in cells_run.scores[part]["curve"]]
+        assert axis.get_ylim()[0] > 0.3, "an axis that begins at 0 shows no differences"
+
+
+def test_before_and_after_are_the_networks_and_what_was_drawn(cells_run):
+    figure = pictures_of(cells_run.task).objects(cells_run)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert f"cells: probability > {cells_run.learnt['plain_threshold']:g}" in titles
+    assert ("walls drawn" in titles) == cells_run.task.redraws(cells_run.learnt)
+    probability = shown(figure, "probability of cell")
+    full = cells_run.judged[0].probability
+    corners = np.lib.stride_tricks.sliding_window_view(full, probability.shape).reshape(-1, *probability.shape)
+    assert any(np.array_equal(probability, part) for part in corners)
+
+
+def test_a_run_without_walls_says_so(cells_run):
+    learnt = Cells().unlearnt(cells_run.learnt)
+    run = replace(cells_run, config={**cells_run.config, "learnt": {**learnt, "why": "the membranes are thick"}})
+    figure = pictures_of(run.task).objects(run)
+    assert "No walls are drawn in this run: the membranes are thick." in " ".join(figure.get_supxlabel().split())
+    assert "walls drawn" not in [axis.get_title() for axis in figure.axes]
+    assert "watershed" not in words_of(run.task).paragraph(run)
+
+
+def test_choices_are_drawn_from_what_was_kept(cells_run):
+    curve = list(np.linspace(0.8, 0.9, 10))
+    learnt = {**cells_run.learnt, "curves": {"probability": curve}, "plain_threshold": 0.9, "on": [2, 3, 4]}
+    run = replace(cells_run, config={**cells_run.config, "learnt": learnt})
+    axis = pictures_of(run.task).choices(run).axes[0]
+    assert axis.lines[0].get_ydata().tolist() == curve
+    assert axis.lines[1].get_xdata()[0] == 0.9
+    assert axis.get_title() == "Chosen on slices 2-4, which trained"
+    kept = {name: value for name, value in learnt.items() if name != "curves"}
+    stopped = replace(run, config={**run.config, "learnt": kept})
+    assert "stopped" in pictures_of(run.task).choices(stopped).texts[0].get_text()
+
+
+def test_scores_are_of_the_network_and_of_the_walls(cells_run):
+    text = words_of(cells_run.task).scores(cells_run)
+    for part, title in (("probability", "**The network's probability.**"), ("walls", "**With walls drawn.**")):
+        assert (title in text) == bool(cells_run.scores[part])
+        if cells_run.scores[part]:
+            at = cells_run.scores[part]["chosen"]
+            assert f"| chosen | {at['threshold']:g} | {at['V_rand']:.4f} |" in text
+            assert f"{at['V_rand']:.4f} and {at['V_info']:.4f} at {at['threshold']:g}, chosen without" in \
+                words_of(cells_run.task).results(cells_run)
+    assert "slice 5" in text
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_cells_are_explained(cells_run, stopped):
+    run = replace(cells_run, config={**cells_run.config, "learnt": {}}) if stopped else cells_run
+    text = words_of(run.task).paragraph(run)
+    assert ("stopped before thresholds" in " ".join(text.lower().split())) == stopped
+    assert (f"over {cells_run.learnt['threshold']:g}, a threshold chosen on slices that trained" in text) != stopped

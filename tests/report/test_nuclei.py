@@ -1,0 +1,48 @@
+"""Runs on nuclei: nuclei at the left edge are missed, in pictures and words."""
+
+import numpy as np
+import pytest
+
+from unet.inputs.folders import MODALITIES
+from unet.report.by_task import pictures_of, words_of
+from unet.scores.mistakes import object_mistakes
+
+
+def test_missed_nuclei_are_shown(nuclei_run):
+    pictures, one = pictures_of(nuclei_run.task), nuclei_run.judged[0]
+    mistakes = object_mistakes(one.objects, one.sample.label)
+    assert mistakes.missed
+    wrong = pictures.wrong(one, nuclei_run.learnt)
+    np.testing.assert_array_equal(wrong, mistakes.where(one.objects, one.sample.label))
+    assert wrong[:, :12].any()
+    assert pictures.mistakes(one, nuclei_run.learnt).title == mistakes.in_words()
+
+
+def test_one_of_each_modality_is_typical(nuclei_run):
+    assert {one.sample.group for one in pictures_of(nuclei_run.task).typical(nuclei_run)} == set(MODALITIES)
+
+
+def test_curves_are_of_each_modality_and_of_all(nuclei_run):
+    axis = pictures_of(nuclei_run.task).scores(nuclei_run).axes[0]
+    assert [line.get_label().split(",")[0] for line in axis.lines] == [*MODALITIES, "all 3"]
+    np.testing.assert_allclose(axis.lines[-1].get_ydata(), list(nuclei_run.scores["all"]["ap"].values()))
+
+
+def test_words_of_nuclei(nuclei_run):
+    words = words_of(nuclei_run.task)
+    assert "| images that trained | 2 fluorescence, 1 histology, 1 bright-field |" in words.settings(nuclei_run)
+    scores = words.scores(nuclei_run)
+    assert [scores.count(f"| {name} |") for name in MODALITIES] == [2, 2, 2]  # the set, and its image
+    text = words.paragraph(nuclei_run)
+    for part in ("cut into windows of 64 pixels", "like images may have trained and judged",
+                 "10.1038/s41592-019-0612-7", "narrow gaps between nuclei", "each colour by 0.92 to 1.09",
+                 "50 x 96 to 130 x 70 pixels"):
+        assert part in text, part
+    assert "mean over .50, .55, ... .95" in text
+    assert f"{nuclei_run.scores['all']['mean']:.3f} as the mean" in text
+
+
+@pytest.mark.parametrize("name", ["tiles", "weights"])
+def test_touching_nuclei_are_told_apart_in_the_target(nuclei_run, name):
+    figure = getattr(pictures_of(nuclei_run.task), name)(nuclei_run)
+    assert figure.axes[0].images
