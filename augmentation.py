@@ -65,7 +65,7 @@ def elastic_field(shape: tuple[int, int], alpha: float, sigma: float, rng: np.ra
 
 
 def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
-    """Displacement field, float32 (2, H, W), that turns clockwise by `angle` degrees and magnifies by `zoom`."""
+    """Displacement field, float32 (2, H, W): clockwise by `angle` degrees and larger by `zoom`, about the middle."""
     y, x = (np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2) for side in shape)
     cosine, sine = np.float32(np.cos(np.radians(angle)) / zoom), np.float32(np.sin(np.radians(angle)) / zoom)
     return np.stack([np.add.outer((cosine - 1) * y, -sine * x), np.add.outer(sine * y, (cosine - 1) * x)])
@@ -120,8 +120,6 @@ def crop_corner(shape: tuple[int, int], size: tuple[int, int], where: str, rng: 
     if min(room_y, room_x) < 0:
         raise ValueError(f"a crop of {size} does not fit an image of {shape}")
     if where == "random":
-        if rng is None:
-            raise ValueError("a random crop needs a generator")
         return int(rng.integers(room_y + 1)), int(rng.integers(room_x + 1))
     if where not in CORNERS:
         raise ValueError(f"crop at {where!r}, expected random or one of {', '.join(CORNERS)}")
@@ -213,11 +211,15 @@ def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator,
         image, label = (symmetric_pad(crop(array, place, part), size, place) for array in (image, label))
         record.append({"operation": "crop and pad", "where": where, "corner": list(place), "size": list(part)})
 
-    # grey levels are the network's: step 2 multiplies the image's own by the same factor
-    shift = rng.uniform(-options.brightness, options.brightness)
-    image = brightness(image, shift * grey_level)
-    record.append({"operation": "brightness", "shift": round(shift, 3)})
+    image, changes = vary_intensity(image, rng, options, grey_level)
+    return image, label, record + changes
 
+
+def vary_intensity(image: np.ndarray, rng: np.random.Generator, options: Options, grey_level: float
+                   ) -> tuple[np.ndarray, list[dict]]:
+    """The image with another brightness and perhaps noise, and their record in the grey levels of `options`."""
+    shift = rng.uniform(-options.brightness, options.brightness)
+    image, record = brightness(image, shift * grey_level), [{"operation": "brightness", "shift": round(shift, 3)}]
     if rng.random() < options.noise_probability:
         if rng.random() < 0.5:
             sd = rng.uniform(*options.gaussian_sd)
@@ -227,7 +229,7 @@ def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator,
             intensity = rng.uniform(*options.uniform_intensity)
             image = uniform_noise(image, intensity * grey_level, rng)
             record.append({"operation": "uniform noise", "intensity": round(intensity, 3)})
-    return image, label, record
+    return image, record
 
 
 @dataclass(frozen=True)
@@ -274,12 +276,11 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     check_work(work)
     layout = layout_of(data)
     task = choose_task(layout, classes=settings.classes, window_side=settings.window, resize=settings.resize)
-    notes = task.check(layout)
+    notes, samples = task.check(layout), list(layout)
     # split first: copies of one sample must not reach the hold-out
     held_out = task.split(layout, settings.holdout, settings.seed)
     train = [number for number in range(len(layout)) if number not in held_out]
     copies = task.default_copies if settings.copies is None else settings.copies
-    samples = list(layout)
     levels = [task.levels(sample.image) for sample in samples]
     each = task.copies(samples, train, copies)
     jobs = [(number, copy) for copy in range(1, max(each) + 1) for number in train if copy <= each[number]]
@@ -353,9 +354,8 @@ def main() -> None:
     manifest = augment(data, work, Settings(**args))
     noun, split, sources = LAYOUTS[manifest["layout"]].noun, manifest["split"], manifest["sources"]
     held_out = ", ".join(sources[number]["name"][:12] for number in split["holdout"])
-    print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs; {len(split['train'])} {noun}s to train on, "
-          f"{manifest['copies']} copies of each on average; {len(split['holdout'])} {noun}s held out"
-          + (f": {held_out}" if held_out else ""))
+    print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs; {len(split['train'])} {noun}s to train on with "
+          f"{manifest['copies']} copies of each on average; held out: {held_out or 'none'}")
 
 
 if __name__ == "__main__":

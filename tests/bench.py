@@ -1,4 +1,4 @@
-"""Augmented pairs per second, this project's way and the original's, timed in one run: python tests/bench.py
+"""Augmented pairs per second, this project's way and the original's, timed in one run: python tests/bench.py augment
 
 The original's way, one process: a dense random field smoothed by `gaussian_filter`, `map_coordinates` in float64, image
 and label each, every sample a PNG of its own.
@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from augmentation import Settings, augment
 from unet.inputs.demo import make_demo
-from unet.inputs.stacks import read_stack
-from utils import run
+from unet.inputs.layouts import layout_of
+from utils import default_workers, run
 
 
 def original_way(images: np.ndarray, labels: np.ndarray, pairs: int, folder: Path, seed: int = 0) -> float:
@@ -38,20 +38,17 @@ def original_way(images: np.ndarray, labels: np.ndarray, pairs: int, folder: Pat
     return time.perf_counter() - began
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of the three stacks (without it data/, else the demo)")
-    parser.add_argument("--copies", type=int, default=30)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    args = parser.parse_args()
+def bench_augment(args: argparse.Namespace) -> None:
+    """Time step 1 from its start to its end, and the original's way on the same stacks."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         data = args.data or (Path("data") if Path("data/train-volume.tif").is_file() else folder / "demo")
         if data == folder / "demo":
             make_demo(data, size=512)
-        images, labels = read_stack(data / "train-volume.tif"), read_stack(data / "train-labels.tif")
+        layout = layout_of(data)
+        images, labels = layout.images, layout.labels
         began = time.perf_counter()
-        manifest = augment(data, folder / "work", Settings(args.copies, workers=args.workers))
+        manifest = augment(data, folder / "work", Settings(copies=args.copies, workers=args.workers))
         ours = time.perf_counter() - began
         pairs = len(manifest["split"]["train"]) * args.copies
         theirs_pairs = 40
@@ -61,6 +58,15 @@ def main() -> None:
           f"here:         {pairs} pairs in {ours:.1f} s, {args.workers} workers, start to finish: {rate:.1f} pairs/s\n"
           f"original way: {theirs_pairs} pairs in {theirs:.1f} s, one process: {their_rate:.1f} pairs/s\n"
           f"ratio:        {rate / their_rate:.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", nargs="?", choices=["augment"], default="augment", help="what to time (augment)")
+    parser.add_argument("--data", type=Path, help="folder of the three stacks (without it data/, else the demo)")
+    parser.add_argument("--copies", type=int, default=30)
+    parser.add_argument("--workers", type=int, default=default_workers())
+    bench_augment(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def test_words_of_nuclei(nuclei_run):
     assert [scores.count(f"| {name} |") for name in MODALITIES] == [2, 2, 2]  # the set, and its image
     text = words.paragraph(nuclei_run)
     for part in ("cut into windows of 64 pixels", "like images may have trained and judged",
-                 "10.1038/s41592-019-0612-7", "narrow gaps between nuclei", "each colour by 0.92 to 1.09", "50 x 96 to 130 x 70 pixels"):
+                 "10.1038/s41592-019-0612-7", "narrow gaps between nuclei", "each colour by 0.92 to 1.09",
+                 "50 x 96 to 130 x 70 pixels"):
         assert part in text, part
     assert "mean over .50, .55, ... .95" in text
     assert f"{nuclei_run.scores['all']['mean']:.3f} as the mean" in text

@@ -45,48 +45,52 @@ def along_means(probability, width):
 
 
 def agreement(cell, probability):
-    """IoU of the background, true and redrawn, for a network that knows the truth; all is learnt on the drawing."""
-    learnt = learn_cells(probability[None], np.where(cell, 255, 0).astype(np.uint8)[None])
-    assert learnt["why"] is None
-    redrawn = draw_walls(probability, learnt["walls"])
-    background = redrawn <= 0.5
-    return np.count_nonzero(background & ~cell) / np.count_nonzero(background | ~cell), redrawn
+    """IoU of the background, true and redrawn, and what was redrawn; all is learnt on the drawing itself."""
+    learnt = learn_cells(probability[None], cell[None])
+    redrawn = draw_walls(probability, learnt["walls"]) if learnt["walls"] else probability
+    background = redrawn <= learnt["threshold"]
+    return np.count_nonzero(background & ~cell) / np.count_nonzero(background | ~cell), redrawn, learnt["why"]
 
 
 @pytest.mark.parametrize(("draw", "thick"), [(with_lumen, LUMEN), (colony, OUTSIDE)])
 def test_a_lumen_and_the_outside_of_a_colony_stay(rng, draw, thick):
     cell = draw(rng)
-    iou, redrawn = agreement(cell, blurred(cell))
-    assert iou > 0.98  # 0.81 and 0.6 where all that is no wall is cell
+    iou, redrawn, why = agreement(cell, blurred(cell))
+    assert why is None
+    assert iou > 0.98  # 0.81 and 0.57 where all that is no wall is cell
     assert np.mean(redrawn[thick] <= 0.5) > 0.99  # 0.3
 
 
 def test_walls_of_3_and_14_pixels_keep_their_widths(rng):
     cell = two_widths(rng)
-    iou, _ = agreement(cell, blurred(cell))
+    iou, _, why = agreement(cell, blurred(cell))
+    assert why is None
     assert iou > 0.95  # 0.53 with one width for all
 
 
 def test_discs_that_nearly_touch_keep_their_shape_or_are_known_for_what_they_are():
     packed, rows = discs(square=False), discs(square=True)
-    iou, _ = agreement(packed, blurred(packed))
+    iou, _, why = agreement(packed, blurred(packed))
+    assert why is None
     assert iou > 0.98  # 0.83 with one width for all
-    learnt = learn_cells(blurred(rows)[None], rows[None])  # 0.71
-    assert learnt["walls"] is None
-    assert learnt["why"] == ("what separates the cells of the labels is no thin wall: a quarter of it is over 12 "
-                             "pixels wide, where a cell measures 24")
+    iou, _, why = agreement(rows, blurred(rows))
+    assert iou > 0.98  # 0.7
+    assert why == ("what separates the cells of the labels is no thin wall: a quarter of it is over 12 pixels wide, "
+                   "where a cell measures 24")
 
 
 def test_a_membrane_with_a_free_end_is_not_cut_back(rng):
     cell = free_ends(rng)
-    iou, _ = agreement(cell, blurred(cell))
-    assert iou > 0.98  # 0.69 to 0.79
+    iou, _, why = agreement(cell, blurred(cell))
+    assert why is None
+    assert iou > 0.98  # 0.68
 
 
 def test_a_neurite_whose_inside_is_less_than_sure_keeps_its_membrane(rng):
     cell, probability, neurites = unsure_neurites(rng)
-    iou, redrawn = agreement(cell, probability)
-    assert iou > 0.97  # 0.8
+    iou, redrawn, why = agreement(cell, probability)
+    assert why is None
+    assert iou > 0.97  # 0.83
     truth, cells = components(cell), number_cells(redrawn, 0.5)
     inside = [number for number, size in enumerate(np.bincount(truth[neurites])) if size > 60]
     assert len(inside) > 20

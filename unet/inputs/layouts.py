@@ -6,7 +6,6 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -167,11 +166,15 @@ class Folders(Layout):
             raise UserError(f"{folder}: no image has masks, so there is nothing to learn from; {folders.LAYOUT}")
         self.names, self.files = [source.name for source in self.sources], [source.image for source in sources]
         self._news = folders.News(without=[source.name for source in self.others])
+        self._modalities: dict[int, str] = {}
 
-    @cached_property
+    @property
     def groups(self) -> list[str]:
-        """The modality of each image, told by its pixels: all are read once."""
-        return [folders.modality_of(folders.read_image(source.image, self._news)) for source in self.sources]
+        """The modality of each image, told by its pixels: those that were not read yet are now."""
+        for number, source in enumerate(self.sources):
+            if number not in self._modalities:
+                self._modalities[number] = folders.modality_of(folders.read_image(source.image, self._news))
+        return [self._modalities[number] for number in range(len(self))]
 
     @property
     def notes(self) -> list[str]:
@@ -182,7 +185,8 @@ class Folders(Layout):
         source = self.sources[number]
         image = folders.read_image(source.image, self._news)
         label = folders.read_masks(source, image.shape[:2], self._news)
-        return Sample(source.name, image, label, folders.modality_of(image))
+        self._modalities[number] = folders.modality_of(image)
+        return Sample(source.name, image, label, self._modalities[number])
 
     def hashes(self) -> dict[str, str]:
         return {str(source.folder.resolve()): input_hash(source.folder) for source in self.sources}

@@ -44,7 +44,7 @@ def reference(name: str) -> str:
     pages = f", {work['start']}{'-' + str(work['end']) if 'end' in work else ''}" if "start" in work else ""
     place = f"{work['journal']} {work['volume']}{issue}{pages}, " if "journal" in work else \
         f"{work['collection-title']} " if "collection-title" in work else ""
-    where = f"doi {work['doi']}" if "doi" in work else work["url"]
+    where = f"doi {work['doi']}" if "doi" in work else work["url"].removeprefix("https://")  # Markdown makes no link
     return f"{authors}: {work['title']}. {place}{work['year']}. {where}"
 
 

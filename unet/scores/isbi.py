@@ -175,7 +175,16 @@ def _summary(rows: np.ndarray) -> dict[str, float]:
 def best_threshold(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> float:
     """The threshold for other slices: where V_rand of a stack (N, H, W), averaged with its neighbours, is best."""
     rand = _table(probabilities, labels, thresholds, warping=False)[..., 0]
-    return float(thresholds[_with_neighbours(rand.mean(axis=0)).argmax()])
+    return float(thresholds[_best(rand.mean(axis=0), thresholds)])
+
+
+def _best(rand: np.ndarray, thresholds: Sequence[float]) -> int:
+    """The place of the best V_rand (thresholds,), averaged with its neighbours; of equals, the threshold nearest 0.5.
+
+    Equal to the fourth decimal: V_rand does not mind how wide a border is, but people do.
+    """
+    rand = _with_neighbours(rand)
+    return min(np.flatnonzero(rand > rand.max() - 1e-4).tolist(), key=lambda place: abs(thresholds[place] - 0.5))
 
 
 def _with_neighbours(rand: np.ndarray) -> np.ndarray:
@@ -214,21 +223,22 @@ def isbi_scores(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESH
         values = [point[name] for point in curve]
         best[name] = scores([values.index(better(values))] * len(labels))
     if threshold == "others" and len(labels) > 1:
-        columns = _with_neighbours(table[..., 0].sum(axis=0) - table[..., 0]).argmax(axis=1).tolist()
+        others = (table[..., 0].sum(axis=0) - table[..., 0]) / (len(labels) - 1)
+        columns = [_best(rand, grid) for rand in others]
         chosen = {"how": "for each slice the t best on the other slices", **scores(columns)}
     elif threshold not in (None, "others"):
         chosen = {"how": "a t chosen beforehand", **scores([len(grid) - 1] * len(labels))}
     return {"curve": curve, "best": best, "chosen": chosen}
 
 
-def format_scores(scores: dict) -> str:
+def format_scores(scores: dict, curve: bool = True) -> str:
     """The table to print of what `isbi_scores` returned: the stack, its slices, the curve."""
     chosen = scores["chosen"]
     stack = [(f"best {name}", at) for name, at in scores["best"].items()]
     stack += [("chosen t", chosen)] if chosen else []
     slices = [(f"slice {at['slice']}", at) for at in (chosen or scores["best"]["V_rand"])["per_slice"]]
     lines = [" " * 16 + "".join(f"{head:>8}" for head in HEADS)]
-    for rows in (stack, slices, [("all slices", at) for at in scores["curve"]]):
+    for rows in (stack, slices, *([[("all slices", at) for at in scores["curve"]]] if curve else [])):
         for name, at in rows:
             t = "varies" if at["threshold"] is None else f"{at['threshold']:g}"
             lines.append(f"{name:<16}{t:>8}" + "".join(f"{at[name]:>8.4f}" for name in NAMES))

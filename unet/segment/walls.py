@@ -140,7 +140,7 @@ def redraw(probability: np.ndarray, walls: Walls, values: np.ndarray, width: flo
     distance, (y, x) = distance_transform_edt(~walls.crest, return_indices=True)
     beyond = distance - half[y, x]
     membrane = probability <= EVEN
-    wall = ((beyond < 0) | ((beyond < 0.5) & membrane)) & ~walls.thick  # the middle may lie between two pixels
+    wall = ((beyond < 0) | ((beyond < 0.75) & membrane)) & ~walls.thick  # the middle may lie between two pixels
     others = components(membrane & ~wall)
     leads = maximum(np.where(walls.thick, np.inf, beyond), others, np.arange(others.max() + 1))
     far = (others > 0) & (leads >= NEAR * width)[others]
@@ -228,8 +228,7 @@ def learn_cells(outputs: np.ndarray, labels: np.ndarray, walls: bool = True,
 
     `labels` (N, H, W), 0 = membrane. Returns, ready for JSON, the "threshold"; the "walls" that `draw_walls` takes,
     None where none are to be drawn; "why" not, None where they are. The threshold is the best for walls that were
-    judged by what was learnt on other slices, as it will be with new ones: of its own examples a judge is too sure,
-    and the best threshold too low.
+    judged by what was learnt on other slices, as it will be with new ones: of its own examples a judge is too sure.
     """
     width, why = wall_width(labels) if walls else (0.0, "they are switched off")
     if why:

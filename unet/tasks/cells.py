@@ -118,7 +118,7 @@ class Cells(SliceTask):
         parts, summary = [], []
         for name, title in SCORED.items():
             if scores[name]:
-                parts += [f"{title}:", format_scores(scores[name]), ""]
+                parts += [f"{title}:", format_scores(scores[name], curve=False), ""]
                 at = scores[name]["chosen"]
                 summary.append(f"hold-out, {title}, at the threshold chosen before ({at['threshold']:g}): V_rand "
                                f"{at['V_rand']:.4f}, V_info {at['V_info']:.4f}, pixel error {at['pixel_error']:.3f}, "
