@@ -36,10 +36,10 @@ CANNOT_RUN = {
     "python train.py --encoder resnet50": "larger than all else together; the encoders' own tests train one",
     "python train.py --encoder resnet50 --pretrained imagenet": "it downloads the weights",
     "make": "the README's first block runs it",
-    'make WORK=paper PRESET=paper TILE="--preset paper --weights border" TRAIN="--epochs 12 --steps 10" '
-    "OUT=paper/prediction.tif": "so large a network learns nothing in a test's time",
-    "make WORK=fast PRESET=fast OUT=fast/prediction.tif": "the README's first block runs make, with this preset",
-    "make WORK=best PRESET=best OUT=best/prediction.tif": "the same with another preset",
+    'make WORK=results/paper PRESET=paper TILE="--preset paper --weights border" TRAIN="--epochs 12 --steps 10" '
+    "OUT=results/paper/prediction.tif": "so large a network learns nothing in a test's time",
+    "make WORK=results/fast PRESET=fast OUT=results/fast/prediction.tif": "as make does with the demo",
+    "make WORK=results/best PRESET=best OUT=results/best/prediction.tif": "the same with another preset",
     "python train.py --work trial --out trial/prediction.tif --preset fast --filters 8 --epochs 2 --steps 20":
         "as short as what the three steps are made here",
     "make DATA=DIR": "the three scripts below it run",
@@ -223,7 +223,8 @@ def test_a_block_runs(block, place_of):
     made = [*files_of(block), *(PROMISED if "python train.py" in block.lines and block.page == README else ())]
     assert [name for name in made if not (place.folder / name).is_file()] == []
     if block.lines == ("make clean",):
-        assert not (place.folder / "results").exists()
+        assert not (place.folder / "results" / "model.keras").exists()
+        assert not (place.folder / "prediction.tif").exists()
         assert (place.folder / "data" / LABELS).is_file()
 
 
