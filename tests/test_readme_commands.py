@@ -140,8 +140,8 @@ def isbi_url(tmp_path_factory):
 
 def write_stacks(folder, slices):
     """Three small stacks of membranes, as a user has them."""
-    images, labels = draw_stacks(slices, 96)
-    for name, stack in ((VOLUME, images), (LABELS, labels), (TEST, draw_stacks(2, 96, seed=1)[0])):
+    images, labels = draw_stacks(slices)
+    for name, stack in ((VOLUME, images), (LABELS, labels), (TEST, draw_stacks(2, seed=1)[0])):
         tifffile.imwrite(folder / name, stack, photometric="minisblack", metadata={"axes": "ZYX"})
 
 
@@ -190,8 +190,8 @@ def finished(clone):
 def place_of(finished, tmp_path_factory):
     """Give the place of a page: those on a finished run share the README's, others begin without a run."""
     def draw_classes(place):
-        labels = draw_stacks(30, 96)[1] // 255
-        labels[:, :, 48:] *= 2
+        labels = draw_stacks(30)[1] // 255
+        labels[:, :, 32:] *= 2
         tifffile.imwrite(place.folder / "data" / LABELS, labels, photometric="minisblack", metadata={"axes": "ZYX"})
 
     def draw_images(place):

@@ -72,26 +72,26 @@ def test_a_run_without_walls_says_so(cells_run):
     assert "watershed" not in words_of(run.task).paragraph(run)
 
 
-def test_choices_are_drawn_from_what_was_kept(cells_run):
-    curve = list(np.linspace(0.8, 0.9, 10))
-    learnt = {**cells_run.learnt, "curves": {"probability": curve}, "plain_threshold": 0.9, "on": [2, 3, 4]}
-    run = replace(cells_run, config={**cells_run.config, "learnt": learnt})
-    axis = pictures_of(run.task).choices(run).axes[0]
-    assert axis.lines[0].get_ydata().tolist() == curve
-    assert axis.lines[1].get_xdata()[0] == 0.9
+def test_choices_are_drawn_as_they_were_made(cells_run):
+    learnt, pictures = cells_run.learnt, pictures_of(cells_run.task)
+    axis = pictures.choices(cells_run).axes[0]
+    lines = {line.get_label(): line for line in axis.lines}
+    assert list(lines["the network's probability"].get_ydata()) == learnt["plain_curve"]
+    if cells_run.task.redraws(learnt):
+        assert list(lines["with walls drawn"].get_ydata()) == learnt["curve"]
+    assert axis.lines[1].get_xdata()[0] == learnt["plain_threshold"]
     assert axis.get_title() == "Chosen on slices 2-4, which trained"
-    kept = {name: value for name, value in learnt.items() if name != "curves"}
-    stopped = replace(run, config={**run.config, "learnt": kept})
-    assert "stopped" in pictures_of(run.task).choices(stopped).texts[0].get_text()
+    stopped = replace(cells_run, config={**cells_run.config, "learnt": {}})
+    assert "stopped" in pictures.choices(stopped).texts[0].get_text()
 
 
 def test_scores_are_of_the_network_and_of_the_walls(cells_run):
     text = words_of(cells_run.task).scores(cells_run)
-    for part, title in (("probability", "**The network's probability.**"), ("walls", "**With walls drawn.**")):
+    assert text.startswith("```text\nthe network's probability:")
+    for part, title in (("probability", "the network's probability:"), ("walls", "with walls drawn:")):
         assert (title in text) == bool(cells_run.scores[part])
         if cells_run.scores[part]:
             at = cells_run.scores[part]["chosen"]
-            assert f"| chosen | {at['threshold']:g} | {at['V_rand']:.4f} |" in text
             assert f"{at['V_rand']:.4f} and {at['V_info']:.4f} at {at['threshold']:g}, chosen without" in \
                 words_of(cells_run.task).results(cells_run)
     assert "slice 5" in text
@@ -102,4 +102,6 @@ def test_cells_are_explained(cells_run, stopped):
     run = replace(cells_run, config={**cells_run.config, "learnt": {}}) if stopped else cells_run
     text = words_of(run.task).paragraph(run)
     assert ("stopped before thresholds" in " ".join(text.lower().split())) == stopped
-    assert (f"over {cells_run.learnt['threshold']:g}, a threshold chosen on slices that trained" in text) != stopped
+    threshold = (f"over {cells_run.learnt['threshold']:g}, after border thinning; this threshold was chosen on slices "
+                 "2-4, which trained")
+    assert (threshold in text) != stopped

@@ -32,8 +32,7 @@ def test_there_are_no_instances_and_nothing_is_chosen(classes_run):
 def test_words_of_classes(classes_run):
     words = words_of(classes_run.task)
     assert "probability of 3 classes" in words.settings(classes_run)
-    assert "93.75% of the pixels" in words.scores(classes_run)
-    assert "| slice 3 |" in words.scores(classes_run)
+    assert "accuracy 0.9375" in words.scores(classes_run)
     text = words.paragraph(classes_run)
     assert "the most probable of 3 classes" in text
     assert "trained on cross-entropy for" in text

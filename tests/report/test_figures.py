@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from conftest import write_stacks
 from PIL import Image
 
+from unet.inputs.stacks import LABELS, VOLUME, read_stack
 from unet.report import figures
 from unet.report.by_task import pictures_of
 from utils import UserError
@@ -38,10 +40,14 @@ def test_other_runs_than_the_demos_are_refused(cells_run, monkeypatch):
 
 
 def test_dark_insides_become_a_class(tmp_path):
-    label = np.full((64, 64), 255, np.uint8)
-    label[:, 30:33] = 0
-    image = np.where(label > 0, 160.0, 60.0)
-    image[20:44, 40:60] = 90  # dark, inside a cell
-    dark = figures.dark_insides(image, label)
-    assert dark[25:40, 45:55].all()
-    assert not dark[:, :33].any()
+    labels = np.full((2, 64, 64), 255, np.uint8)
+    labels[:, :, 30:33] = 0
+    images = np.where(labels > 0, 160, 60).astype(np.uint8)
+    images[:, 20:44, 40:60] = 90  # dark, inside a cell
+    write_stacks(tmp_path / "demo", images, labels, images)
+    figures.make_classes(tmp_path / "demo", tmp_path / "classes")
+    classes = read_stack(tmp_path / "classes" / LABELS)
+    assert (classes[labels == 0] == 0).all()
+    assert (classes[:, 25:40, 45:55] == 2).all()
+    assert (classes[:, :, :30] == 1).all()
+    np.testing.assert_array_equal(read_stack(tmp_path / "classes" / VOLUME), images)

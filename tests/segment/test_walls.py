@@ -19,7 +19,7 @@ from phantoms import (
 from scipy.special import logit
 
 from unet.inputs.demo import demo_stack
-from unet.scores.isbi import components, isbi_scores
+from unet.scores.isbi import best_threshold, components, isbi_scores, threshold_curve
 from unet.segment import walls
 from unet.segment.walls import (
     draw_walls,
@@ -305,7 +305,8 @@ def test_every_slice_is_judged_by_what_was_learnt_on_others(rng, monkeypatch):
 def test_without_walls_the_threshold_alone_is_chosen(rng):
     outputs, labels = slices_with_short_false_walls(rng, 2)
     learnt = learn_cells(outputs, labels, walls=False)
-    assert learnt == {"threshold": walls.best_threshold(outputs, labels), "walls": None, "why": "they are switched off"}
+    assert learnt == {"threshold": best_threshold(outputs, labels), "curve": threshold_curve(outputs, labels),
+                      "walls": None, "why": "they are switched off"}
 
 
 def test_cells_are_numbered_by_hand():

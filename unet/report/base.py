@@ -25,6 +25,8 @@ NOT_JUDGED = ("Nothing was held out of this run (--holdout none), or it was stop
               "prediction is not where it was written: there is nothing to compare.")
 NOT_PREDICTED = ("There was nothing to predict, or the prediction is not where it was written: 'python predict.py' "
                  "makes it, and out= or --out names it.")
+NO_INSTANCES = "Classes are kinds of pixels, and nothing in them is counted: there are no instances to colour."
+CLOSE = 160  # pixels of a close look
 LOOKED_AT = 60  # pages of step 1 among which the one to be shown is chosen
 GREY = "grey level, stretched"
 CIVIDIS = {"cmap": "cividis"}
@@ -39,6 +41,8 @@ class Pictures(ABC):
     object_name: ClassVar[str]  # what is counted, plural; nothing where objects mean nothing
     marks: ClassVar[tuple[str, ...]]  # colours of mistakes, those of `paint.MEANING`
     mistakes_mean: ClassVar[str]  # what mistakes are, for captions
+    follows: ClassVar[str]  # how objects follow from the probability, for captions
+    choice: ClassVar[str]  # what is chosen after training, where it is nothing to be drawn
     side: ClassVar[int] = 4096  # at most of the part of an image that is shown, pixels
 
     def __init__(self, task: Task):
@@ -49,10 +53,6 @@ class Pictures(ABC):
     @abstractmethod
     def label(self, label: np.ndarray) -> np.ndarray:
         """A label (H, W) as it is shown: uint8 (H, W) or (H, W, 3)."""
-
-    @abstractmethod
-    def truth(self, label: np.ndarray) -> np.ndarray:
-        """The true objects of a label (H, W): int (H, W), 0 = none."""
 
     @abstractmethod
     def maps(self, one: Judged, learnt: dict) -> list[Panel]:
@@ -78,13 +78,9 @@ class Pictures(ABC):
     def scores(self, run: Run) -> Figure:
         """The hold-out's scores as curves or bars."""
 
-    @abstractmethod
-    def objects(self, run: Run) -> Figure:
-        """How objects follow from the probability, step by step."""
-
-    @abstractmethod
-    def choices(self, run: Run) -> Figure:
-        """What was chosen after training, on samples that trained: thresholds."""
+    def truth(self, label: np.ndarray) -> np.ndarray:
+        """The true objects of a label (H, W): int (H, W), 0 = none."""
+        return label.astype(np.int32)
 
     def mark(self, figure: Figure) -> None:
         """Say above the panels what colours mean."""
@@ -218,6 +214,21 @@ class Pictures(ABC):
         each = max(1, most // max(1, len(groups)))
         return [one for members in groups.values() for one in members[max(0, (len(members) - each) // 2):][:each]]
 
+    def choices(self, run: Run) -> Figure:
+        """What was chosen after training, on samples that trained: thresholds."""
+        return message(self.choice)
+
+    def objects(self, run: Run) -> Figure:
+        """How objects follow from the probability, in a part of held-out samples."""
+        rows = []
+        for one in self.typical(run):
+            line = [*self.row(replace(one, sample=replace(one.sample, label=None)), run.learnt, self._name(run, one)),
+                    Panel(self.label(self.task.label(one.sample.label)), f"truth: {self.label_means}")]
+            rows.append(cut(line, busiest(one.objects > 0, CLOSE)))
+        if not rows:
+            return message(NOT_JUDGED)
+        return grid(rows, f"From what the network says to the result: {self.follows}", 2.6)[0]
+
     def errors(self, run: Run) -> Figure:
         """Held-out samples whose scores are in the middle, and what is wrong with them."""
         if not run.judged:
@@ -250,6 +261,8 @@ class Pictures(ABC):
 
     def instances(self, run: Run) -> Figure:
         """Held-out samples and their objects, each in a colour of its own, as they are in truth and as predicted."""
+        if not self.object_name:
+            return message(NO_INSTANCES)
         rows = []
         for one in self.typical(run, max(2, len(set(run.layout.groups)))):
             truth, part = self.truth(one.sample.label), busiest(self.wrong(one, run.learnt), self.side)

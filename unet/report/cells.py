@@ -10,13 +10,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from unet.inputs.stacks import format_slices
-from unet.report.base import NOT_JUDGED, Window, cut, untitled
+from unet.report.base import CLOSE, NOT_JUDGED, Window, cut, untitled
 from unet.report.colours import matched_colours, random_colours, stretched
 from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, paint_membranes, places
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
 from unet.report.slices import SlicePictures, SliceWords
-from unet.report.words import NO_SCORES, cited, table
-from unet.scores.isbi import NAMES, THRESHOLDS, components, v_rand
+from unet.report.words import cited
+from unet.scores.isbi import THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
 from unet.segment.walls import find_walls, number_cells
 from unet.tasks.cells import SCORED
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
     from unet.report.run import Run
 
 ZOOM = 96  # pixels around a mistake
-NEAR = 160  # pixels in which walls before and after are shown
 LOOKS = {"probability": {"color": ORANGE, "marker": "s"}, "walls": {"color": BLUE, "marker": "o"}}
-NOTHING_CHOSEN = ("This run was stopped before a threshold was chosen, or it kept no scores of what it chose from.")
-TITLES = {"V_rand": "V_rand", "V_rand_split": "split", "V_rand_merge": "merge", "V_info": "V_info",
-          "V_info_split": "split", "V_info_merge": "merge", "warping_error": "warping error",
-          "pixel_error": "pixel error", "membrane_iou": "IoU", "membrane_dice": "Dice", "accuracy": "accuracy"}
 
 
 class CellPictures(SlicePictures):
@@ -41,6 +36,7 @@ class CellPictures(SlicePictures):
     advice = ("What is dark and no membrane stays white: vesicles, the insides of mitochondria.")
     object_name = "cells"
     marks = (MERGED, SPLIT, HARMLESS)
+    choice = "This run was stopped before a threshold was chosen: 'python train.py --resume' does what is left."
     mistakes_mean = "Few pixels decide whether cells merge or are split; those beside a true border do neither."
 
     def label(self, label: np.ndarray) -> np.ndarray:
@@ -116,16 +112,14 @@ class CellPictures(SlicePictures):
         figure = Figure(figsize=(11, 3.8), dpi=DPI, layout="constrained")
         names = {"V_rand": "V_rand", "V_info": "V_info", "membrane_dice": "Dice of the membrane"}
         for axis, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
-            least = 1.0
+            curves = []
             for part, words in SCORED.items():
                 if run.scores[part]:
                     at = [point["threshold"] for point in run.scores[part]["curve"]]
-                    values = [point[name] for point in run.scores[part]["curve"]]
-                    axis.plot(at, values, label=words, markersize=4, **LOOKS[part])
+                    curves.append([point[name] for point in run.scores[part]["curve"]])
+                    axis.plot(at, curves[-1], label=words, markersize=4, **LOOKS[part])
                     axis.axvline(run.scores[part]["chosen"]["threshold"], color=LOOKS[part]["color"], linestyle=":")
-                    least = min(least, *values[3:8])
-            room = max(1 - least, 0.01)
-            axis.set(title=title, xlabel="threshold: cell is where it is greater", ylim=(least - 0.2 * room, 1))
+            axis.set(title=title, xlabel="threshold: cell is where it is greater", ylim=_range(curves))
         figure.axes[0].set_ylabel("score, 1 = perfect")
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         figure.suptitle("Held-out slices. Dotted: the thresholds that were chosen on slices that trained", fontsize=11)
@@ -139,7 +133,7 @@ class CellPictures(SlicePictures):
         changes = [self._wrong(one, one.probability, plain) ^ self._wrong(one, one.redrawn, threshold)
                    for one in run.judged]
         place = max(range(len(changes)), key=lambda number: np.count_nonzero(changes[number]))
-        one, part = run.judged[place], busiest(changes[place], NEAR)
+        one, part = run.judged[place], busiest(changes[place], CLOSE)
         truth = self.truth(one.sample.label)
         colours = random_colours(truth)
 
@@ -156,7 +150,7 @@ class CellPictures(SlicePictures):
         words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells is "
                  "judged as a whole, by what was learnt on slices that trained (black: a membrane; orange: none), and "
                  "drawn as a wall." if self.task.redraws(run.learnt) else
-                 f"No walls are drawn in this run: {run.learnt.get('why', 'it was not asked for')}.")
+                 f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}.")
         caption = ("From the network's probability to cells, where a held-out slice changes most; each cell has the "
                    f"colour of the true one that it covers most of. {words}")
         figure, _ = grid([[replace(panel, means="") for panel in cut(row, part)] for row in rows], caption, 2.8)
@@ -164,20 +158,25 @@ class CellPictures(SlicePictures):
 
     def choices(self, run: Run) -> Figure:
         """V_rand over the threshold on the slices that chose it."""
-        curves = run.learnt.get("curves")
-        if not curves:
-            return message(NOTHING_CHOSEN)
+        if not run.learnt:
+            return message(self.choice)
         figure = Figure(figsize=(8, 3.6), dpi=DPI, layout="constrained")
         axis = figure.subplots()
-        for part, key in (("probability", "plain_threshold"), ("walls", "threshold")):
-            if curves.get(part):
-                axis.plot(THRESHOLDS, curves[part], label=SCORED[part], **LOOKS[part])
-                axis.axvline(run.learnt[key], color=LOOKS[part]["color"], linestyle=":",
-                             label=f"chosen: {run.learnt[key]:g}")
-        axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand, mean with both neighbours",
-                 title=f"Chosen on slices {format_slices(run.learnt['on'])}, which trained")
+        for part, prefix in (("probability", "plain_"), ("walls", ""))[:1 + self.task.redraws(run.learnt)]:
+            at = run.learnt[f"{prefix}threshold"]
+            axis.plot(THRESHOLDS, run.learnt[f"{prefix}curve"], label=SCORED[part], **LOOKS[part])
+            axis.axvline(at, color=LOOKS[part]["color"], linestyle=":", label=f"chosen: {at:g}")
+        axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand", ylim=_range([
+            run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
+            title=f"Chosen on slices {format_slices(run.learnt['on'])}, which trained")
         axis.legend()
         return figure
+
+
+def _range(curves: list[list[float]]) -> tuple[float, float]:
+    """The range of an axis on which curves over thresholds differ: what they reach at the middle ones, up to 1."""
+    least = min(min(curve[3:8]) for curve in curves)
+    return least - 0.2 * max(1 - least, 0.01), 1
 
 
 def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Window:
@@ -204,35 +203,21 @@ class CellWords(SliceWords):
     loss = "binary cross-entropy"
 
     def after(self, run: Run) -> list[str]:
-        learnt, walls = run.learnt, run.learnt.get("walls")
+        learnt = run.learnt
         if not learnt:
             return ["stopped before thresholds and walls were learnt"]
-        sentences = []
-        if walls:
-            sentences.append(
-                "a seeded watershed on the probability then gave the crests of the predicted membranes; each piece "
-                "between two cells was judged as a whole and drawn as a wall, by a logistic regression on its length, "
-                "the sizes of the cells beside it and the probabilities along it, fitted to slices "
-                f"{format_slices(learnt['on'])} of those that trained (after {cited('walls')})")
-        sentences.append(f"cells are what is over {learnt['threshold']:g}, a threshold chosen on slices that trained, "
-                         "after border thinning")
+        sentences, slices = [], f"slices {format_slices(learnt['on'])}, which trained"
+        if self.task.redraws(learnt):
+            value = (f"the probability that it is none, by a logistic regression on its length, the sizes of the cells "
+                     "beside it and the probabilities along it, fitted to walls of "
+                     f"{slices} (after {cited('walls')})" if learnt["walls"]["judge"] else
+                     "the mean probability along its crest")
+            sentences.append("a seeded watershed on the probability then found the crests of the predicted membranes; "
+                             f"each piece between two cells was redrawn as a wall with one value, {value}")
+        crossed = ", with walls judged by what was learnt on others of these slices" * self.task.redraws(learnt)
+        sentences.append(f"cells are what is over {learnt['threshold']:g}, after border thinning; this threshold was "
+                         f"chosen on {slices}{crossed}")
         return sentences
-
-    def scores(self, run: Run) -> str:
-        if run.scores is None:
-            return NO_SCORES
-        head, parts = ("", "threshold", *(TITLES[name] for name in NAMES)), []
-        for part, words in SCORED.items():
-            scores = run.scores[part]
-            if scores:
-                rows = {**{f"best {name}": at for name, at in scores["best"].items()}, "chosen": scores["chosen"],
-                        **{f"slice {at['slice']}": at for at in scores["chosen"]["per_slice"]}}
-                parts.append(f"**{words[0].upper()}{words[1:]}.**\n\n" + table([head, *(
-                    (title, f"{at['threshold']:g}", *(f"{at[name]:.4f}" for name in NAMES))
-                    for title, at in rows.items())]))
-        return ("Held-out slices. *best*: one threshold for the stack, picked on these very slices, as the ISBI "
-                "challenge reported it; *chosen*, and slice by slice: "
-                f"{run.scores['probability']['chosen']['how']}.\n\n" + "\n\n".join(parts))
 
     def results(self, run: Run) -> str:
         parts = []
@@ -248,5 +233,5 @@ class CellWords(SliceWords):
                 f"{'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")
 
     def cites(self, run: Run) -> list[str]:
-        return [*(["ISBI scores"] if run.scores else []), *(["walls"] if run.learnt.get("walls") else []),
-                *super().cites(run)]
+        judged = (run.learnt.get("walls") or {}).get("judge")
+        return [*(["ISBI scores"] if run.scores else []), *(["walls"] if judged else []), *super().cites(run)]

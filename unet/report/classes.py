@@ -12,16 +12,13 @@ from matplotlib.patches import Patch
 from unet.report.base import NOT_JUDGED, Window
 from unet.report.colours import class_colours, coloured_classes, stretched
 from unet.report.paint import MISSED
-from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
+from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, message
 from unet.report.slices import SlicePictures, SliceWords
-from unet.report.words import NO_SCORES, table
 from unet.tasks.task import Judged
 
 if TYPE_CHECKING:
     from unet.report.run import Run
 
-NO_INSTANCES = "Classes are kinds of pixels, and nothing in them is counted: there are no instances to colour."
-NO_CHOICE = "Nothing is chosen after training: each pixel belongs to its most probable class."
 SHOWN = 16  # classes in a legend
 
 
@@ -33,6 +30,8 @@ class ClassPictures(SlicePictures):
     object_name = ""
     marks = ()
     mistakes_mean = "Borders one pixel beside the true ones matter little; whole areas do."
+    follows = "each pixel belongs to the most probable class."
+    choice = "Nothing is chosen after training: each pixel belongs to its most probable class."
 
     def mark(self, figure: Figure) -> None:
         patches = [Patch(facecolor=tuple(colour), edgecolor="#777777", label=f"class {number}")
@@ -42,10 +41,6 @@ class ClassPictures(SlicePictures):
 
     def label(self, label: np.ndarray) -> np.ndarray:
         return coloured_classes(label, self.task.classes)
-
-    def truth(self, label: np.ndarray) -> np.ndarray:
-        """The classes themselves: pieces are not counted."""
-        return label.astype(np.int32)
 
     def maps(self, one: Judged, learnt: dict) -> list[Panel]:
         """The most probable class, and how sure the network is of it."""
@@ -85,24 +80,6 @@ class ClassPictures(SlicePictures):
         axis.legend(loc="lower right")
         return figure
 
-    def objects(self, run: Run) -> Figure:
-        """The probability of each class in a held-out slice, and the most probable one."""
-        if not run.judged:
-            return message(NOT_JUDGED)
-        one = run.judged[0]
-        row = [Panel(stretched(one.sample.image), one.sample.name),
-               *(Panel(one.probability[..., number], f"class {number}", f"probability of class {number}")
-                 for number in range(min(self.task.classes, 4))), self.maps(one, run.learnt)[0]]
-        figure, _ = grid([row], "A held-out slice: the network puts out a probability for each class, and each pixel "
-                         "belongs to the most probable one.", 2.6)
-        return figure
-
-    def choices(self, run: Run) -> Figure:
-        return message(NO_CHOICE)
-
-    def instances(self, run: Run) -> Figure:
-        return message(NO_INSTANCES)
-
 
 class ClassWords(SliceWords):
     """What is to be said of a run on classes."""
@@ -112,24 +89,6 @@ class ClassWords(SliceWords):
 
     def after(self, run: Run) -> list[str]:
         return [f"each pixel belongs to the most probable of {self.task.classes} classes (softmax)"]
-
-    def scores(self, run: Run) -> str:
-        if run.scores is None:
-            return NO_SCORES
-
-        def row(title: str, pixels: int, at: dict) -> tuple:
-            return (title, pixels, *("absent" if at[name] is None else f"{at[name]:.4f}" for name in ("iou", "dice")))
-
-        scores = run.scores
-        classes = [row(f"class {one['class']}", one["pixels"], one) for one in scores["classes"]]
-        classes.append(row("mean", sum(one["pixels"] for one in scores["classes"]), scores["mean"]))
-        slices = [(*row(f"slice {one['slice']}", 0, one["mean"])[::2], f"{one['mean']['dice']:.4f}",
-                   f"{one['accuracy']:.4f}") for one in scores["per_slice"]]
-        return (f"**All held-out slices**; {scores['accuracy']:.2%} of the pixels have the right class.\n\n"
-                + table([("", "pixels", "IoU", "Dice"), *classes])
-                + "\n\n**Slice by slice**, means over the classes.\n\n"
-                + table([("", "IoU", "Dice", "accuracy"), *slices])
-                + "\n\nIoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), in pixels; 1 is perfect.")
 
     def results(self, run: Run) -> str:
         mean = run.scores["mean"]

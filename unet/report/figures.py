@@ -15,11 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
-from scipy import ndimage
-from skimage.filters import apply_hysteresis_threshold
+from PIL import Image, ImageDraw
+from scipy.ndimage import binary_opening, gaussian_filter
 from tqdm import tqdm
 
 from model import Network
@@ -30,13 +28,14 @@ from unet.report.by_task import pictures_of
 from unet.report.colours import HUES, LIGHTS, linked_colours, stretched
 from unet.report.network import draw_network, draw_overlap_tiles
 from unet.report.paint import busiest
-from unet.report.pictures import DPI, draw_curve, grid, middle, save
+from unet.report.pictures import draw_curve, grid, middle, save
 from unet.report.run import Run, last_run
 from utils import UserError, atomic_path, run
 
 SEED = 0  # of the noise and deformations that are shown
 ANIMATION = "prediction.gif"
 FRAMES, SIDE = 10, 256  # of the animation: at most so many slices, pixels
+GAP, HEAD = 8, 24  # between its pictures and above them, pixels
 SOURCE = "Images: BBBC038v1 of the Broad Bioimage Benchmark Collection (CC0; Caicedo et al. 2019)."
 
 
@@ -101,54 +100,37 @@ OTHERS: dict[str, tuple[str, Callable[[Run, Pictures], Figure]]] = {  # of runs 
 def animate(one: Run, path: Path) -> None:
     """Write an animated GIF: slices that nobody labelled, image, probability and cells beside each other."""
     shown = one.predicted(range(min(FRAMES, len(one.to_predict))))
-    window = (slice(0, SIDE), slice(0, SIDE))
-    cells = [middle(judged.objects, SIDE) for judged in shown]
-    frames = []
+    cells, frames = [middle(judged.objects, SIDE) for judged in shown], []
     for number, (judged, objects, colours) in enumerate(zip(shown, cells, linked_colours(cells), strict=True)):
-        arrays = [plain(stretched(middle(judged.sample.image, SIDE))), middle(judged.probability, SIDE) * 255,
-                  colours[objects] * 255]
-        arrays = [np.rint(array).astype(np.uint8)[window] for array in arrays]
-        frames.append(_frame([array if array.ndim == 3 else np.dstack([array] * 3) for array in arrays],
-                             (f"slice {number}", "probability of cell", "cells, a colour as long as it lasts")))
+        height, width = objects.shape
+        frame = Image.new("RGB", (3 * width + 2 * GAP, height + HEAD), "white")
+        for place, (array, title) in enumerate((
+                (plain(stretched(middle(judged.sample.image, SIDE))), f"slice {number}"),
+                (middle(judged.probability, SIDE) * 255, "probability of cell"),
+                (colours[objects] * 255, "cells, each in one colour as long as it lasts"))):
+            frame.paste(Image.fromarray(np.rint(array).astype(np.uint8)), (place * (width + GAP), HEAD))
+            ImageDraw.Draw(frame).text((place * (width + GAP), 6), title, "black")
+        frames.append(frame)
     # greys and the cells' colours, no others: nothing is dithered, nothing flickers
-    hues = (HUES[:, np.newaxis] + (1 - HUES[:, np.newaxis]) * LIGHTS[:, np.newaxis]).reshape(-1, 3)
-    greys = np.linspace(0, 255, 256 - len(hues)).repeat(3)
+    hues = (HUES[:, np.newaxis] + (1 - HUES[:, np.newaxis]) * LIGHTS[:, np.newaxis]).ravel() * 255
+    greys = np.linspace(0, 255, 256 - len(hues) // 3).repeat(3)
     palette = Image.new("P", (1, 1))
-    palette.putpalette(np.rint(np.concatenate([hues.ravel() * 255, greys])).astype(np.uint8).tobytes())
-    first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    palette.putpalette(np.rint(np.concatenate([hues, greys])).astype(np.uint8).tobytes())
+    first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with atomic_path(path) as temporary:
         first.save(temporary, save_all=True, append_images=others, duration=700, loop=0)
 
 
-def _frame(arrays: list[np.ndarray], titles: tuple[str, ...], gap: int = 8, head: int = 24) -> np.ndarray:
-    """Arrays uint8 (H, W, 3) side by side, pixel by pixel, below their titles: uint8 (H', W', 3)."""
-    height, width = arrays[0].shape[:2]
-    figure = Figure(figsize=((len(arrays) * (width + gap) - gap) / DPI, (height + head) / DPI), dpi=DPI)
-    for number, (array, title) in enumerate(zip(arrays, titles, strict=True)):
-        left = number * (width + gap)
-        figure.figimage(array, left, 0, origin="upper")
-        figure.text(left / figure.bbox.width, (height + 7) / figure.bbox.height, title, fontsize=9)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
-
-
-def dark_insides(image: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Where cells are dark inside, mostly mitochondria: bool (H, W) of an image and its label (H, W), 0 = membrane."""
-    cell = label > 0
-    grey = (image - np.median(image[cell])) / image.std()
-    mean = ndimage.gaussian_filter(grey * cell, 3) / np.maximum(ndimage.gaussian_filter(cell.astype(float), 3), 0.05)
-    dark = ndimage.binary_opening(apply_hysteresis_threshold(-mean, 0.55, 0.75) & cell, iterations=4)
-    pieces, _ = ndimage.label(ndimage.binary_fill_holes(dark) & cell)
-    return (pieces > 0) & (np.bincount(pieces.ravel()) >= 200)[pieces]
-
-
 def make_classes(demo: Path, folder: Path) -> None:
-    """Write the demo stack with labels of three classes: 0 = membrane, 1 = cell, 2 = its dark insides."""
+    """Write the demo stack with labels of three classes: 0 = membrane, 1 = cell, 2 = what is dark inside a cell."""
     images, labels = read_stack(demo / VOLUME), read_stack(demo / LABELS)
-    classes = [np.where(label == 0, 0, 1 + dark_insides(image.astype(float), label))
-               for image, label in zip(images, labels, strict=True)]
-    for name, stack in ((VOLUME, images), (LABELS, np.uint8(classes)), (TEST, read_stack(demo / TEST))):
+    classes = np.zeros_like(labels)
+    for image, label, numbers in zip(images, labels, classes, strict=True):
+        cell = label > 0
+        grey = (image - np.median(image[cell])) / image.std()
+        mean = gaussian_filter(grey * cell, 3) / np.maximum(gaussian_filter(cell.astype(float), 3), 0.05)
+        numbers[:] = np.add(cell, binary_opening((mean < -0.6) & cell, iterations=6), dtype=np.uint8)
+    for name, stack in ((VOLUME, images), (LABELS, classes), (TEST, read_stack(demo / TEST))):
         write_stack(folder / name, stack)
 
 

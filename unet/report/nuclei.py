@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unet.inputs.folders import MODALITIES
-from unet.report.base import GREY, NOT_JUDGED, Pictures, Window, cut
-from unet.report.colours import coloured, stretched
+from unet.report.base import NOT_JUDGED, Pictures, Window
+from unet.report.colours import coloured
 from unet.report.paint import INVENTED, MERGED, MISSED, RIGHT, SPLIT, busiest, paint_objects
-from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, SKY, Panel, grid, message
-from unet.report.words import NO_SCORES, Words, cited, table
+from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, SKY, Panel, message
+from unet.report.words import Words, cited
 from unet.scores.mistakes import object_mistakes
 from unet.segment.instances import CORE, NUCLEUS, SMALLEST
 from unet.tasks.task import Judged
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 LOOKS = ({"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}, {"color": GREEN, "marker": "^"},
          {"color": SKY, "marker": "v"})
-NO_CHOICE = (f"Nothing is chosen after training: nuclei are where the probability is over {NUCLEUS:g}, in every run. "
-             "The value is by cross-validation on images of the 2018 Data Science Bowl.")
-SHOWN = ("0.50", "0.60", "0.70", "0.80", "0.90")  # of the thresholds of the intersection over union
 
 
 class NucleiPictures(Pictures):
@@ -38,13 +35,14 @@ class NucleiPictures(Pictures):
     mistakes_mean = ("Right: more than half of true and predicted nucleus together is common to both. Black: outlines "
                      "of the prediction. Of large images the part with the most mistakes is shown, numbers are of "
                      "the whole.")
+    follows = (f"each piece of more than {CORE:g} is a seed and grows by a watershed over what is more than "
+               f"{NUCLEUS:g}; objects under {SMALLEST} pixels are dropped.")
+    choice = (f"Nothing is chosen after training: nuclei are where the probability is over {NUCLEUS:g}, in every run. "
+              "The value is by cross-validation on images of the 2018 Data Science Bowl.")
     side = 256  # nuclei have some twenty pixels
 
     def label(self, label: np.ndarray) -> np.ndarray:
         return coloured(label)
-
-    def truth(self, label: np.ndarray) -> np.ndarray:
-        return label.astype(np.int32)
 
     def maps(self, one: Judged, learnt: dict) -> list[Panel]:
         return [Panel(one.probability, "probability of nucleus", "by the network")]
@@ -84,27 +82,6 @@ class NucleiPictures(Pictures):
         figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)  # curves may be anywhere
         return figure
 
-    def objects(self, run: Run) -> Figure:
-        """Seeds and nuclei of held-out images, one of each modality."""
-        rows = []
-        for one in self.typical(run):
-            inside = np.stack([one.probability > NUCLEUS, one.probability > max(CORE, NUCLEUS)]).sum(axis=0) / 2
-            part = busiest(one.objects > 0, self.side // 2)
-            row = [Panel(stretched(one.sample.image), self._name(run, one), GREY), *self.maps(one, run.learnt),
-                   Panel(inside, f"grey: over {NUCLEUS:g}, white: seeds"),
-                   Panel(coloured(one.objects), f"{one.objects.max()} nuclei"),
-                   Panel(self.label(one.sample.label), f"truth: {one.sample.label.max()} nuclei")]
-            rows.append(cut(row, part))
-        if not rows:
-            return message(NOT_JUDGED)
-        figure, _ = grid(rows, f"From the network's probability to nuclei: each piece of more than {CORE:g} is a seed "
-                         f"and grows by a watershed over what is more than {NUCLEUS:g}; objects under {SMALLEST} "
-                         "pixels are dropped.", 2.6)
-        return figure
-
-    def choices(self, run: Run) -> Figure:
-        return message(NO_CHOICE)
-
 
 def _by_modality(run: Run) -> list[tuple[str, dict]]:
     """The scores of each modality, in their order."""
@@ -142,30 +119,6 @@ class NucleiWords(Words):
     def after(self, run: Run) -> list[str]:
         return [f"nuclei are where the probability is over {NUCLEUS:g}; a seeded watershed took touching ones apart, "
                 f"and objects under {SMALLEST} pixels were dropped"]
-
-    def scores(self, run: Run) -> str:
-        if run.scores is None:
-            return NO_SCORES
-        images = run.scores["per_image"]
-        head = ("true", "predicted", *(f"AP at .{at[2:]}" for at in SHOWN), "mean AP", "accuracy", "IoU")
-
-        def row(one: dict, members: list[dict]) -> tuple:
-            pixels = (f"{np.mean([member[name] for member in members]):.3f}" for name in ("accuracy", "iou"))
-            return (one["true"], one["predicted"], *(f"{one['ap'][at]:.3f}" for at in SHOWN), f"{one['mean']:.3f}",
-                    *pixels)
-
-        sets = [(name, one["images"], *row(one, [image for image in images if image["modality"] == name]))
-                for name, one in _by_modality(run)]
-        every = run.scores["all"]
-        worst_first = sorted(images, key=lambda image: (MODALITIES.index(image["modality"]), image["mean"]))
-        return ("**All held-out images.** AP = TP / (TP + FP + FN), where a predicted and a true nucleus are a pair, "
-                "TP, if their intersection over union is greater than the value above the column; mean AP: over .50, "
-                ".55, ... .95, as the Data Science Bowl of 2018 scored. Of a set it is the mean over its images. "
-                "Accuracy and IoU are of pixels.\n\n"
-                + table([("", "images", *head), *sets, ("all", every["images"], *row(every, images))])
-                + "\n\n**Image by image**, the worst of each modality first.\n\n"
-                + table([("", "modality", *head), *((image["image"][:12], image["modality"], *row(image, [image]))
-                                                    for image in worst_first)]))
 
     def results(self, run: Run) -> str:
         at = run.scores["all"]

@@ -131,10 +131,6 @@ class Words(ABC):
         """Samples of a run by their numbers, in words."""
 
     @abstractmethod
-    def scores(self, run: Run) -> str:
-        """The hold-out's scores, of all and one by one; Markdown tables."""
-
-    @abstractmethod
     def results(self, run: Run) -> str:
         """How good the run is, a sentence or two; `run.scores` are there."""
 
@@ -194,6 +190,10 @@ class Words(ABC):
             "time to train": f"{config['seconds']:.0f} s",
             "versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items())}
         return table([("setting", "value"), *rows.items()])
+
+    def scores(self, run: Run) -> str:
+        """The hold-out's scores, of all and one by one, as the console showed them; Markdown."""
+        return NO_SCORES if run.scores is None else f"```text\n{self.task.table(run.scores)}\n```"
 
     def augmentation(self, run: Run) -> str:
         """What step 1 drew, as a list."""

@@ -174,8 +174,17 @@ def _summary(rows: np.ndarray) -> dict[str, float]:
 
 def best_threshold(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> float:
     """The threshold for other slices: where V_rand of a stack (N, H, W), averaged with its neighbours, is best."""
-    rand = _table(probabilities, labels, thresholds, warping=False)[..., 0]
-    return float(thresholds[_best(rand.mean(axis=0), thresholds)])
+    return pick_threshold(threshold_curve(probabilities, labels, thresholds), thresholds)
+
+
+def threshold_curve(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> list[float]:
+    """Mean V_rand of a stack (N, H, W) at each threshold: what a threshold is chosen by."""
+    return _table(probabilities, labels, thresholds, warping=False)[..., 0].mean(axis=0).tolist()
+
+
+def pick_threshold(curve: Sequence[float], thresholds=THRESHOLDS) -> float:
+    """The best threshold of what `threshold_curve` gave."""
+    return float(thresholds[_best(np.array(curve), thresholds)])
 
 
 def _best(rand: np.ndarray, thresholds: Sequence[float]) -> int:

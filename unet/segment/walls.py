@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from skimage.segmentation import watershed
 
-from unet.scores.isbi import THRESHOLDS, best_threshold, components, segments, thin
+from unet.scores.isbi import THRESHOLDS, components, pick_threshold, segments, thin, threshold_curve
 from unet.scores.overlap import largest_overlap
 
 SURE = 0.9  # probability of cell from which on a pixel seeds the watershed
@@ -226,13 +226,15 @@ def learn_cells(outputs: np.ndarray, labels: np.ndarray, walls: bool = True,
                 thresholds: Sequence[float] = THRESHOLDS) -> dict:
     """Learn from labelled slices how to come from probabilities of cell, float32 (N, H, W), to cells.
 
-    `labels` (N, H, W), 0 = membrane. Returns, ready for JSON, the "threshold"; the "walls" that `draw_walls` takes,
+    `labels` (N, H, W), 0 = membrane. Returns, ready for JSON, the "threshold" and the "curve" that it was picked from,
+    V_rand at each of `thresholds`; the "walls" that `draw_walls` takes,
     None where none are to be drawn; "why" not, None where they are. The threshold is the best for walls that were
     judged by what was learnt on other slices, as it will be with new ones: of its own examples a judge is too sure.
     """
     width, why = wall_width(labels) if walls else (0.0, "they are switched off")
     if why:
-        return {"threshold": best_threshold(outputs, labels, thresholds), "walls": None, "why": why}
+        curve = threshold_curve(outputs, labels, thresholds)
+        return {"threshold": pick_threshold(curve, thresholds), "curve": curve, "walls": None, "why": why}
     cut = [find_walls(output, width) for output in outputs]
     examples = [one and _example(one, label) for one, label in zip(cut, labels, strict=True)]
     folds = np.arange(len(cut)) * FOLDS // max(len(cut), FOLDS)  # neighbours in one: they resemble each other
@@ -242,7 +244,8 @@ def learn_cells(outputs: np.ndarray, labels: np.ndarray, walls: bool = True,
     final = None if None in judges else fit_judge([example for example in examples if example])
     maps = [_redraw(output, one, {"width": width, "judge": final and judges[fold]})
             for output, one, fold in zip(outputs, cut, folds, strict=True)]
-    return {"threshold": best_threshold(np.stack(maps), labels, thresholds), "walls": {"width": width, "judge": final},
+    curve = threshold_curve(np.stack(maps), labels, thresholds)
+    return {"threshold": pick_threshold(curve, thresholds), "curve": curve, "walls": {"width": width, "judge": final},
             "why": None}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from unet.inputs.doctor import polarity_notes, separate_objects
 from unet.inputs.layouts import Layout
 from unet.inputs.stacks import LABELS, format_slices
-from unet.scores.isbi import best_threshold, format_scores, isbi_scores
+from unet.scores.isbi import format_scores, isbi_scores, pick_threshold, threshold_curve
 from unet.segment.walls import draw_walls, learn_cells, number_cells, thin_walls
 from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Judged
@@ -80,7 +80,8 @@ class Cells(SliceTask):
     def learn(self, outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool) -> dict:
         """Which walls are membranes, and two thresholds: with walls drawn, and for the probability as it is."""
         outputs, labels = np.stack(outputs), np.stack(labels)
-        return {**learn_cells(outputs, labels, walls), "plain_threshold": best_threshold(outputs, labels)}
+        learnt, curve = learn_cells(outputs, labels, walls), threshold_curve(outputs, labels)
+        return {**learnt, "plain_threshold": pick_threshold(curve), "plain_curve": curve}
 
     def redraws(self, learnt: dict) -> bool:
         return bool(learnt.get("walls"))
