@@ -262,8 +262,7 @@ def _kept(judged: Iterator[Judged], kept: list[Judged], most: int = SHOWN) -> It
         kept.append(one)
         if len(kept) > most:
             groups = [other.sample.group for other in kept]
-            last = max(range(len(kept)), key=lambda number: (groups[:number].count(groups[number]), number))
-            del kept[last]
+            del kept[max(range(len(kept)), key=lambda number: (groups[:number].count(groups[number]), number))]
         yield one
 
 
@@ -276,8 +275,8 @@ def finish(work: Path, model: keras.Model, config: dict, outputs: Outputs) -> No
     if (work / "metrics.json").is_file():
         print(f"\nheld-out {layout.noun}s, which judged and never trained:\n"
               + step.task.table(read_json(work / "metrics.json", TRAIN_FIRST)))
-    pictures = [work / name for name in ("curve.png", "holdout.png") if (work / name).is_file()]
-    print(f"pictures: {', '.join(map(str, pictures))}")
+    pictures = [str(work / name) for name in ("curve.png", "holdout.png") if (work / name).is_file()]
+    print(f"pictures: {', '.join(pictures)}")
     print(f"{outputs.out}: {predictor.task.output}, {predictor.in_words(config['learnt'])}")
     if outputs.objects:
         print(f"{outputs.objects}: a number for each object, 0 = none")

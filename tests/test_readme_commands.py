@@ -36,10 +36,10 @@ CANNOT_RUN = {
     "python train.py --encoder resnet50": "larger than all else together; the encoders' own tests train one",
     "python train.py --encoder resnet50 --pretrained imagenet": "it downloads the weights",
     "make": "the README's first block runs it",
-    'make WORK=paper PRESET=paper TILE="--preset paper --weights border" TRAIN="--epochs 12 --steps 10" '
-    "OUT=paper/prediction.tif": "so large a network learns nothing in a test's time",
-    "make WORK=fast PRESET=fast OUT=fast/prediction.tif": "the README's first block runs make, with this preset",
-    "make WORK=best PRESET=best OUT=best/prediction.tif": "the same with another preset",
+    'make WORK=results/paper PRESET=paper TILE="--preset paper --weights border" TRAIN="--epochs 12 --steps 10" '
+    "OUT=results/paper/prediction.tif": "so large a network learns nothing in a test's time",
+    "make WORK=results/fast PRESET=fast OUT=results/fast/prediction.tif": "as make does with the demo",
+    "make WORK=results/best PRESET=best OUT=results/best/prediction.tif": "the same with another preset",
     "python train.py --work trial --out trial/prediction.tif --preset fast --filters 8 --epochs 2 --steps 20":
         "as short as what the three steps are made here",
     "make DATA=DIR": "the three scripts below it run",
@@ -140,8 +140,8 @@ def isbi_url(tmp_path_factory):
 
 def write_stacks(folder, slices):
     """Three small stacks of membranes, as a user has them."""
-    images, labels = draw_stacks(slices, 96)
-    for name, stack in ((VOLUME, images), (LABELS, labels), (TEST, draw_stacks(2, 96, seed=1)[0])):
+    images, labels = draw_stacks(slices)
+    for name, stack in ((VOLUME, images), (LABELS, labels), (TEST, draw_stacks(2, seed=1)[0])):
         tifffile.imwrite(folder / name, stack, photometric="minisblack", metadata={"axes": "ZYX"})
 
 
@@ -190,8 +190,8 @@ def finished(clone):
 def place_of(finished, tmp_path_factory):
     """Give the place of a page: those on a finished run share the README's, others begin without a run."""
     def draw_classes(place):
-        labels = draw_stacks(30, 96)[1] // 255
-        labels[:, :, 48:] *= 2
+        labels = draw_stacks(30)[1] // 255
+        labels[:, :, 32:] *= 2
         tifffile.imwrite(place.folder / "data" / LABELS, labels, photometric="minisblack", metadata={"axes": "ZYX"})
 
     def draw_images(place):
@@ -223,7 +223,8 @@ def test_a_block_runs(block, place_of):
     made = [*files_of(block), *(PROMISED if "python train.py" in block.lines and block.page == README else ())]
     assert [name for name in made if not (place.folder / name).is_file()] == []
     if block.lines == ("make clean",):
-        assert not (place.folder / "results").exists()
+        assert not (place.folder / "results" / "model.keras").exists()
+        assert not (place.folder / "prediction.tif").exists()
         assert (place.folder / "data" / LABELS).is_file()
 
 
