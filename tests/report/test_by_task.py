@@ -1,5 +1,6 @@
 """Every task has its pictures and its words; what they show is the run's own."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preprocessing import Tiling, preprocess
 from unet.report.base import Pictures
 from unet.report.by_task import OF_TASK, pictures_of, words_of
+from unet.report.run import last_run
 from unet.report.words import Words
 from unet.tasks import TASKS
 
@@ -75,6 +78,26 @@ def test_tiles_are_those_of_step_2(runs, name):
     stored = np.load(run.work / "patches" / "train-images.npy", mmap_mode="r")
     assert any(np.array_equal(tile if tile.ndim == one.ndim else np.dstack([tile] * 3), one) for one in stored)
     assert f"{run.geometry['tile']} pixels each" in caption(figure)
+
+
+def test_tiles_of_valid_networks_reach_beyond_the_page(cells_run, tmp_path):
+    shutil.copytree(cells_run.work, tmp_path / "results")
+    preprocess(tmp_path / "results", Tiling(64, 12, valid=True))
+    figure = pictures_of(cells_run.task).tiles(last_run(tmp_path / "results"))
+    stored = np.load(tmp_path / "results" / "patches" / "train-images.npy", mmap_mode="r")
+    assert any(np.array_equal(panels(figure)[1], one) for one in stored)
+    frames = [patch.get_xy() for patch in figure.axes[0].patches]
+    assert min(x for x, _ in frames) < -10
+
+
+def test_a_held_out_slice_without_a_cell_is_shown_and_not_scored(cells_run, tmp_path):
+    one = cells_run.judged[0]
+    empty = replace(one, sample=replace(one.sample, name="slice 0"), objects=np.zeros_like(one.objects))
+    run = replace(cells_run)
+    run.__dict__["judged"] = [one, empty]
+    assert pictures_of(run.task).score(run, empty) == (1.0, "no cell, not scored")
+    for picture in ("errors", "worst", "instances", "objects"):
+        assert getattr(pictures_of(run.task), picture)(run).axes
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -129,36 +129,37 @@ class Pictures(ABC):
 
     def tiles(self, run: Run) -> Figure:
         """The tiles that step 2 cuts of a training sample, and one of them as the network gets it."""
-        geometry, tiling = run.geometry, Tiling(*(run.geometry[key] for key in ("tile", "margin", "valid")))
-        size = run.manifest["shape"][1:3]
+        tiling, size = Tiling(*(run.geometry[key] for key in ("tile", "margin", "valid"))), run.manifest["shape"][1:3]
         corners = tile_corners(tiling, size, self.task.windowed)
         counts = {source: len(run.originals(source)) for source in run.train}
         source = max(run.train, key=lambda number: (counts[number] <= 12, counts[number]))  # not of hundreds of windows
         pages = [run.manifest["samples"][page] for page in run.originals(source)]
-        sample, chosen = run.layout[source], pages[len(pages) // 2]
-        image, label, levels = run.page(chosen["page"])
-        arrays = run.content.arrays(image, label, levels)
-        cut, edge = OverlapTile(tuple(size), tiling.tile), (tiling.tile - tiling.label) // 2
-        corner = corners[-1]
-        whole = sample.image if len(pages) > 1 else image
-        copies = run.manifest["sources"][source]["copies"]
+        several, page, sample = len(pages) > 1, pages[len(pages) // 2], run.layout[source]
+        image, label, levels = run.page(page["page"])
+
+        def tile(array: np.ndarray) -> np.ndarray:
+            return OverlapTile(tuple(size), tiling.tile).cut_at(array, corners[-1:])[0]
+
         where = "whole pages" if len(corners) == 1 else f"{len(corners)} a page, overlapping"
+        title = f"{sample.name[:20]}: {len(pages)} page{'s' * several} of {size[0]} x {size[1]} pixels"
         figure, axes = grid([[
-            Panel(stretched(whole), f"{sample.name[:20]}: {len(pages)} page{'s' * (len(pages) > 1)} of "
-                                    f"{size[0]} x {size[1]} pixels"),
-            Panel(plain(cut.cut_at(arrays["images"], [corner])[0]), "one tile, as training gets it"),
-            Panel(self.label(cut.cut_at(label, [corner])[0]), f"its label: {self.label_means}")]],
-            f"Tiles to train on, {geometry['tile']} pixels each: {where}, of each {run.layout.noun} that trains "
-            f"(frames; the blue one is shown beside) and of its {copies} augmented copies. The network gets them with "
-            "grey levels normalised.", 3.6)
-        for page in pages:
-            y, x = page.get("corner", (0, 0)) if len(pages) > 1 else (0, 0)
-            for place in corners:
-                frame(axes[0, 0], (y + place[0], x + place[1]), (tiling.tile,) * 2, YELLOW, 1.5, linestyle="--")
-        y, x = chosen.get("corner", (0, 0)) if len(pages) > 1 else (0, 0)
-        frame(axes[0, 0], (y + corner[0], x + corner[1]), (tiling.tile,) * 2, SKY, 3)
-        if edge:
-            frame(axes[0, 2], (edge, edge), (tiling.label,) * 2, SKY, 2)
+            Panel(stretched(sample.image if several else image), title),
+            Panel(plain(tile(run.content.arrays(image, label, levels)["images"])), "one tile, as training gets it"),
+            Panel(self.label(tile(label)), f"its label: {self.label_means}")]],
+            f"Tiles to train on, {tiling.tile} pixels each: {where}, of each {run.layout.noun} that trains (frames; "
+            f"the blue one is shown beside) and of its {run.manifest['sources'][source]['copies']} augmented copies. "
+            "The network gets them with grey levels normalised.", 3.6)
+
+        def place(page: dict, corner: tuple[int, int]) -> tuple[int, int]:
+            return tuple(np.add(page["corner"], corner)) if several else corner  # of a single page the page is shown
+
+        for one in pages:
+            for corner in corners:
+                frame(axes[0, 0], place(one, corner), (tiling.tile,) * 2, YELLOW, 1.5, linestyle="--")
+        frame(axes[0, 0], place(page, corners[-1]), (tiling.tile,) * 2, SKY, 3)
+        if tiling.valid:
+            edge = (tiling.tile - tiling.label) // 2
+            frame(axes[0, 2], (edge, edge), (tiling.label,) * 2, SKY)
         return figure
 
     def weights(self, run: Run) -> Figure:

@@ -70,8 +70,8 @@ class CellPictures(SlicePictures):
 
     def score(self, run: Run, one: Judged) -> tuple[float, str]:
         scores = run.scores["walls"] or run.scores["probability"]
-        value = self.row_of(scores["chosen"]["per_slice"], run, one)["V_rand"]
-        return value, f"V_rand {value:.4f}"
+        row = self.row_of(scores["chosen"]["per_slice"], run, one)
+        return (row["V_rand"], f"V_rand {row['V_rand']:.4f}") if row else (1.0, "no cell, not scored")
 
     def windows(self, run: Run, one: Judged) -> list[tuple[float, str, Window]]:
         truth, parts = self.truth(one.sample.label), []
@@ -147,10 +147,11 @@ class CellPictures(SlicePictures):
             crests = _crests(one, threshold, run.learnt["walls"]["width"])
             rows.append([Panel(crests, "crests"), self.maps(one, run.learnt)[1],
                          cells(one.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
-        words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells is "
-                 "judged as a whole, by what was learnt on slices that trained (black: a membrane; orange: none), and "
-                 "drawn as a wall." if self.task.redraws(run.learnt) else
-                 f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}.")
+        words = f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}."
+        if self.task.redraws(run.learnt):
+            judge = "what was learnt on slices that trained" if run.learnt["walls"]["judge"] else "its mean probability"
+            words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells "
+                     f"is judged as a whole, by {judge} (black: a membrane; orange: none), and drawn as a wall.")
         caption = ("From the network's probability to cells, where a held-out slice changes most; each cell has the "
                    f"colour of the true one that it covers most of. {words}")
         figure, _ = grid([[replace(panel, means="") for panel in cut(row, part)] for row in rows], caption, 2.8)

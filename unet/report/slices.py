@@ -27,10 +27,10 @@ class SlicePictures(Pictures):
         side = max(1, min(SIDE, *(full // 2 for full in shape)))
         return [(slice(y, y + side), slice(x, x + side)) for y, x in OverlapTile(shape, side).inside()]
 
-    def row_of(self, rows: list[dict], run: Run, one: Judged) -> dict:
-        """The slice's own among the scores of each."""
+    def row_of(self, rows: list[dict], run: Run, one: Judged) -> dict | None:
+        """The slice's own among the scores of each; None where it was not scored."""
         number = run.layout.names.index(one.sample.name)
-        return next(row for row in rows if row["slice"] == number)
+        return next((row for row in rows if row["slice"] == number), None)
 
 
 class SliceWords(Words):
