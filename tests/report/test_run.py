@@ -46,8 +46,15 @@ def test_the_prediction_is_found_where_it_was_written(copied, tmp_path):
     assert last_run(copied).outputs.out == copied / "prediction.tif"
     shutil.move(copied / "prediction.tif", tmp_path / "elsewhere.tif")
     assert last_run(copied).outputs.out == Path("prediction.tif")
-    (copied / "finished.json").write_text(json.dumps({"predicted": {"files": [str(tmp_path / "elsewhere.tif")]}}))
+    (copied / "finished.json").write_text(json.dumps({"predicted": {"out": str(tmp_path / "elsewhere.tif")}}))
     assert last_run(copied).outputs.out == tmp_path / "elsewhere.tif"
+
+
+def test_a_real_run_says_where_its_prediction_is(tiny_run):
+    run = last_run(tiny_run / "results")
+    assert run.outputs.out == tiny_run / "prediction.tif"
+    assert len(run.predicted(range(2))) == 2
+    assert run.is_demo
 
 
 def test_the_demos_run_is_found_where_there_is_no_other(copied, tmp_path):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ZOOM = 96  # pixels around a mistake
 LOOKS = {"probability": {"color": ORANGE, "marker": "s"}, "walls": {"color": BLUE, "marker": "o"}}
+LINES = {"probability": {"color": ORANGE, "linestyle": ":"}, "walls": {"color": BLUE, "linestyle": "--"}}  # thresholds
 
 
 class CellPictures(SlicePictures):
@@ -118,11 +119,11 @@ class CellPictures(SlicePictures):
                     at = [point["threshold"] for point in run.scores[part]["curve"]]
                     curves.append([point[name] for point in run.scores[part]["curve"]])
                     axis.plot(at, curves[-1], label=words, markersize=4, **LOOKS[part])
-                    axis.axvline(run.scores[part]["chosen"]["threshold"], color=LOOKS[part]["color"], linestyle=":")
+                    axis.axvline(run.scores[part]["chosen"]["threshold"], **LINES[part])
             axis.set(title=title, xlabel="threshold: cell is where it is greater", ylim=_range(curves))
         figure.axes[0].set_ylabel("score, 1 = perfect")
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-        figure.suptitle("Held-out slices. Dotted: the thresholds that were chosen on slices that trained", fontsize=11)
+        figure.suptitle("Held-out slices. Upright lines: thresholds chosen on slices that trained", fontsize=11)
         return figure
 
     def objects(self, run: Run) -> Figure:
@@ -166,7 +167,7 @@ class CellPictures(SlicePictures):
         for part, prefix in (("probability", "plain_"), ("walls", ""))[:1 + self.task.redraws(run.learnt)]:
             at = run.learnt[f"{prefix}threshold"]
             axis.plot(THRESHOLDS, run.learnt[f"{prefix}curve"], label=SCORED[part], **LOOKS[part])
-            axis.axvline(at, color=LOOKS[part]["color"], linestyle=":", label=f"chosen: {at:g}")
+            axis.axvline(at, label=f"chosen: {at:g}", **LINES[part])
         axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
             title=f"Chosen on slices {format_slices(run.learnt['on'])}, which trained")

@@ -34,7 +34,7 @@ from utils import UserError, atomic_path, run
 
 SEED = 0  # of the noise and deformations that are shown
 ANIMATION = "prediction.gif"
-FRAMES, SIDE = 10, 256  # of the animation: at most so many slices, pixels
+FRAMES, SIDE = 10, 208  # of the animation: at most so many slices, pixels
 GAP, HEAD = 8, 24  # between its pictures and above them, pixels
 SOURCE = "Images: BBBC038v1 of the Broad Bioimage Benchmark Collection (CC0; Caicedo et al. 2019)."
 
@@ -46,9 +46,9 @@ def _overview(one: Run, pictures: Pictures) -> Figure:
 
 
 def _examples(one: Run, pictures: Pictures, caption: str) -> Figure:
-    """Held-out samples whose scores are in the middle."""
+    """A held-out sample of each group, with a score in the middle."""
     rows = [cut(pictures.row(judged, one.learnt, judged.sample.group or judged.sample.name),
-                busiest(judged.sample.label > 0, pictures.side)) for judged in pictures.typical(one)]
+                busiest(judged.sample.label > 0, pictures.side)) for judged in pictures.typical(one, 1)]
     figure, _ = grid(rows, caption, 2.8)
     pictures.mark(figure)
     return figure
@@ -85,15 +85,16 @@ FIGURES: dict[str, Callable[[Run, Pictures], Figure]] = {  # photographs as JPEG
     "errors.jpg": lambda one, pictures: pictures.errors(one),
     "worst-tiles.jpg": lambda one, pictures: pictures.worst(one),
     "instances.jpg": lambda one, pictures: pictures.instances(one),
-    "stack.jpg": lambda one, pictures: pictures.prediction(one),
+    "stack.jpg": lambda one, pictures: pictures.prediction(one, most=4),
 }
 OTHERS: dict[str, tuple[str, Callable[[Run, Pictures], Figure]]] = {  # of runs on other data: task, drawing
     "classes.jpg": ("classes", lambda one, pictures: _examples(
-        one, pictures, "Three classes on the synthetic demo stack: 0 = membrane, 1 = cell, 2 = its dark insides, which "
-        "a threshold labelled. Held-out slices.")),
+        one, pictures, "A held-out slice of the synthetic demo stack with three classes: 0 = membrane, 1 = cell, 2 = "
+        "its dark insides, which a threshold labelled.")),
     "nuclei.jpg": ("nuclei", lambda one, pictures: _examples(
-        one, pictures, f"Held-out images of three sorts, each with a score in the middle. {pictures.mistakes_mean} "
-        + SOURCE)),
+        one, pictures, "Held-out images of three modalities, each with a score in the middle; of large ones the part "
+        "with the most nuclei, numbers are of the whole. Right: more than half of true and predicted nucleus together "
+        f"is common to both. Black: outlines of the prediction. {SOURCE}")),
 }
 
 
@@ -107,7 +108,7 @@ def animate(one: Run, path: Path) -> None:
         for place, (array, title) in enumerate((
                 (plain(stretched(middle(judged.sample.image, SIDE))), f"slice {number}"),
                 (middle(judged.probability, SIDE) * 255, "probability of cell"),
-                (colours[objects] * 255, "cells, each in one colour as long as it lasts"))):
+                (colours[objects] * 255, "cells, colours kept from slice to slice"))):
             frame.paste(Image.fromarray(np.rint(array).astype(np.uint8)), (place * (width + GAP), HEAD))
             ImageDraw.Draw(frame).text((place * (width + GAP), 6), title, "black")
         frames.append(frame)

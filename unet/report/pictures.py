@@ -46,7 +46,8 @@ def panels(rows: int, columns: int, caption: str, size: float = 2.4, room: float
     """
     width = max(columns * size, 5)
     text = textwrap.fill(caption, int(width * 12))  # characters of this size to an inch
-    figure = Figure(figsize=(width, rows * size + 0.2 * text.count("\n") + 0.4 + room), dpi=DPI, layout="constrained")
+    height = rows * size + room + (0.2 * text.count("\n") + 0.4 if text else 0)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     figure.supxlabel(text, x=0.01, ha="left", fontsize=10)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
@@ -135,7 +136,7 @@ def message(text: str) -> Figure:
 
 def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write a figure as .png or .jpg, as the ending says; all or nothing."""
-    look = {"pil_kwargs": {"quality": 85, "optimize": True}} if path.suffix == ".jpg" else {}
+    look = {"pil_kwargs": {"quality": 75, "optimize": True}} if path.suffix == ".jpg" else {}
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi, **look)
 

@@ -151,6 +151,6 @@ def last_run(work: str | Path = "results", data: str | Path | None = None, out: 
 def _where(work: Path, task: Task) -> Path:
     """The prediction of a run: where it wrote it, beside all else, or where the user stands."""
     marks = read_json(work / "finished.json", STEPS) if (work / "finished.json").is_file() else {}
-    places = [Path(file) for file in marks.get("predicted", {}).get("files", [])[:1]]
+    places = [Path(marks["predicted"]["out"])] if "predicted" in marks else []
     places.append(work / task.default_out)
     return next((place for place in places if place.exists()), task.default_out)
