@@ -170,7 +170,8 @@ class CellPictures(SlicePictures):
             axis.axvline(at, label=f"chosen: {at:g}", **LINES[part])
         axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
-            title=f"Chosen on slices {format_slices(run.learnt['on'])}, which trained")
+            title=f"Chosen on slices {format_slices(run.learnt['on'])}, which trained: the best mean with its "
+                  "neighbours,\nof equals the nearest to 0.5")
         axis.legend()
         return figure
 
@@ -233,7 +234,3 @@ class CellWords(SliceWords):
         error = run.scores["probability"]["best"]["pixel_error"]["pixel_error"]
         return (f"On the held-out slices the scores after border thinning ({cited('ISBI scores')}) were, of "
                 f"{'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")
-
-    def cites(self, run: Run) -> list[str]:
-        judged = (run.learnt.get("walls") or {}).get("judge")
-        return [*(["ISBI scores"] if run.scores else []), *(["walls"] if judged else []), *super().cites(run)]

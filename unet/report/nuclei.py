@@ -126,6 +126,3 @@ class NucleiWords(Words):
                 f"intersection over union of .5, and {at['mean']:.3f} as the mean over .50, .55, ... .95 (the score of "
                 f"the 2018 Data Science Bowl; {cited('bowl')}). Images were held out one by one: which of them are of "
                 "one experiment is not known, so that like images may have trained and judged.")
-
-    def cites(self, run: Run) -> list[str]:
-        return ["bowl"]

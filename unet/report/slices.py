@@ -54,7 +54,3 @@ class SliceWords(Words):
         if run.is_demo:
             return f"a synthetic demo stack, {size}; it is made by a program and shows no real tissue"
         return f"our own stack, {size} (SHA-256 of images and labels: {self.data_hash(run)[:16]})"
-
-    def cites(self, run: Run) -> list[str]:
-        return ["ISBI stack", "ISBI scores"] if self.is_isbi(run) else []
-

@@ -107,7 +107,6 @@ def variation(recipe: dict, channels: int) -> str:
             f"standard deviation of up to {12 * strength:.2g})")
 
 
-
 # ------------------------------------------------------------------------------------------------ a run
 
 
@@ -137,10 +136,6 @@ class Words(ABC):
     @abstractmethod
     def after(self, run: Run) -> list[str]:
         """What was done with the probability, a sentence each."""
-
-    def cites(self, run: Run) -> list[str]:
-        """Whom this task cites."""
-        return []
 
     def data_hash(self, run: Run) -> str:
         """SHA-256 of the hashes of all images and labels, wherever they lay."""
@@ -224,6 +219,4 @@ class Words(ABC):
             f"Python {versions['python']}; the machine: {run.config['device'] or 'unknown'}.",
             *([self.results(run)] if run.scores else [])]
         text = " ".join(sentences)
-        names = ["U-Net", *(["Muon"] if run.recipe["optimizer"] == "muon" else []),
-                 *(["averaging"] if cited("averaging") in text else []), *self.cites(run)]
-        return text + "\n\n" + "\n".join(f"- {reference(name)}" for name in dict.fromkeys(names))
+        return text + "\n\n" + "\n".join(f"- {reference(name)}" for name in works() if cited(name) in text)
