@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from report import execute
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "jupyter.ipynb"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -97,3 +99,14 @@ def test_a_run_that_is_not_there_is_one_clear_line(script):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "run 'make'" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["classes", "nuclei"])
+def test_every_cell_passes_on_other_tasks(runs, name):
+    run = runs[name]
+    places = {"work": run.work, "data": run.layout.folder, "out": run.outputs.out}
+    node = execute({key: str(place) for key, place in places.items()})
+    for cell in [cell for cell in node.cells if cell.cell_type == "code"][2:]:
+        wanted = "text/markdown" if "Markdown" in cell.source else "image/jpeg"
+        assert [wanted in output.data for output in cell.outputs] == [True], cell.source
