@@ -29,12 +29,14 @@ def code(path):
 
 
 @pytest.fixture(scope="module")
-def reported(tiny_run):
-    """Folder of a tiny run with results/report.html and the executed notebook, made as a user makes them."""
-    done = subprocess.run([sys.executable, str(ROOT / "report.py"), "--notebook", "executed.ipynb"], cwd=tiny_run,
+def reported(tiny_run, tmp_path_factory):
+    """Copy of a tiny run with results/report.html and the executed notebook, made as a user makes them."""
+    folder = tmp_path_factory.mktemp("reported")
+    shutil.copytree(tiny_run, folder, dirs_exist_ok=True)  # other tests look at what a run leaves
+    done = subprocess.run([sys.executable, str(ROOT / "report.py"), "--notebook", "executed.ipynb"], cwd=folder,
                           capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return tiny_run
+    return folder
 
 
 def test_every_cell_passes_on_a_tiny_run(reported):
