@@ -31,6 +31,7 @@ from unet.tasks import task_of
 from unet.tasks.task import Judged, Outputs, Task, separates
 from unet.training.device import PRECISIONS, prepare_device
 from unet.training.encoders import build
+from unet.training.feed import turned
 from utils import (
     NotLearning,
     OverlapTile,
@@ -114,8 +115,7 @@ class Predictor:
         """
         total = 0.0
         for number in range(self.flips):
-            turned = np.rot90(normalised[:, ::-1] if number >= 4 else normalised, number)
-            back = np.rot90(self._stitched(turned, core, margin), -number)
+            back = np.rot90(self._stitched(turned(normalised, number), core, margin), -number)
             total = total + (back[:, ::-1] if number >= 4 else back)
         return total / self.flips
 

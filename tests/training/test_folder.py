@@ -122,7 +122,9 @@ def test_a_new_folder_an_empty_one_and_one_of_a_run_will_do(tmp_path):
     check_work(work)
     (tmp_path / "trial" / "demo").mkdir(parents=True)
     (tmp_path / "trial" / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
     check_work(tmp_path / "trial")
+    assert contents(tmp_path) == before  # it only looks
 
 
 @pytest.mark.parametrize("name", ["augmented/flowers.png", "patches/quilt.txt", "config.json", "model.keras"])
