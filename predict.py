@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
@@ -30,8 +29,8 @@ from unet.segment.instances import run_lengths
 from unet.tasks import task_of
 from unet.tasks.task import Judged, Outputs, Task, separates
 from unet.training.device import PRECISIONS, prepare_device
-from unet.training.encoders import build
 from unet.training.feed import turned
+from unet.training.trained import TRAIN_FIRST, load_model, read_config
 from utils import (
     NotLearning,
     OverlapTile,
@@ -48,36 +47,6 @@ from utils import (
 
 CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice
 SHOWN = 6  # held-out samples in holdout.png
-TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
-
-
-def read_config(model: Path) -> dict:
-    """The config.json that belongs to a model; raises UserError where one of them is missing, broken or too old."""
-    if not model.is_file():
-        raise UserError(f"{model} not found; {TRAIN_FIRST}")
-    config = read_json(model.with_name("config.json"), f"it lies beside {model.name} and belongs to it; {TRAIN_FIRST}",
-                       ("task", "network", "channels", "normalisation", "recipe"))
-    here, there = task_of(config).normalisation, config["normalisation"]
-    if here != there:
-        raise UserError(f"{model} was trained on images brought to {there}, but this version brings them to {here}; "
-                        "predict with the version that trained it, or train anew")
-    return config
-
-
-def load_model(path: Path) -> tuple[keras.Model, dict]:
-    """The trained network and its config.json; raises UserError where either is missing or broken.
-
-    The network is built anew for this machine's arithmetic, then gets the weights: a model trained in bfloat16
-    predicts anywhere.
-    """
-    config = read_config(path)
-    try:
-        model = build(Network(**config["network"]), config["channels"], config["normalisation"])
-        model.load_weights(path)
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
-                        f"{TRAIN_FIRST}") from None
-    return model, config
 
 
 # -------------------------------------------------------------------------------------- probability of an image

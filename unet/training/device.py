@@ -8,9 +8,6 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
 
-import keras
-import tensorflow as tf
-
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 
 
@@ -19,23 +16,29 @@ def prepare_device(precision: str = "auto") -> str:
 
     'auto' is bfloat16 where processor or GPU computes it, float16 on GPUs with tensor cores alone, else float32.
     """
+    import keras
+    import tensorflow as tf
+
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         if not tf.config.experimental.get_memory_growth(gpu):
             tf.config.experimental.set_memory_growth(gpu, True)
     if precision == "auto":
-        precision = _gpu_precision(gpus) if gpus else _cpu_precision()
+        precision = _gpu_precision(gpus) if gpus else cpu_precision()
     keras.mixed_precision.set_global_policy(PRECISIONS[precision])
     where = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else f"no GPU found, {os.cpu_count()} CPU cores"
     return f"{where}, {precision}"
 
 
 def _gpu_precision(gpus: list) -> str:
+    import tensorflow as tf
+
     capability = min(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus)
     return "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
 
 
-def _cpu_precision() -> str:
+def cpu_precision() -> str:
+    """The fastest arithmetic that loses nothing: 'bfloat16' where the processor computes it, else 'float32'."""
     flags = Path("/proc/cpuinfo")  # Linux only; elsewhere float32 is safe
     text = flags.read_text() if flags.is_file() else ""
     return "bfloat16" if "avx512_bf16" in text or "amx_bf16" in text else "float32"

@@ -1,0 +1,106 @@
+"""Convert a trained network into the formats that others run: SavedModel, ONNX, OpenVINO's intermediate representation.
+
+All of them take float32 grey levels (n, H, W, C), as the task's `normalise` gives them, of any n, H and W that the
+network fits, and put out float32 probabilities (n, H', W', classes).
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from unet.training.trained import load_model
+from utils import UserError, atomic_folder, atomic_path
+
+if TYPE_CHECKING:
+    import keras
+
+OPSET = 17  # of ONNX: what tools that are two years old still read
+
+
+def to_saved_model(model: Path, out: Path) -> None:
+    """Write the SavedModel of a trained model.keras as the folder `out`; raises UserError where there is none."""
+    with _float32_network(model) as network, atomic_folder(out) as folder:
+        network.export(folder, format="tf_saved_model", verbose=False, input_signature=_signature(network))
+
+
+def to_onnx(model: Path, out: Path) -> None:
+    """Write the ONNX file `out` of a trained model.keras, opset 17.
+
+    Its input is named 'image' and its output 'probability'; n, H and W are free. Raises UserError where there
+    is no model or where tf2onnx and onnx are missing.
+    """
+    require("onnx", "tf2onnx")
+    with _float32_network(model) as network, atomic_path(out) as path, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # Keras helps tf2onnx over what NumPy took out
+        logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # else a line for each of its steps
+        network.export(path, format="onnx", opset_version=OPSET, verbose=False, input_signature=_signature(network))
+        _name_parts(path)
+
+
+def to_openvino(model: Path, out: Path) -> None:
+    """Write OpenVINO's intermediate representation of a trained model.keras: `out`.xml and, beside it, the .bin.
+
+    The weights stay float32; the processor's own arithmetic is chosen when it is compiled. Raises UserError where there
+    is no model or where openvino is missing.
+    """
+    require("openvino")
+    import openvino
+
+    with TemporaryDirectory() as folder:
+        to_saved_model(model, Path(folder) / "saved_model")
+        converted = openvino.Core().read_model(Path(folder) / "saved_model")
+        weights = out.with_suffix(".bin")
+        with atomic_path(weights) as binary, atomic_path(out) as xml:  # the .xml, by which it is known, comes last
+            openvino.serialize(converted, xml, binary)
+
+
+def require(*packages: str) -> None:
+    """Raise UserError where one of these packages is not installed."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
+                        "pip install -r requirements-fast.txt")
+
+
+@contextmanager
+def _float32_network(path: Path) -> Iterator[keras.Model]:
+    """A trained network built anew in float32, whatever it trained in and this process computes in."""
+    import keras
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield load_model(path)[0]
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _signature(network: keras.Model) -> list:
+    import keras
+
+    return [keras.InputSpec("float32", (None, None, None, network.input_shape[-1]), name="image")]
+
+
+def _name_parts(path: Path) -> None:
+    """Give output and dimensions of an ONNX file the names that `to_onnx` promises; tf2onnx numbers them."""
+    import onnx
+
+    content = onnx.load(path)
+    graph = content.graph
+    old = graph.output[0].name
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["probability" if name == old else name for name in names]
+    graph.output[0].name = "probability"
+    for value, sizes in ((graph.input[0], ("n", "height", "width")), (graph.output[0], ("n", "rows", "columns"))):
+        for dimension, size in zip(value.type.tensor_type.shape.dim, sizes, strict=False):  # the fourth is fixed
+            dimension.dim_param = size
+    onnx.checker.check_model(content)
+    onnx.save(content, path)

@@ -1,0 +1,51 @@
+"""A trained network from disk: its config.json, which needs no Keras to be read, and its weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import BadZipFile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
+
+from unet.network import Network
+from unet.tasks import task_of
+from utils import UserError, read_json
+
+if TYPE_CHECKING:
+    import keras
+
+TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
+
+
+def read_config(model: Path) -> dict:
+    """The config.json that belongs to a model; raises UserError where one of them is missing, broken or too old."""
+    if not model.is_file():
+        raise UserError(f"{model} not found; {TRAIN_FIRST}")
+    config = read_json(model.with_name("config.json"), f"it lies beside {model.name} and belongs to it; {TRAIN_FIRST}",
+                       ("task", "network", "channels", "normalisation", "recipe"))
+    here, there = task_of(config).normalisation, config["normalisation"]
+    if here != there:
+        raise UserError(f"{model} was trained on images brought to {there}, but this version brings them to {here}; "
+                        "predict with the version that trained it, or train anew")
+    return config
+
+
+def load_model(path: Path) -> tuple[keras.Model, dict]:
+    """The trained network and its config.json; raises UserError where either is missing or broken.
+
+    The network is built anew for this machine's arithmetic, then gets the weights: a model trained in bfloat16
+    predicts anywhere.
+    """
+    from unet.training.encoders import build  # Keras comes in here and no sooner
+
+    config = read_config(path)
+    try:
+        model = build(Network(**config["network"]), config["channels"], config["normalisation"])
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
+                        f"{TRAIN_FIRST}") from None
+    return model, config
