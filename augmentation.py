@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from unet.inputs.layouts import LAYOUTS, Sample, layout_of
 from unet.inputs.stacks import stack_writer
-from unet.tasks import choose_task
+from unet.tasks import MEANINGS, choose_task
 from unet.tasks.task import Options, Page, Task
 from unet.training.folder import check_work
 from utils import at_least, atomic_folder, default_workers, in_order, require_space, run
@@ -262,6 +262,7 @@ class Settings:
     holdout: str | None = None
     seed: int = 0
     workers: int | None = None
+    task: str | None = None  # what the labels say
     classes: int | None = None
     window: int | None = None
     resize: int | None = None
@@ -275,7 +276,8 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     """
     check_work(work)
     layout = layout_of(data)
-    task = choose_task(layout, classes=settings.classes, window_side=settings.window, resize=settings.resize)
+    task = choose_task(layout, settings.task, classes=settings.classes, window_side=settings.window,
+                       resize=settings.resize)
     notes, samples = task.check(layout), list(layout)
     # split first: copies of one sample must not reach the hold-out
     held_out = task.split(layout, settings.holdout, settings.seed)
@@ -328,19 +330,22 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"),
-                        help="folder with the three TIFF stacks, or with <id>/images/<id>.png and <id>/masks/*.png")
+                        help="folder with the three TIFF stacks, with images/ and labels/ of equal names, or with "
+                             "<id>/images/<id>.png and <id>/masks/*.png")
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
     parser.add_argument("--copies", type=at_least(0),
-                        help="augmented copies of each training slice; of nuclei images on average, more of rare "
+                        help="augmented copies of each training slice; of images on average, more of rare "
                              f"modalities (without it {Task.default_copies}, with --resize 0)")
     parser.add_argument("--holdout", help="slices that judge and never train: 25-29, or 3,7,11, or none (without it "
-                                          "the last 5; of fewer than 30 slices the last sixth); of nuclei images their "
+                                          "the last 5; of fewer than 30 slices the last sixth); of images their "
                                           "names' beginnings, with commas (without it a tenth of each modality)")
     side = parser.add_mutually_exclusive_group()
-    side.add_argument("--window", type=at_least(16), help="side of the windows cut from nuclei images, pixels (without "
-                                                          "it 256)")
+    side.add_argument("--window", type=at_least(16), help="side of the windows cut from images, pixels (without it "
+                                                          "256)")
     side.add_argument("--resize", type=at_least(16), help="squeeze whole nuclei images to this side, pixels, in place "
                                                           "of cutting windows; 128 goes with --preset nuclei")
+    parser.add_argument("--task", choices=MEANINGS, help="what the labels of images/ and labels/ say: 0 = membrane or "
+                        "background, classes from 0, or a number for each object (without it what they look like)")
     parser.add_argument("--classes", type=at_least(2), help="kinds of pixels that the labels number from 0 (without it "
                         "cells and what is between them). The later steps know it from here")
     parser.add_argument("--seed", type=at_least(0), default=0, help="same seed, same bytes")

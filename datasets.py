@@ -15,10 +15,10 @@ from unet.inputs import doctor
 from unet.inputs.demo import make_demo
 from unet.inputs.doctor import Finding
 from unet.inputs.download import ISBI_URL, download_isbi
-from unet.inputs.folders import is_image_folder
-from unet.inputs.layouts import Folders, Layout
+from unet.inputs.layouts import Folders, Stacks, kind_of
 from unet.segment.walls import thin_walls
-from utils import at_least, run
+from unet.tasks import choose_task
+from utils import UserError, at_least, run
 
 
 def examine(folder: Path) -> tuple[str, bool]:
@@ -26,16 +26,24 @@ def examine(folder: Path) -> tuple[str, bool]:
 
     Raises UserError where it is no folder, or an image in it cannot be read.
     """
-    findings = describe(Folders(folder)) if is_image_folder(folder) else doctor.examine(folder, thin_walls)
+    kind = kind_of(folder)
+    findings = doctor.examine(folder, thin_walls) if kind is Stacks else describe(kind(folder))
     return doctor.report(folder, findings), all(finding.level != "problem" for finding in findings)
 
 
-def describe(layout: Layout) -> list[Finding]:
-    """What a folder of images with masks holds, by modality; raises UserError for what would stop step 1."""
+def describe(layout: Folders) -> list[Finding]:
+    """What a folder of images holds, by modality; raises UserError for files that would stop step 1."""
     groups: dict[str, list[tuple[int, int, int]]] = {}
     for sample in layout:
-        groups.setdefault(sample.group, []).append((*sample.image.shape[:2], int(sample.label.max())))
-    found = [Finding("ok", f"{len(layout)} {layout.noun}s with masks, which are read without fault")]
+        groups.setdefault(sample.group, []).append((*sample.image.shape[:2], layout.count(sample.label)))
+    found = [Finding("ok", f"{len(layout)} {layout.noun}s with {layout.labels_name}, which are read without fault")]
+    task = choose_task(layout)
+    try:
+        found += [Finding("warning", note) for note in task.check(layout)]
+        found.append(Finding("ok", f"{layout.labels_name} are taken as {task.meaning}"))
+    except UserError as error:
+        what, _, remedy = str(error).partition("; ")
+        found.append(Finding("problem", what, "Step 1 would refuse it.", remedy))
     for group, members in groups.items():
         sizes, counts = sorted(size for *size, _ in members), [count for *_, count in members]
         found.append(Finding("ok", f"{group}: {len(members)} {layout.noun}{'s' * (len(members) > 1)} of {sizes[0][0]}x"

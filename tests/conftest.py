@@ -98,6 +98,26 @@ def write_bowl(folder):
     return folder
 
 
+def write_two_folders(folder, pairs, news=()):
+    """Write images and labels {name: (image, label)} into images/ and labels/, and images without; gives the folder."""
+    for name, (image, label) in pairs.items():
+        write_png(folder / "images" / f"{name}.png", image)
+        path = folder / "labels" / f"{name}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, label, photometric="minisblack")
+    for name, image in dict(news).items():
+        write_png(folder / "images" / f"{name}.png", image)
+    return folder
+
+
+def draw_slices(sizes, seed=0):
+    """Images and labels (H, W) of cells between membranes, {name: (image, label)}, parts of `draw_stacks` of these
+    sizes."""
+    images, labels = draw_stacks(len(sizes), max(map(max, sizes)), seed)
+    return {f"cell{number}": (images[number, :height, :width], labels[number, :height, :width])
+            for number, (height, width) in enumerate(sizes)}
+
+
 def draw_stacks(slices=6, size=64, seed=0):
     """Images and labels (N, H, W) uint8: cells between closed dark membranes, four pixels thick, that wander."""
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tifffile
-from conftest import write_png
+from conftest import draw_slices, write_png, write_two_folders
 
 import datasets
 from unet.inputs.stacks import LABELS, TEST, VOLUME
@@ -75,6 +75,19 @@ def test_a_folder_of_images_is_described_by_modality(command, nuclei_folder):
     assert "fluorescence: 4 images of 50x96 to 80x70 pixels" in text
     assert "- test0 has no masks: it is predicted, not trained on" in text
     assert text.endswith("\nReady to train.\n")
+
+
+def test_two_folders_are_described_and_say_what_their_labels_are(command, tmp_path):
+    pairs = draw_slices([(64, 64), (50, 70)])
+    status, text = command("check", write_two_folders(tmp_path / "good", pairs, {"new": pairs["cell1"][0]}))
+    assert status == 0
+    assert "2 images with labels, which are read without fault" in text
+    assert "labels are taken as cells" in text
+    assert "new has no masks: it is predicted" in text
+    pairs["cell1"] = (pairs["cell1"][0], pairs["cell1"][1] // 2)
+    status, text = command("check", write_two_folders(tmp_path / "grey", pairs))
+    assert status == 2
+    assert "labels have 3 values (0, 127, 255)" in " ".join(text.split())
 
 
 def test_an_image_that_stops_step_1_stops_the_check(command, nuclei_folder):

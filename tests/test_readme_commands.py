@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import requests
 import tifffile
-from conftest import draw_nuclei, draw_stacks, write_nuclei
+from conftest import draw_nuclei, draw_slices, draw_stacks, write_nuclei, write_two_folders
 from pages import PAGES, README, ROOT, blocks
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
@@ -202,8 +202,13 @@ def place_of(finished, tmp_path_factory):
         write_nuclei(folder, "test0", draw_nuclei((45, 77), seed=9)[0])
         place.stand_ins = {"DIR": "bowl", "IMAGES": "bowl", "NAME1,NAME2": "fluo0,hist1"}
 
+    def draw_pairs(place):
+        pairs = draw_slices([(64, 64), (50, 72), (64, 64)])
+        write_two_folders(place.folder / "pairs", pairs, {"new": pairs["cell1"][0]})
+        place.stand_ins = {"DIR": "pairs"}
+
     places = {}
-    for page, prepare in (("classes", draw_classes), ("nuclei", draw_images), ("own-data", lambda place: None)):
+    for page, prepare in (("classes", draw_classes), ("nuclei", draw_images), ("own-data", draw_pairs)):
         places[page] = finished.copy(tmp_path_factory.mktemp(page) / "keras-unet")
         prepare(places[page])
     return lambda page: places.get(page.stem, finished)

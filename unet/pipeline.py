@@ -21,8 +21,7 @@ import augmentation
 import preprocessing
 from datasets import examine
 from unet.inputs.demo import FILES, MARK, demo_files, make_demo
-from unet.inputs.folders import is_image_folder
-from unet.inputs.layouts import Layout, layout_of
+from unet.inputs.layouts import Layout, Stacks, kind_of, layout_of
 from unet.tasks import choose_task
 from unet.training.folder import remove, remove_run
 from utils import UserError, run
@@ -82,7 +81,7 @@ def readable(data: Path) -> Layout:
     try:
         return layout_of(data)
     except UserError:
-        if not data.is_dir() or is_image_folder(data):
+        if not data.is_dir() or kind_of(data) is not Stacks:
             raise
         print(examine(data)[0], flush=True)
         raise UserError(f"{data} cannot be used as it is, so nothing was run; fix what is said above, or run the demo "
@@ -110,7 +109,7 @@ def needed_copies(one: Plan, layout: Layout) -> int | None:
         raise UserError(f"there is no preset {train.preset}; choose auto, {', '.join(PRESETS)}")
     recipe = PRESETS[train.preset]
     reads = (train.epochs or recipe.epochs) * (train.steps or recipe.steps) * (train.batch or recipe.batch)
-    task = choose_task(layout, classes=asked.classes, window_side=asked.window, resize=asked.resize)
+    task = choose_task(layout, asked.task, classes=asked.classes, window_side=asked.window, resize=asked.resize)
     count = len(layout) - len(task.split(layout, asked.holdout, asked.seed))
     shape = task.page_shape(layout)[:2]
     tiling = preprocessing.tiling_of(tiles, task, shape)

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import draw_nuclei, draw_stacks, write_nuclei, write_stacks
+from conftest import draw_nuclei, draw_slices, draw_stacks, write_nuclei, write_stacks, write_two_folders
 from scipy import ndimage
 
 from augmentation import Settings, augment
@@ -110,7 +110,40 @@ def nuclei_run(tmp_path_factory):
     return finish(folder / "results", folder / "bowl", predict, copies=1, window=64)
 
 
+@pytest.fixture(scope="session")
+def cell_images_run(tmp_path_factory):
+    """A run on five gray images of cells, of three sizes, and one without a label; its network is a blur."""
+    folder = tmp_path_factory.mktemp("cell-images")
+    pairs = draw_slices([(128, 128), (96, 128), (100, 90), (128, 128), (128, 128)])
+
+    def predict(array):
+        cell = array[..., 0] > 110 if array.ndim == 3 else array > 0
+        return np.clip(ndimage.gaussian_filter(cell.astype(np.float32), 1), 0, 1)
+
+    data = write_two_folders(folder / "data", pairs, {"new": pairs["cell1"][0]})
+    return finish(folder / "results", data, predict, copies=2, window=64)
+
+
+@pytest.fixture(scope="session")
+def class_images_run(tmp_path_factory):
+    """A run on four coloured images of three classes and one without a label; one square is given another class."""
+    folder, rng = tmp_path_factory.mktemp("class-images"), np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 3, (5, 4, 4)), np.ones((16, 16), int)).astype(np.uint8)
+    colours = np.array([[30, 30, 30], [200, 90, 90], [90, 90, 200]], np.uint8)
+
+    def predict(array):
+        classes = (array[..., 0] > 150) + 2 * (array[..., 2] > 150) if array.ndim == 3 else array
+        probability = np.eye(3, dtype=np.float32)[classes]
+        probability[:16, :16] = probability[:16, :16, [1, 2, 0]]
+        return probability
+
+    pairs = {f"tile{number}": (colours[label], label) for number, label in enumerate(labels[:4])}
+    data = write_two_folders(folder / "data", pairs, {"new": colours[labels[4]]})
+    return finish(folder / "results", data, predict, classes=3, copies=1, window=64)
+
+
 @pytest.fixture
-def runs(cells_run, classes_run, nuclei_run):
+def runs(cells_run, classes_run, nuclei_run, cell_images_run, class_images_run):
     """A run of each task, by its name."""
-    return {"cells": cells_run, "classes": classes_run, "nuclei": nuclei_run}
+    return {"cells": cells_run, "classes": classes_run, "nuclei": nuclei_run, "cells of images": cell_images_run,
+            "classes of images": class_images_run}

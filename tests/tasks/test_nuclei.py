@@ -304,7 +304,7 @@ def test_what_cannot_be_predicted_or_written_is_said_before(nuclei_folder, tmp_p
     NUCLEI.check_outputs(outputs, samples)
     assert NUCLEI.holdout_outputs(tmp_path, outputs) == outputs == Outputs(tmp_path / "out", tmp_path / "out")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file is a file; predicted nuclei go into a folder"):
+    with pytest.raises(UserError, match="file is a file; predicted images go into a folder"):
         NUCLEI.check_outputs(replace(outputs, out=tmp_path / "file"), samples)
     with pytest.raises(UserError, match="--cells and --walls are for stacks of cells"):
         NUCLEI.outputs(None, tmp_path / "cells.tif")

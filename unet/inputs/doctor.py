@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,14 +186,14 @@ def as_cells(labels: np.ndarray) -> np.ndarray:
     return labels > ((float(values[0]) + float(values[-1])) / 2 if _soft(values, counts) else values[0])
 
 
-def separate_objects(cells: np.ndarray, thin_walls: Walls) -> bool:
-    """Whether cells, bool (N, H, W), are objects on background, and neither between membranes nor inverted ones."""
-    some = cells[cells.any((1, 2)) & ~cells.all((1, 2))]
+def separate_objects(cells: Sequence[np.ndarray], thin_walls: Walls) -> bool:
+    """Whether cells, bool (H, W) each, are objects on background, and neither between membranes nor inverted ones."""
+    some = [cell for cell in cells if cell.any() and not cell.all()]
     some = some[::max(1, len(some) // 5)]  # five slices tell enough
-    return len(some) > 0 and not thin_walls(some) and not thin_walls(~some)
+    return len(some) > 0 and not thin_walls(some) and not thin_walls([~cell for cell in some])
 
 
-def check_polarity(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
+def check_polarity(images: np.ndarray, cells: np.ndarray, name: str = LABELS) -> list[Finding]:
     """Whether membrane and cell look swapped: membrane is most of the area, or brighter than the cells."""
     if cells.all() or not cells.any():
         return []
@@ -204,15 +204,20 @@ def check_polarity(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
     if not signs:
         return []
     return [Finding("problem" if len(signs) == 2 else "warning",
-                    f"{LABELS} look inverted: membrane (0) {' and '.join(signs)}", "The prediction would show cells "
+                    f"{name} look inverted: membrane (0) {' and '.join(signs)}", "The prediction would show cells "
                     "where membranes are. With a stain that glows, bright membranes are right.", INVERT)]
 
 
-def polarity_notes(images: np.ndarray, labels: np.ndarray) -> list[str]:
-    """A sentence where labels (N, H, W), 0 = membrane, look inverted; from a sample of pixels, in milliseconds."""
-    step = max(1, round((images.size / 200_000) ** 0.5))  # 200 000 pixels tell enough
-    sample = np.s_[:, ::step, ::step]
-    return [f"{finding.what}; {finding.remedy}" for finding in check_polarity(images[sample], as_cells(labels[sample]))]
+def polarity_notes(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], name: str = LABELS) -> list[str]:
+    """A sentence where labels (H, W), 0 = membrane, look inverted; from a sample of pixels, in milliseconds.
+
+    Of images (H, W) or (H, W, 3); `name` is what to call the labels.
+    """
+    step = max(1, round((sum(label.size for label in labels) / 200_000) ** 0.5))  # 200 000 pixels tell enough
+    few = [image[::step, ::step] for image in images]
+    grey = np.concatenate([(one if one.ndim == 2 else one.mean(axis=2)).ravel() for one in few])
+    cells = as_cells(np.concatenate([label[::step, ::step].ravel() for label in labels]))
+    return [f"{finding.what}; {finding.remedy}" for finding in check_polarity(grey, cells, name)]
 
 
 def check_pairs(images: np.ndarray, cells: np.ndarray) -> list[Finding]:

@@ -6,17 +6,21 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from unet.inputs import folders
-from unet.inputs.stacks import LABELS, TEST, VOLUME, gray, one_channel, read_stack
+from unet.inputs import folders, two_folders
+from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices, gray, one_channel, read_stack
 from utils import UserError, file_hash, input_hash
 
 GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'python datasets.py demo' makes a demo "
             "stack, --data names another folder")
+
+
+MOST_PIECES = 1.5  # of one number in labels of objects: few are torn apart, classes are in many places
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,17 @@ class Layout(Samples):
     name: ClassVar[str]
     what: ClassVar[str]  # in words, for messages
     noun: ClassVar[str]  # what one sample is called
+    leave_out: ClassVar[str]  # how to, for messages
+    meaning: str  # what its labels seem to say: cells or nuclei; the user may know better
+    undivided: bool = False  # whether objects lie apart but have one number
     folder: Path
+    labels_path: Path  # for messages
     groups: list[str]  # of each sample
     notes: list[str]  # what the user should know of the data, a sentence each
+
+    def listed(self, numbers: Sequence[int]) -> str:
+        """Samples in words, for messages."""
+        return f"{self.noun} {', '.join([self.names[number] for number in numbers[:6]] + ['...'] * (len(numbers) > 6))}"
 
     @abstractmethod
     def hashes(self) -> dict[str, str]:
@@ -104,12 +116,14 @@ class StackSamples(Samples):
 class Stacks(Layout):
     """Three TIFF stacks: `train-volume.tif` and `train-labels.tif` (N, H, W), and `test-volume.tif` to segment."""
 
-    name, what, noun = "stacks", "a folder of TIFF stacks", "slice"
+    name, what, noun, meaning = "stacks", "a folder of TIFF stacks", "slice", "cells"
+    leave_out = "take it out of both stacks in Fiji: Image > Stacks > Delete Slice"
 
     def __init__(self, folder: Path):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; {GET_DATA}")
-        self.folder, self.notes, self.files = folder, [], [folder / name for name in (VOLUME, LABELS, TEST)]
+        self.folder, self.labels_path, self.notes = folder, folder / LABELS, []
+        self.files = [folder / name for name in (VOLUME, LABELS, TEST)]
         self.images = gray(folder / VOLUME, read_stack(folder / VOLUME, GET_DATA))
         self.labels = one_channel(folder / LABELS, read_stack(folder / LABELS, GET_DATA))
         if len(self.images) != len(self.labels):
@@ -127,6 +141,9 @@ class Stacks(Layout):
 
     def __getitem__(self, number: int) -> Sample:
         return Sample(self.names[number], self.images[number], self.labels[number])
+
+    def listed(self, numbers: Sequence[int]) -> str:
+        return f"slice {format_slices(numbers)}"
 
     def hashes(self) -> dict[str, str]:
         return {str((self.folder / name).resolve()): file_hash(self.folder / name) for name in (VOLUME, LABELS)}
@@ -155,15 +172,18 @@ class FolderSamples(Samples):
 class Folders(Layout):
     """A folder for each image, as the Data Science Bowl has them: `<id>/images/<id>.png` and `<id>/masks/*.png`."""
 
-    name, what, noun = "folders", "a folder of images with masks", "image"
+    name, what, noun, meaning = "folders", "a folder of images with masks", "image", "nuclei"
+    leave_out, labels_name = "take its folder away", "masks"
+    expected: ClassVar[str] = folders.LAYOUT
+    find = staticmethod(folders.find_sources)
 
     def __init__(self, folder: Path):
-        self.folder = folder
-        sources = folders.find_sources(folder)
+        self.folder = self.labels_path = folder
+        sources = self.find(folder)
         self.sources = [source for source in sources if source.masks]
         self.others = [source for source in sources if not source.masks]
         if not self.sources:
-            raise UserError(f"{folder}: no image has masks, so there is nothing to learn from; {folders.LAYOUT}")
+            raise UserError(f"{folder}: no image has masks, so there is nothing to learn from; {self.expected}")
         self.names, self.files = [source.name for source in self.sources], [source.image for source in sources]
         self._news = folders.News(without=[source.name for source in self.others])
         self._modalities: dict[int, str] = {}
@@ -184,9 +204,17 @@ class Folders(Layout):
     def __getitem__(self, number: int) -> Sample:
         source = self.sources[number]
         image = folders.read_image(source.image, self._news)
-        label = folders.read_masks(source, image.shape[:2], self._news)
+        label = self.label_of(source, image.shape[:2])
         self._modalities[number] = folders.modality_of(image)
         return Sample(source.name, image, label, self._modalities[number])
+
+    def count(self, label: np.ndarray) -> int:
+        """How many objects a label (H, W) has."""
+        return int(label.max())
+
+    def label_of(self, source: folders.Source, shape: tuple[int, int]) -> np.ndarray:
+        """The label uint16 (H, W) of an image of this shape."""
+        return folders.read_masks(source, shape, self._news)
 
     def hashes(self) -> dict[str, str]:
         return {str(source.folder.resolve()): input_hash(source.folder) for source in self.sources}
@@ -201,10 +229,66 @@ class Folders(Layout):
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (Stacks, Folders)}
+class TwoFolders(Folders):
+    """Files of equal names in `images/` and `labels/` (or `masks/`), of any sizes; see `two_folders`."""
+
+    name, what, noun = "two folders", "a folder of images and labels", "image"
+    leave_out, labels_name = "take the file of its label away: it is predicted then", "labels"
+    expected = two_folders.LAYOUT
+    find = staticmethod(two_folders.find_pairs)
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.labels_path, self.stray = two_folders.labels_folder(folder), two_folders.stray_labels(folder)
+        self.files = self.files + [mask for source in self.sources for mask in source.masks]
+
+    @cached_property
+    def _counts(self) -> list[tuple[int, int]]:
+        """Of each label the values but 0, and the connected pieces of one value."""
+        return [two_folders.numbers_and_pieces(two_folders.read_label(source.masks[0])) for source in self.sources]
+
+    @property
+    def meaning(self) -> str:
+        """Nuclei where most numbers of a label are one piece, as an object is; membranes' cells are one number."""
+        numbers, pieces = (sum(counts) for counts in zip(*self._counts, strict=True))
+        several = any(numbers > 1 for numbers, _ in self._counts)
+        return "nuclei" if several and pieces <= MOST_PIECES * numbers else "cells"
+
+    @property
+    def undivided(self) -> bool:
+        return all(numbers < 2 for numbers, _ in self._counts) and any(pieces > 1 for _, pieces in self._counts)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was noticed in the files read so far, and labels without their image."""
+        count = len(self.stray)
+        strays = [f"{count} label{'s have' if count > 1 else ' has'} no image of the same name, for instance "
+                  f"{self.stray[0].name}: left out"] if count else []
+        return strays + super().notes
+
+    def count(self, label: np.ndarray) -> int:
+        """The pieces of one value that are connected."""
+        return two_folders.numbers_and_pieces(label)[1]
+
+    def label_of(self, source: folders.Source, shape: tuple[int, int]) -> np.ndarray:
+        return two_folders.read_pair(source, shape)
+
+    def hashes(self) -> dict[str, str]:
+        return {str(path.resolve()): file_hash(path) for source in self.sources
+                for path in (source.image, *source.masks)}
+
+
+LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (Stacks, Folders, TwoFolders)}
+
+
+def kind_of(folder: Path) -> type[Layout]:
+    """Which layout a folder has; that of stacks where it looks like none."""
+    if folders.is_image_folder(folder):
+        return Folders
+    return TwoFolders if two_folders.is_two_folders(folder) else Stacks
 
 
 def layout_of(folder: str | Path) -> Layout:
-    """The layout that a folder has."""
+    """The layout that a folder has, opened."""
     folder = Path(folder)
-    return (Folders if folders.is_image_folder(folder) else Stacks)(folder)
+    return kind_of(folder)(folder)

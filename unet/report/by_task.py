@@ -5,13 +5,15 @@ from __future__ import annotations
 from unet.report.base import Pictures
 from unet.report.cells import CellPictures, CellWords
 from unet.report.classes import ClassPictures, ClassWords
+from unet.report.images import CellImageWords, ClassImageWords
 from unet.report.nuclei import NucleiPictures, NucleiWords
 from unet.report.words import Words
 from unet.tasks.task import Task
 
 OF_TASK: dict[str, tuple[type[Pictures], type[Words]]] = {
     "cells": (CellPictures, CellWords), "classes": (ClassPictures, ClassWords),
-    "nuclei": (NucleiPictures, NucleiWords)}
+    "nuclei": (NucleiPictures, NucleiWords), "cells of images": (CellPictures, CellImageWords),
+    "classes of images": (ClassPictures, ClassImageWords)}
 
 
 def pictures_of(task: Task) -> Pictures:

@@ -96,8 +96,9 @@ class CellPictures(SlicePictures):
             part = _around((y, x), one.objects.shape)
             line = self.row(one, run.learnt, f"{number}: a {word}", part)
             rows.append([line[0], *untitled(line[1:])])
-        caption = (f"The held-out slice with the lowest score, whole and close by, at the threshold "
-                   f"{run.learnt['threshold']:g}, which was chosen on slices that trained. {self.mistakes_mean}")
+        noun = run.layout.noun
+        caption = (f"The held-out {noun} with the lowest score, whole and close by, at the threshold "
+                   f"{run.learnt['threshold']:g}, which was chosen on {noun}s that trained. {self.mistakes_mean}")
         figure, axes = grid(rows, caption, 2.6)
         for number, (y, x, _) in enumerate(spots, 1):
             axes[0, -1].scatter(x, y, s=220, facecolors="none", edgecolors="black", linewidths=1.5)
@@ -123,7 +124,8 @@ class CellPictures(SlicePictures):
             axis.set(title=title, xlabel="threshold: cell is where it is greater", ylim=_range(curves))
         figure.axes[0].set_ylabel("score, 1 = perfect")
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-        figure.suptitle("Held-out slices. Upright lines: thresholds chosen on slices that trained", fontsize=11)
+        noun = run.layout.noun
+        figure.suptitle(f"Held-out {noun}s. Upright lines: thresholds chosen on {noun}s that trained", fontsize=11)
         return figure
 
     def objects(self, run: Run) -> Figure:
@@ -150,11 +152,12 @@ class CellPictures(SlicePictures):
                          cells(one.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
         words = f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}."
         if self.task.redraws(run.learnt):
-            judge = "what was learnt on slices that trained" if run.learnt["walls"]["judge"] else "its mean probability"
+            judge = (f"what was learnt on {run.layout.noun}s that trained" if run.learnt["walls"]["judge"] else
+                     "its mean probability")
             words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells "
                      f"is judged as a whole, by {judge} (black: a membrane; orange: none), and drawn as a wall.")
-        caption = ("From the network's probability to cells, where a held-out slice changes most; each cell has the "
-                   f"colour of the true one that it covers most of. {words}")
+        caption = (f"From the network's probability to cells, where a held-out {run.layout.noun} changes most; each "
+                   f"cell has the colour of the true one that it covers most of. {words}")
         figure, _ = grid([[replace(panel, means="") for panel in cut(row, part)] for row in rows], caption, 2.8)
         return figure
 
@@ -170,8 +173,8 @@ class CellPictures(SlicePictures):
             axis.axvline(at, label=f"chosen: {at:g}", **LINES[part])
         axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
-            title=f"Chosen on slices {format_slices(run.learnt['on'])}, which trained: the best mean with its "
-                  "neighbours,\nof equals the nearest to 0.5")
+            title=f"Chosen on {run.layout.noun}s {format_slices(run.learnt['on'])}, which trained: the best mean with "
+                  "its neighbours,\nof equals the nearest to 0.5")
         axis.legend()
         return figure
 
@@ -209,7 +212,8 @@ class CellWords(SliceWords):
         learnt = run.learnt
         if not learnt:
             return ["stopped before thresholds and walls were learnt"]
-        sentences, slices = [], f"slices {format_slices(learnt['on'])}, which trained"
+        noun = run.layout.noun
+        sentences, slices = [], f"{noun}s {format_slices(learnt['on'])}, which trained"
         if self.task.redraws(learnt):
             value = (f"the probability that it is none, by a logistic regression on its length, the sizes of the cells "
                      "beside it and the probabilities along it, fitted to walls of "
@@ -217,7 +221,7 @@ class CellWords(SliceWords):
                      "the mean probability along its crest")
             sentences.append("a seeded watershed on the probability then found the crests of the predicted membranes; "
                              f"each piece between two cells was redrawn as a wall with one value, {value}")
-        crossed = ", with walls judged by what was learnt on others of these slices" * self.task.redraws(learnt)
+        crossed = ", with walls judged by what was learnt on others of these" * self.task.redraws(learnt)
         sentences.append(f"cells are what is over {learnt['threshold']:g}, after border thinning; this threshold was "
                          f"chosen on {slices}{crossed}")
         return sentences
@@ -230,7 +234,7 @@ class CellWords(SliceWords):
                 best, at = scores["best"], scores["chosen"]
                 parts.append(f"{words}: V_rand {best['V_rand']['V_rand']:.4f} and V_info "
                              f"{best['V_info']['V_info']:.4f} at the best threshold, {at['V_rand']:.4f} and "
-                             f"{at['V_info']:.4f} at {at['threshold']:g}, chosen without these slices")
+                             f"{at['V_info']:.4f} at {at['threshold']:g}, chosen without these {run.layout.noun}s")
         error = run.scores["probability"]["best"]["pixel_error"]["pixel_error"]
-        return (f"On the held-out slices the scores after border thinning ({cited('ISBI scores')}) were, of "
-                f"{'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")
+        return (f"On the held-out {run.layout.noun}s the scores after border thinning ({cited('ISBI scores')}) were, "
+                f"of {'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")

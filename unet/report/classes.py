@@ -76,7 +76,7 @@ class ClassPictures(SlicePictures):
             axis.bar([row["class"] + shift for row in rows], [row[name] or 0 for row in rows], 0.38, color=colour,
                      label=title)
         axis.set(xlabel="class", ylabel="score, 1 = perfect", ylim=(0, 1.02), xticks=[row["class"] for row in rows],
-                 title="Held-out slices, class by class: the lowest one wants more labels")
+                 title=f"Held-out {run.layout.noun}s, class by class: the lowest one wants more labels")
         axis.legend(loc="lower right")
         return figure
 
@@ -92,6 +92,6 @@ class ClassWords(SliceWords):
 
     def results(self, run: Run) -> str:
         mean = run.scores["mean"]
-        return (f"On the held-out slices the mean intersection over union of the classes was {mean['iou']:.4f}, the "
-                f"mean Dice coefficient {mean['dice']:.4f}; {run.scores['accuracy']:.2%} of the pixels had the right "
-                "class.")
+        return (f"On the held-out {run.layout.noun}s the mean intersection over union of the classes was "
+                f"{mean['iou']:.4f}, the mean Dice coefficient {mean['dice']:.4f}; {run.scores['accuracy']:.2%} of the "
+                "pixels had the right class.")

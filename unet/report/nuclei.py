@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from unet.inputs.folders import MODALITIES
 from unet.report.base import NOT_JUDGED, Pictures, Window
 from unet.report.colours import coloured
+from unet.report.images import ImageWords
 from unet.report.paint import INVENTED, MERGED, MISSED, RIGHT, SPLIT, busiest, paint_objects
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, SKY, Panel, message
 from unet.report.words import Words, cited
@@ -88,12 +88,14 @@ def _by_modality(run: Run) -> list[tuple[str, dict]]:
     return sorted(run.scores["modalities"].items(), key=lambda item: MODALITIES.index(item[0]))
 
 
-class NucleiWords(Words):
+class NucleiWords(ImageWords, Words):
     """What is to be said of a run on nuclei."""
 
     aim = "Nuclei were segmented"
     loss = "binary cross-entropy"
     borders = "gaps between nuclei"
+    labels = "masks"
+    origin = f" [if they are of the 2018 Data Science Bowl, BBBC038: {cited('bowl')}]"
 
     @property
     def normalised(self) -> str:
@@ -103,18 +105,6 @@ class NucleiWords(Words):
         return ("inverted where they are bright, stretched channel by channel between two percentiles of the whole "
                 f"image, cut into windows of {self.task.side} pixels at their own resolution, their labels made "
                 "background on both sides of a border where nuclei touch")
-
-    def counted(self, run: Run, numbers: list[int]) -> str:
-        counts = Counter(run.layout.groups[number] for number in numbers)
-        return ", ".join(f"{counts[one]} {one}" for one in MODALITIES if counts[one]) or "none"
-
-    def data(self, run: Run) -> str:
-        shapes = sorted(tuple(source["shape"]) for source in run.manifest["sources"])
-        ends = [f"{height} x {width}" for height, width in (shapes[0], shapes[-1])]
-        sizes = ends[0] if ends[0] == ends[1] else " to ".join(ends)
-        return (f"{len(run.layout)} images of {sizes} pixels ({self.counted(run, range(len(run.layout)))}; SHA-256 of "
-                f"images and masks: {self.data_hash(run)[:16]}) [if they are of the 2018 Data Science Bowl, BBBC038: "
-                f"{cited('bowl')}]")
 
     def after(self, run: Run) -> list[str]:
         return [f"nuclei are where the probability is over {NUCLEUS:g}; a seeded watershed took touching ones apart, "

@@ -44,7 +44,7 @@ def _tint(overlay: np.ndarray, where: np.ndarray, colour: str, strength: float) 
 
 
 def paint_membranes(image: np.ndarray, mistakes: MembraneMistakes) -> np.ndarray:
-    """Float (H, W, 3) in 0..1: the gray image uint8 (H, W), faded, with wrong pixels by what they do."""
+    """Float (H, W, 3) in 0..1: the image uint8 (H, W[, 3]), faded, with wrong pixels by what they do."""
     overlay = faded(image)
     _tint(overlay, mistakes.harmless, HARMLESS, STRENGTH_OF_HARMLESS)
     for where, colour in ((mistakes.merging, MERGED), (mistakes.splitting, SPLIT)):
@@ -57,7 +57,7 @@ def paint_objects(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, m
 
     Invented ones have theirs, too; the outlines of all predicted objects are black.
     """
-    overlay = faded(image if image.ndim == 2 else image.mean(axis=2))
+    overlay = faded(image)
     for labels, numbers, colour in ((predicted, mistakes.invented, INVENTED), (truth, mistakes.right, RIGHT),
                                     (truth, mistakes.missed, MISSED), (truth, mistakes.merged, MERGED),
                                     (truth, mistakes.split, SPLIT)):

@@ -122,7 +122,8 @@ def colour_bar(figure: Figure, artist: AxesImage, axes: Sequence[Axes], label: s
 
 
 def faded(image: np.ndarray) -> np.ndarray:
-    """Float (H, W, 3) in 0..1 of uint8 (H, W): light and flat, so that colours on it stand out."""
+    """Float (H, W, 3) in 0..1 of uint8 (H, W[, 3]): light and flat and gray, so that colours on it stand out."""
+    image = image if image.ndim == 2 else image.mean(axis=2)
     return np.repeat(image[..., np.newaxis] / 255.0, 3, axis=2) * 0.6 + 0.3
 
 

@@ -21,14 +21,15 @@ def confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndar
     return table.toarray()
 
 
-def class_scores(probabilities: np.ndarray, labels: np.ndarray, slices: Sequence[int] | None = None) -> dict:
-    """IoU and Dice of each class, ready for JSON, from probabilities (N, K, H, W) and labels 0 .. K-1 (N, H, W).
+def class_scores(probabilities: Sequence[np.ndarray], labels: Sequence[np.ndarray],
+                 slices: Sequence[int] | None = None) -> dict:
+    """IoU and Dice of each class, ready for JSON, from probabilities (K, H, W) and labels 0 .. K-1 (H, W) of slices.
 
     A pixel is of the class with the greatest probability. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN),
     pixels of all slices pooled; None for a class that neither prediction nor truth has. "mean" is that of the other
     classes, "accuracy" the share of pixels that are right, "per_slice" the same of each slice.
     """
-    classes = probabilities.shape[1]
+    classes = len(probabilities[0])
     numbers = range(len(labels)) if slices is None else slices
     tables = [confusion(one.argmax(axis=0), label, classes)
               for one, label in zip(probabilities, labels, strict=True)]
@@ -55,6 +56,8 @@ def format_classes(scores: dict) -> str:
         lines.append(f"{'class ' + str(row['class']):<12}{row['pixels']:>12}{values}")
     total = sum(row["pixels"] for row in scores["classes"])
     lines.append(f"{'mean':<12}{total:>12}{scores['mean']['iou']:>9.4f}{scores['mean']['dice']:>9.4f}")
-    lines += ["", *(f"{'slice ' + str(row['slice']):<12}{'':>12}{row['mean']['iou']:>9.4f}{row['mean']['dice']:>9.4f}"
-                    for row in scores["per_slice"])]
+    lines.append("")
+    for row in scores["per_slice"]:
+        name = row.get("image", f"slice {row['slice']}")[:23]
+        lines.append(f"{name:<24}{row['mean']['iou']:>9.4f}{row['mean']['dice']:>9.4f}")
     return "\n".join([*lines, f"accuracy {scores['accuracy']:.4f}; mean: over the classes; of a slice over its own"])

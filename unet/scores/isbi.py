@@ -6,7 +6,7 @@ A prediction is the probability of cell (1 = cell, 0 = membrane); in labels ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -19,6 +19,7 @@ THRESHOLDS = tuple(k / 10 for k in range(10))  # probability of cell; a pixel is
 BEST = {"V_rand": max, "V_info": max, "pixel_error": min}  # reported at the threshold that is best for each
 NAMES = ("V_rand", "V_rand_split", "V_rand_merge", "V_info", "V_info_split", "V_info_merge", "warping_error",
          "pixel_error", "membrane_iou", "membrane_dice", "accuracy")
+Stack = np.ndarray | Sequence[np.ndarray]  # (N, H, W), or slices (H, W) of any sizes
 HEADS = ("t", "V_rand", "split", "merge", "V_info", "split", "merge", "warp", "pixel", "IoU", "Dice", "acc.")
 
 
@@ -140,20 +141,22 @@ def _pixel_scores(counts: np.ndarray) -> dict[str, float]:
 # ------------------------------------------------------------------------------------- scores of a stack
 
 
-def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if probabilities.shape != labels.shape or labels.ndim != 3:
-        raise ValueError(f"the prediction is {probabilities.shape}, the labels are {labels.shape}, "
+def _checked(probabilities: Stack, labels: Stack) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    shapes = [[one.shape for one in stack] for stack in (probabilities, labels)]
+    if shapes[0] != shapes[1] or any(len(shape) != 2 for shape in shapes[1]):
+        given = [getattr(stack, "shape", its) for stack, its in zip((probabilities, labels), shapes, strict=True)]
+        raise ValueError(f"the prediction is {given[0]}, the labels are {given[1]}, "
                          "expected (slices, height, width) of both, and equal")
-    low, high = probabilities.min(), probabilities.max()
+    low, high = np.min([one.min() for one in probabilities]), np.max([one.max() for one in probabilities])
     if not 0 <= low <= high <= 1:  # nor for nan
         raise ValueError(f"the prediction holds {low:g} to {high:g}, expected a probability of cell, 0 to 1")
-    return probabilities, labels != 0
+    return zip(probabilities, (one != 0 for one in labels), strict=True)
 
 
 def _table(probabilities, labels, thresholds, warping=True) -> np.ndarray:
     """The first seven of NAMES and four pixel counts at each threshold: float (slices, thresholds, 11)."""
     table = []
-    for image, cells in zip(*_checked(probabilities, labels), strict=True):
+    for image, cells in _checked(probabilities, labels):
         truth, rows = components(cells), {}
         for t in thresholds:
             binary = image > t
@@ -172,12 +175,12 @@ def _summary(rows: np.ndarray) -> dict[str, float]:
     return {name: pixels.get(name, float(mean)) for name, mean in zip(NAMES, rows.mean(axis=0), strict=True)}
 
 
-def best_threshold(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> float:
+def best_threshold(probabilities: Stack, labels: Stack, thresholds=THRESHOLDS) -> float:
     """The threshold for other slices: where V_rand of a stack (N, H, W), averaged with its neighbours, is best."""
     return pick_threshold(threshold_curve(probabilities, labels, thresholds), thresholds)
 
 
-def threshold_curve(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> list[float]:
+def threshold_curve(probabilities: Stack, labels: Stack, thresholds=THRESHOLDS) -> list[float]:
     """Mean V_rand of a stack (N, H, W) at each threshold: what a threshold is chosen by."""
     return _table(probabilities, labels, thresholds, warping=False)[..., 0].mean(axis=0).tolist()
 
@@ -201,7 +204,7 @@ def _with_neighbours(rand: np.ndarray) -> np.ndarray:
     return ndimage.uniform_filter1d(rand, 3, axis=-1, mode="nearest")
 
 
-def isbi_scores(probabilities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS,
+def isbi_scores(probabilities: Stack, labels: Stack, thresholds=THRESHOLDS,
                 threshold: float | str | None = None, slices: Sequence[int] | None = None) -> dict:
     """All scores of a stack (N, H, W), ready for JSON, from probabilities of cell and labels (not 0 = cell).
 
@@ -245,7 +248,8 @@ def format_scores(scores: dict, curve: bool = True) -> str:
     chosen = scores["chosen"]
     stack = [(f"best {name}", at) for name, at in scores["best"].items()]
     stack += [("chosen t", chosen)] if chosen else []
-    slices = [(f"slice {at['slice']}", at) for at in (chosen or scores["best"]["V_rand"])["per_slice"]]
+    rows = (chosen or scores["best"]["V_rand"])["per_slice"]
+    slices = [(at.get("image", f"slice {at['slice']}")[:16], at) for at in rows]
     lines = [" " * 16 + "".join(f"{head:>8}" for head in HEADS)]
     for rows in (stack, slices, *([[("all slices", at) for at in scores["curve"]]] if curve else [])):
         for name, at in rows:

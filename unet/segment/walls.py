@@ -222,14 +222,14 @@ def _terms(values: np.ndarray, learnt: dict) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- learn and apply
 
 
-def learn_cells(outputs: np.ndarray, labels: np.ndarray, walls: bool = True,
+def learn_cells(outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool = True,
                 thresholds: Sequence[float] = THRESHOLDS) -> dict:
-    """Learn from labelled slices how to come from probabilities of cell, float32 (N, H, W), to cells.
+    """Learn from labelled slices how to come from probabilities of cell, float32 (H, W) each, to cells.
 
-    `labels` (N, H, W), 0 = membrane. Returns, ready for JSON, the "threshold" and the "curve" that it was picked from,
-    V_rand at each of `thresholds`; the "walls" that `draw_walls` takes,
-    None where none are to be drawn; "why" not, None where they are. The threshold is the best for walls that were
-    judged by what was learnt on other slices, as it will be with new ones: of its own examples a judge is too sure.
+    `labels` (H, W) each, 0 = membrane. Returns, ready for JSON, the "threshold" and the "curve" that it was picked
+    from, V_rand at each of `thresholds`; the "walls" that `draw_walls` takes, None where none are to be drawn; "why"
+    not, None where they are. The threshold is the best for walls that were judged by what was learnt on other slices,
+    as it will be with new ones: of its own examples a judge is too sure.
     """
     width, why = wall_width(labels) if walls else (0.0, "they are switched off")
     if why:
@@ -244,7 +244,7 @@ def learn_cells(outputs: np.ndarray, labels: np.ndarray, walls: bool = True,
     final = None if None in judges else fit_judge([example for example in examples if example])
     maps = [_redraw(output, one, {"width": width, "judge": final and judges[fold]})
             for output, one, fold in zip(outputs, cut, folds, strict=True)]
-    curve = threshold_curve(np.stack(maps), labels, thresholds)
+    curve = threshold_curve(maps, labels, thresholds)
     return {"threshold": pick_threshold(curve, thresholds), "curve": curve, "walls": {"width": width, "judge": final},
             "why": None}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from unet.inputs.doctor import polarity_notes, separate_objects
 from unet.inputs.layouts import Layout
-from unet.inputs.stacks import LABELS, format_slices
+from unet.inputs.stacks import format_slices
 from unet.scores.isbi import format_scores, isbi_scores, pick_threshold, threshold_curve
 from unet.segment.walls import draw_walls, learn_cells, number_cells, thin_walls
 from unet.tasks.stacks import SliceTask
@@ -25,13 +25,16 @@ class Cells(SliceTask):
     """What membranes enclose."""
 
     name: ClassVar = "cells"
+    meaning: ClassVar = "cells"
+    noun: ClassVar = "slice"  # what one sample is called
     output: ClassVar = "probability of cell"
     numbers_objects: ClassVar = True
 
     def check(self, layout: Layout) -> list[str]:
         """Labels are 0 and 255, or 0 and 1; slices on which nobody drew are refused where membranes were drawn."""
-        path, labels = layout.folder / LABELS, layout.labels
-        values = [value.item() for value in np.unique(labels)]
+        path, samples = layout.labels_path, list(layout)
+        labels = [sample.label for sample in samples]
+        values = [value.item() for value in np.unique(np.concatenate([np.unique(label) for label in labels]))]
         shown = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
         if len(values) == 1:
             raise UserError(f"{path}: every pixel is {shown}, expected membrane (0) and cell (255); draw the "
@@ -46,14 +49,15 @@ class Cells(SliceTask):
         empty = [number for number, label in enumerate(labels) if not label.any()]
         what = "cell" if blank else "membrane"
         # objects on background may be absent from a slice; membranes are everywhere in tissue
-        if blank or (empty and thin_walls(np.delete(labels, empty, axis=0))):
-            raise UserError(f"{path}: slice {format_slices(blank or empty)} is {what} everywhere, as where nobody "
-                            "drew; label it, or take it out of both stacks in Fiji: Image > Stacks > Delete Slice")
-        notes = polarity_notes(layout.images, labels)
-        if notes and separate_objects(labels > 0, thin_walls):  # their background is no membrane to be inverted
+        if blank or (empty and thin_walls([label for label in labels if label.any()])):
+            raise UserError(f"{path}: {layout.listed(blank or empty)} is {what} everywhere, as where nobody drew; "
+                            f"label it, or {layout.leave_out}")
+        notes = polarity_notes([sample.image for sample in samples], labels, path.name)
+        # their background is no membrane to be inverted
+        if notes and separate_objects([label > 0 for label in labels], thin_walls):
             notes = []
         if empty:
-            notes.append(f"{path}: slice {format_slices(empty)} has no object; it is not scored where it is held out")
+            notes.append(f"{path}: {layout.listed(empty)} has no object; it is not scored where it is held out")
         if values[1] == 1:
             notes.append(f"{path}: labels are 0 and 1; taken as 0 = membrane, 1 = cell")
         return notes
@@ -65,9 +69,7 @@ class Cells(SliceTask):
     def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
         """As of any slices; some of those held out have to show cells, or there is nothing to score."""
         chosen = super().split(layout, holdout, seed)
-        if chosen and not any(layout[number].label.any() for number in chosen):
-            raise UserError(f"{layout.folder / LABELS}: slice {format_slices(chosen)}, which would be held out, has no "
-                            "object; hold out others with --holdout")
+        require_cells(layout, chosen)
         return chosen
 
     def target(self, label: np.ndarray) -> np.ndarray:
@@ -79,7 +81,6 @@ class Cells(SliceTask):
 
     def learn(self, outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool) -> dict:
         """Which walls are membranes, and two thresholds: with walls drawn, and for the probability as it is."""
-        outputs, labels = np.stack(outputs), np.stack(labels)
         learnt, curve = learn_cells(outputs, labels, walls), threshold_curve(outputs, labels)
         return {**learnt, "plain_threshold": pick_threshold(curve), "plain_curve": curve}
 
@@ -94,7 +95,7 @@ class Cells(SliceTask):
 
     def in_words(self, learnt: dict) -> str:
         if self.redraws(learnt):
-            return f"walls learnt on slices {format_slices(learnt['on'])}"
+            return f"walls learnt on {self.noun}s {format_slices(learnt['on'])}"
         return "no walls drawn" + (f": {learnt['why']}" if learnt.get("why") else "")
 
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
@@ -104,10 +105,10 @@ class Cells(SliceTask):
     def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         """`isbi_scores` of the probability and, where walls are drawn, of what they make of it."""
         slices = {number: one for number, one in zip(numbers, judged, strict=True) if one.sample.label.any()}
-        labels = np.stack([self.label(one.sample.label) for one in slices.values()])
+        labels = [self.label(one.sample.label) for one in slices.values()]
 
         def scores(maps: list[np.ndarray], threshold: float) -> dict:
-            result = isbi_scores(np.stack(maps), labels, threshold=threshold, slices=list(slices))
+            result = isbi_scores(maps, labels, threshold=threshold, slices=list(slices))
             result["chosen"]["how"] = "the t best on slices that trained"
             return result
 
@@ -125,3 +126,10 @@ class Cells(SliceTask):
                                f"{at['V_rand']:.4f}, V_info {at['V_info']:.4f}, pixel error {at['pixel_error']:.3f}, "
                                f"membrane IoU {at['membrane_iou']:.3f}, Dice {at['membrane_dice']:.3f}")
         return "\n".join([*parts, *summary])
+
+
+def require_cells(layout: Layout, chosen: Sequence[int]) -> None:
+    """Raise UserError where samples that would be held out show no cell: there would be nothing to score."""
+    if chosen and not any(layout[number].label.any() for number in chosen):
+        raise UserError(f"{layout.labels_path}: {layout.listed(chosen)}, which would be held out, has no object; hold "
+                        "out others with --holdout")

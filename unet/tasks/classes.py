@@ -10,7 +10,6 @@ import numpy as np
 from scipy import ndimage
 
 from unet.inputs.layouts import Layout
-from unet.inputs.stacks import LABELS
 from unet.scores.classes import class_scores, format_classes
 from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Judged
@@ -26,6 +25,7 @@ class Classes(SliceTask):
     classes: int = 2
 
     name: ClassVar = "classes"
+    meaning: ClassVar = "classes"
     weights: ClassVar = ("none", "balance")
 
     @property
@@ -35,7 +35,8 @@ class Classes(SliceTask):
 
     def check(self, layout: Layout) -> list[str]:
         """Labels are whole numbers below `classes`, and not all of one."""
-        path, values = layout.folder / LABELS, np.unique(layout.labels)
+        path = layout.labels_path
+        values = np.unique(np.concatenate([np.unique(sample.label) for sample in layout]))
         shown = ", ".join(f"{value:g}" for value in values[:6].tolist()) + (", ..." if len(values) > 6 else "")
         if self.classes > MOST:
             raise UserError(f"--classes {self.classes}: expected {MOST} at most")
@@ -65,7 +66,7 @@ class Classes(SliceTask):
 
     def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         pairs = [(np.moveaxis(one.probability, -1, 0), self.label(one.sample.label)) for one in judged]
-        return class_scores(*(np.stack(arrays) for arrays in zip(*pairs, strict=True)), numbers)
+        return class_scores(*zip(*pairs, strict=True), numbers)
 
     def table(self, scores: dict) -> str:
         return format_classes(scores)

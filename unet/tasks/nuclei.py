@@ -5,45 +5,40 @@ Pixels stay as large as they are: small nuclei lose nothing. Squeezing whole ima
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import tee
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
 from skimage.transform import resize
 
-from unet.inputs.folders import MODALITIES, find_images, modality_of
-from unet.inputs.layouts import FolderSamples, Layout, Sample, Samples
-from unet.inputs.stacks import is_ours, read_stack, require_ours, write_stack
-from unet.scores.precision import SUFFIX, format_nuclei, nuclei_scores, pixel_scores
+from unet.inputs.folders import MODALITIES, modality_of
+from unet.inputs.layouts import Layout, Sample
+from unet.scores.precision import format_nuclei, nuclei_scores, pixel_scores
 from unet.segment.instances import separate_nuclei
-from unet.tasks.task import Judged, Options, Outputs, Page, Task, numbered
-from utils import OverlapTile, UserError, require_space
+from unet.tasks.images import ImageFiles
+from unet.tasks.task import Judged, Options, Task
+from utils import UserError
 
-HOLDOUT_SHARE = 0.1  # of the images of each modality, at least one where there are two
 PERCENTILES = (1.0, 99.8)  # of an image's pixels: they become 0 and 255
 LEAST_SPAN = 16  # grey levels between the two: an empty image's noise is not blown up to a full range
 RAW = {"inverted": False, "low": [0, 0, 0], "high": [255, 255, 255]}  # levels that leave every pixel as it is
 
 
 @dataclass(frozen=True)
-class Nuclei(Task):
+class Nuclei(ImageFiles, Task):
     """Objects that may touch, in images of one to three colours."""
 
     window_side: int = 256  # of the windows that are cut, pixels
     resize: int | None = None  # squeeze whole images to this side instead, pixels
 
     name: ClassVar = "nuclei"
-    layouts: ClassVar = ("folders",)
+    meaning: ClassVar = "nuclei"
+    layouts: ClassVar = ("folders", "two folders")
     output: ClassVar = "probability of nucleus"
-    default_out: ClassVar = Path("prediction")
-    windowed: ClassVar = True
-    channels: ClassVar = 3
+    numbers_objects: ClassVar = True
     options: ClassVar = Options(zoom=(0.7, 1.4), elastic_probability=0.5, elastic_alpha=(1.0, 4.0),
                                 elastic_sigma=(20.0, 48.0), crop_probability=0.0)
 
@@ -70,78 +65,27 @@ class Nuclei(Task):
     # ------------------------------------------------------------------------------------------- step 1
 
     def check(self, layout: Layout) -> list[str]:
-        """Any masks will do; whether there are enough shows when their share is measured."""
+        """Any masks will do, but objects that lie apart need numbers of their own."""
+        if layout.undivided:
+            raise UserError(f"{layout.labels_path}: no label has more than one number, so that all objects of an image "
+                            "would be one; number them, in Fiji: Analyze > Analyze Particles..., Show: Count Masks, or "
+                            "learn them as cells with 'python augmentation.py --task cells'")
         return []
 
     def label(self, label: np.ndarray) -> np.ndarray:
         """uint16 (H, W), a number for each nucleus, 0 = background."""
         return label.astype(np.uint16)
 
-    def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
-        """A seeded tenth of each modality, or the images that `holdout` names: beginnings that fit one alone will do.
-
-        The bowl does not tell which images are of one experiment, so like images may stand on both sides.
-        """
-        if holdout is None:
-            return _tenth_of_each(layout.groups, seed)
-        chosen: set[int] = set()
-        for word in [] if holdout.strip().lower() == "none" else map(str.strip, holdout.split(",")):
-            fits = [number for number, name in enumerate(layout.names) if word and name.startswith(word)]
-            exact = [number for number in fits if layout.names[number] == word]
-            if len(exact or fits) != 1:
-                raise UserError(f"--holdout: '{word}' is the beginning of {len(fits)} labelled images' names, expected "
-                                f"one; write names like {layout.names[0]}, with commas between them, or none")
-            chosen.update(exact or fits)
-        if len(chosen) == len(layout):
-            raise UserError(f"--holdout holds out all {len(layout)} labelled images; leave some to train on")
-        return sorted(chosen)
-
-    def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
-        return self.side, self.side, 3
-
     def _corners(self, shape: tuple[int, int]) -> list[tuple[int, int]]:
-        return [(0, 0)] if self.resize else OverlapTile(shape, self.side).inside()
+        return [(0, 0)] if self.resize else super()._corners(shape)
 
-    def pages(self, sample: Sample) -> Iterator[Page]:
-        """Windows that cover the image evenly; beyond a small one its mirror image."""
-        image, label = self._squeezed(sample)
-        cut = OverlapTile(image.shape[:2], self.side)
-        for corner in self._corners(image.shape[:2]):
-            yield cut.cut_at(image, [corner])[0], cut.cut_at(label, [corner])[0], {"corner": list(corner)}
-
-    def window(self, sample: Sample, rng: np.random.Generator) -> Page:
-        """A window anywhere in the image; around it, mirrored beyond the image, what turning it may look at."""
-        image, label = self._squeezed(sample)
-        rooms = [size - self.side for size in image.shape[:2]]
-        corner = [int(rng.integers(room + 1)) if room > 0 else room // 2 for room in rooms]  # a small one in the middle
-        turned = self.side * (2**0.5 / self.options.zoom[0] - 1) / 2 + 3 * self.options.elastic_alpha[1]
-        cut = OverlapTile(image.shape[:2], self.side, int(np.ceil(turned)))
-        around = [(corner[0] - cut.margin, corner[1] - cut.margin)]
-        return cut.cut_at(image, around)[0], cut.cut_at(label, around)[0], {"corner": corner}
-
-    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
-        """Rare modalities more often, by the square root of their number of images, yet not endlessly.
-
-        Within a modality an image by the square root of the number of its windows.
-        """
-        shares = [0.0] * len(samples)
-        roots = {number: len(self._corners(samples[number].image.shape[:2])) ** 0.5 for number in train}
-        images = Counter(samples[number].group for number in train)
-        windows = Counter()
-        for number, root in roots.items():
-            windows[samples[number].group] += root
-        total = copies * len(train) / sum(count**0.5 for count in images.values())
-        for number, root in roots.items():
-            group = samples[number].group
-            shares[number] = total * images[group] ** 0.5 * root / windows[group]
-        return [max(1, round(share)) if share else 0 for share in shares]
-
-    def _squeezed(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        label = self.label(sample.label)
+    def _whole(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Squeezed, where that was asked for."""
+        image, label = super()._whole(sample)
         if not self.resize:
-            return sample.image, label
+            return image, label
         small = resize(label, (self.resize, self.resize), order=0, preserve_range=True, anti_aliasing=False)
-        return squeeze(sample.image, self.resize), small.astype(np.uint16)
+        return squeeze(image, self.resize), small.astype(np.uint16)
 
     # ------------------------------------------------------------------------------------------- step 2
 
@@ -214,71 +158,6 @@ class Nuclei(Task):
         at = scores["all"]
         return (f"{format_nuclei(scores)}\npixels at probability .5: accuracy {at['accuracy']:.3f}, IoU "
                 f"{at['iou']:.3f}, means over images")
-
-    def inputs(self, path: Path) -> Samples:
-        return FolderSamples(find_images(path))
-
-    def outputs(self, out: Path | None, objects: Path | None = None, redrawn: Path | None = None) -> Outputs:
-        """One folder for probabilities and numbered nuclei."""
-        if objects or redrawn:
-            raise UserError("--cells and --walls are for stacks of cells; of nuclei <name>-labels.tif is written "
-                            "anyway, leave them out")
-        out = out or self.default_out
-        return Outputs(out, out)
-
-    def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
-        return [outputs.out / f"{name}{end}" for name in names for end in (".tif", SUFFIX)]
-
-    def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
-        samples.check_apart(self.files(outputs, samples.names))
-        if outputs.out.exists() and not outputs.out.is_dir():
-            raise UserError(f"{outputs.out} is a file; predicted nuclei go into a folder, name one with --out, for "
-                            f"instance {outputs.out.with_name('prediction')}")
-        for path in self.files(outputs, samples.names):
-            require_ours(path)
-        require_space(outputs.out, 10_000_000)
-
-    @contextmanager
-    def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
-        """<name>.tif, float32, and <name>-labels.tif, uint16; ImageJ, at the image's own size."""
-        def write(judged: Judged) -> None:
-            arrays = judged.probability, numbered(judged, outputs.out)
-            for path, array in zip(self.files(outputs, [judged.sample.name]), arrays, strict=True):
-                require_ours(path)  # of a held-out image it was not asked before
-                write_stack(path, array[np.newaxis])
-
-        yield write
-
-    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
-        path, size = outputs.out / f"{samples[number].name}.tif", samples[number].image.shape[:2]
-        page = read_stack(path)[0] if path.is_file() else None
-        return page if page is not None and page.shape == size else None
-
-    def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:
-        """Beside the images without masks: all that was never trained on."""
-        return outputs
-
-    def remove_stale(self, outputs: Outputs, names: Sequence[str]) -> int:
-        """Those that train now would be scored as if they had been held out."""
-        count = 0
-        for name in names:
-            ours = [path for path in self.files(outputs, [name]) if is_ours(path)]  # others may be anybody's
-            for path in ours:
-                path.unlink()
-            count += bool(ours)
-        return count
-
-
-def _tenth_of_each(groups: Sequence[str], seed: int) -> list[int]:
-    """Numbers of a seeded tenth of each group, sorted."""
-    chosen: set[int] = set()
-    for place, modality in enumerate(MODALITIES):
-        members = [number for number, group in enumerate(groups) if group == modality]
-        count = max(round(HOLDOUT_SHARE * len(members)), int(len(members) > 1))
-        order = np.random.default_rng((seed, place)).permutation(len(members))
-        chosen.update(members[at] for at in order[:count])
-    return sorted(chosen)
-
 
 def separated(labels: np.ndarray) -> np.ndarray:
     """Where nuclei are and touch no other: bool (H, W) of instances (H, W).

@@ -66,6 +66,7 @@ class Task(ABC):
     """The base of cells, classes and nuclei; its fields are the settings that step 1 is told once."""
 
     name: ClassVar[str]
+    meaning: ClassVar[str]  # what its labels say: cells, classes or nuclei
     layouts: ClassVar[tuple[str, ...]]
     output: ClassVar[str]  # what the network puts out, in words
     weights: ClassVar[tuple[str, ...]] = ("none", "balance", "border")

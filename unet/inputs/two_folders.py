@@ -1,0 +1,100 @@
+"""Two folders of files of equal names, as most data for a U-Net lie on disk.
+
+    images/<name>.png    gray or coloured, PNG or TIFF, of any size
+    labels/<name>.tif    its label (or masks/): one channel, a number for each pixel; without it the image is predicted
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from skimage.measure import label as components
+
+from unet.inputs.folders import Source, image_files, read_pixels
+from unet.inputs.stacks import VOLUME
+from utils import UserError
+
+IMAGES, LABELS = "images", ("labels", "masks")
+LAYOUT = "expected images/<name>.png and labels/<name>.png, or .tif, with equal names"
+AS_NUMBERS = ("in Fiji: Image > Type > 8-bit, or 16-bit, then File > Save As > Tiff; colours of a palette have to "
+              "become their numbers first")
+
+
+def is_two_folders(folder: str | Path) -> bool:
+    """Whether a folder has a folder `images` with PNG or TIFF files inside, and no ISBI stack."""
+    folder = Path(folder)
+    return not (folder / VOLUME).exists() and bool(image_files(folder / IMAGES))
+
+
+def images_in(path: str | Path) -> Path:
+    """The folder of images where `path` is two folders, else `path`."""
+    return Path(path) / IMAGES if is_two_folders(path) else Path(path)
+
+
+def labels_folder(folder: Path) -> Path:
+    """The folder of labels; raises UserError where there is none, or one of either name."""
+    there = [folder / name for name in LABELS if (folder / name).is_dir()]
+    if len(there) != 1:
+        what = "neither labels/ nor masks/" if not there else "both labels/ and masks/"
+        raise UserError(f"{folder} has images/ and {what}; {LAYOUT}")
+    return there[0]
+
+
+def find_pairs(folder: Path) -> list[Source]:
+    """The images of two folders, by name, each with its label where it has one.
+
+    Raises UserError where two files of one folder have one name, or no label has the name of an image.
+    """
+    labels = _by_name(labels_folder(folder))
+    sources = [Source(name, path, [labels[name]] if name in labels else [], folder)
+               for name, path in _by_name(folder / IMAGES).items()]
+    if labels and not any(source.masks for source in sources):
+        raise UserError(f"{folder}: no label has the name of an image, for instance {next(iter(labels.values())).name} "
+                        f"and {sources[0].image.name}; {LAYOUT}")
+    return sources
+
+
+def stray_labels(folder: Path) -> list[Path]:
+    """Labels without their image."""
+    images = _by_name(folder / IMAGES)
+    return [path for name, path in _by_name(labels_folder(folder)).items() if name not in images]
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in image_files(folder):
+        if path.stem in files:
+            raise UserError(f"{folder} has {files[path.stem].name} and {path.name}, expected one file of a name; take "
+                            "one away")
+        files[path.stem] = path
+    return files
+
+
+def read_label(path: Path) -> np.ndarray:
+    """A label uint16 (H, W), its numbers as they are. Raises UserError for colours, fractions, and over 65535."""
+    pixels = read_pixels(path)
+    label = pixels[..., 0]
+    if (pixels != label[..., np.newaxis]).any():
+        raise UserError(f"{path} is a colour image, expected a label of one channel, a number for each pixel; "
+                        f"{AS_NUMBERS}")
+    whole = label.dtype.kind in "uib" or (np.isfinite(label).all() and (label == np.rint(label)).all())
+    if not whole or label.min() < 0 or label.max() > np.iinfo(np.uint16).max:
+        raise UserError(f"{path} has values from {label.min().item():g} to {label.max().item():g}, expected whole "
+                        f"numbers from 0 to 65535; {AS_NUMBERS}")
+    return label.astype(np.uint16)
+
+
+def read_pair(source: Source, shape: tuple[int, int]) -> np.ndarray:
+    """The label uint16 (H, W) of an image of this shape; raises UserError where it is of another size."""
+    label = read_label(source.masks[0])
+    if label.shape != shape:
+        raise UserError(f"{source.masks[0]} is {label.shape[0]}x{label.shape[1]} pixels but its image "
+                        f"{source.image.name} is {shape[0]}x{shape[1]}, expected the same; copy the right label, or "
+                        "take it away")
+    return label
+
+
+def numbers_and_pieces(label: np.ndarray) -> tuple[int, int]:
+    """How many values but 0 a label (H, W) has, and how many connected pieces of one value."""
+    return len(np.unique(label[label > 0])), int(components(label, background=0, connectivity=2).max())
