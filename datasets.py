@@ -2,6 +2,8 @@
 
     python datasets.py demo             make the demo stack in data/demo
     python datasets.py isbi             download the ISBI 2012 stacks into data
+    python datasets.py import LABELS    other programs' labels to this project's: RoiSet.zip, COCO, numbered masks
+    python datasets.py export CELLS     numbered cells to a RoiSet.zip, to be corrected in Fiji
     python datasets.py check DIR        examine a folder and say in plain words what is there
 """
 
@@ -15,6 +17,7 @@ from unet.inputs import doctor
 from unet.inputs.demo import make_demo
 from unet.inputs.doctor import Finding
 from unet.inputs.download import ISBI_URL, download_isbi
+from unet.inputs.exchange import OUTLINE, export_rois, import_labels
 from unet.inputs.layouts import Folders, Stacks, kind_of
 from unet.segment.walls import thin_walls
 from unet.tasks import choose_task
@@ -52,6 +55,24 @@ def describe(layout: Folders) -> list[Finding]:
     return found + [Finding("note", note) for note in layout.notes]
 
 
+def add_exchange(commands: argparse._SubParsersAction) -> None:
+    """Add the commands that exchange labels with other programs."""
+    bring = commands.add_parser("import", help="make labels of a RoiSet.zip, of COCO's JSON or of numbered masks")
+    bring.add_argument("labels", type=Path, metavar="LABELS", help="RoiSet.zip, COCO's .json, or a stack or a folder "
+                                                                   "of numbered masks")
+    bring.add_argument("--like", type=Path, metavar="STACK", help="the images that ROIs were drawn on")
+    bring.add_argument("--out", type=Path, default=Path("train-labels.tif"), help="the label stack, or a folder for a "
+                       "TIFF an image (default %(default)s)")
+    bring.add_argument("--outline", type=at_least(1), default=OUTLINE, help="width of the membrane that is drawn "
+                       "between cells, pixels (default %(default)s)")
+    bring.add_argument("--numbers", action="store_true", help="keep a number for each object, in place of membrane and "
+                                                              "cell")
+    give = commands.add_parser("export", help="write the outlines of numbered cells as a RoiSet.zip")
+    give.add_argument("cells", type=Path, nargs="?", default=Path("cells.tif"), metavar="CELLS",
+                      help="a stack with a number for each cell (default %(default)s)")
+    give.add_argument("--out", type=Path, default=Path("RoiSet.zip"), help="the ROI set (default %(default)s)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -64,6 +85,7 @@ def main() -> None:
     check = commands.add_parser("check", help="examine a folder and say in plain words what is there")
     check.add_argument("data", type=Path, nargs="?", default=Path("data"), metavar="DIR",
                        help="folder of the stacks, or of images with masks (default %(default)s)")
+    add_exchange(commands)
     args = parser.parse_args()
     if args.command == "demo":
         files = make_demo(args.data, seed=args.seed)
@@ -71,6 +93,14 @@ def main() -> None:
     elif args.command == "isbi":
         files = download_isbi(args.data, args.url)
         print(f"{args.data}: {', '.join(path.name for path in files)}. Please cite what data/README.md names")
+    elif args.command == "import":
+        images, objects = import_labels(args.labels, args.out, args.like, None if args.numbers else args.outline)
+        kind = "a number for each" if args.numbers else (f"cells of 255 between membranes of 0, {args.outline} pixels "
+                                                         "wide where they were narrower")
+        print(f"{args.out}: {objects} objects in {images} images, {kind}")
+    elif args.command == "export":
+        print(f"{args.out}: {export_rois(args.cells, args.out)} outlines; in Fiji: Analyze > Tools > ROI Manager > "
+              "More > Open..., with the images open")
     else:
         text, ready = examine(args.data)
         print(text)

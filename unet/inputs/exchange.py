@@ -1,0 +1,101 @@
+"""Labels from and to other programs: ROI sets, COCO's JSON, numbered masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import binary_opening, distance_transform_edt
+from skimage.morphology import disk
+
+from unet.inputs.coco import read_coco
+from unet.inputs.folders import image_files
+from unet.inputs.rois import read_rois, write_rois
+from unet.inputs.stacks import one_channel, read_stack, require_ours, write_stack
+from unet.inputs.two_folders import read_label
+from utils import UserError
+
+OUTLINE = 3  # usual width of a membrane between cells that were drawn as areas, pixels
+
+
+def with_outlines(numbers: np.ndarray, width: int) -> np.ndarray:
+    """Labels uint8 (H, W), 0 = membrane and 255 = cell, of numbered cells (H, W), 0 = none.
+
+    What separates two cells becomes `width` pixels wide or, of an even width, one more; what is wider already stays.
+    """
+    line = numbers == 0
+    line[:-1] |= (numbers[:-1] != numbers[1:]) & (numbers[:-1] > 0) & (numbers[1:] > 0)
+    line[:, :-1] |= (numbers[:, :-1] != numbers[:, 1:]) & (numbers[:, :-1] > 0) & (numbers[:, 1:] > 0)
+    narrow = line & ~binary_opening(line, disk(width // 2)) if width > 1 else line
+    wide = distance_transform_edt(~narrow) <= width // 2 if narrow.any() else narrow
+    return np.where(line | wide, 0, 255).astype(np.uint8)
+
+
+def numbered_labels(path: Path, like: Path | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and numbers uint16 (H, W) of each slice or image that other programs' labels hold.
+
+    `path` is a RoiSet.zip or .roi (`like` are its images), a .json, a stack of numbers or a folder of them.
+    """
+    kind = path.suffix.lower()
+    if not path.exists():
+        raise UserError(f"{path} not found; name a RoiSet.zip, COCO's .json, a stack or a folder of numbered masks")
+    if kind in (".zip", ".roi"):
+        if like is None:
+            raise UserError(f"{path} does not say how large its images are; name them with --like")
+        numbers = read_rois(path, one_channel(like, read_stack(like)).shape)
+        yield from ((f"{number:04d}", page) for number, page in enumerate(numbers))
+    elif kind == ".json":
+        yield from read_coco(path)
+    elif path.is_dir():
+        yield from ((file.stem, read_label(file)) for file in image_files(path))
+    else:
+        yield from ((f"{number:04d}", page) for number, page in enumerate(whole_numbers(path)))
+
+
+def whole_numbers(path: Path) -> np.ndarray:
+    """A stack of numbers uint16 (N, H, W); raises UserError for anything else."""
+    stack = one_channel(path, read_stack(path))
+    if stack.dtype.kind not in "ui" or stack.min() < 0 or stack.max() > np.iinfo(np.uint16).max:
+        raise UserError(f"{path} has values from {stack.min().item():g} to {stack.max().item():g}, {stack.dtype}; "
+                        "expected a whole number from 1 to 65535 for each object, 0 = none")
+    return stack.astype(np.uint16)
+
+
+def import_labels(path: Path, out: Path, like: Path | None = None, outline: int | None = None) -> tuple[int, int]:
+    """Write other programs' labels as a stack `out`.tif, or as a folder of one TIFF an image.
+
+    With `outline`, pixels, as membrane and cell (`with_outlines`); without it a number for each object. Returns how
+    many images and objects there were. Raises UserError for wrong input, and where a file would be replaced that this
+    project did not write.
+    """
+    labels, count = {}, 0
+    for name, numbers in numbered_labels(path, like):
+        if name in labels:
+            raise UserError(f"{path} has two images named {name}; rename one")
+        count += len(np.unique(numbers[numbers > 0]))
+        labels[name] = numbers if outline is None else with_outlines(numbers, outline)
+    if not count:
+        raise UserError(f"{path} has no object; draw some first")
+    if out.suffix.lower() not in (".tif", ".tiff"):
+        files = {out / f"{name}.tif": label[np.newaxis] for name, label in labels.items()}
+    elif len({label.shape for label in labels.values()}) > 1:
+        raise UserError(f"{path}: its images have different sizes and fit no stack; name a folder with --out, for "
+                        "instance labels")
+    else:
+        files = {out: np.stack(list(labels.values()))}
+    for file in files:
+        require_ours(file)
+    for file, stack in files.items():
+        write_stack(file, stack)
+    return len(labels), count
+
+
+def export_rois(path: Path, out: Path) -> int:
+    """Write the outlines of a stack of numbers, such as cells.tif, as a RoiSet.zip; returns how many.
+
+    Raises UserError where `out` is there already: somebody may have corrected it.
+    """
+    if out.exists():
+        raise UserError(f"{out} is there already; move it away, or name another file with --out")
+    return write_rois(out, whole_numbers(path))
