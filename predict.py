@@ -7,33 +7,24 @@
 from __future__ import annotations
 
 import argparse
-import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
-
-import keras
-import numpy as np
-from skimage.transform import resize
 from tqdm import tqdm
 
-from model import Network
+from unet.engines.engines import ENGINES, Engine, open_engine
+from unet.engines.predictor import Predictor, predictor_of
 from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
 from unet.report.by_task import pictures_of
 from unet.report.pictures import save
 from unet.segment.instances import run_lengths
 from unet.tasks import task_of
 from unet.tasks.task import Judged, Outputs, Task, separates
-from unet.training.device import PRECISIONS, prepare_device
-from unet.training.feed import turned
-from unet.training.trained import TRAIN_FIRST, load_model, read_config
+from unet.training.device import PRECISIONS
+from unet.training.trained import TRAIN_FIRST, read_config
 from utils import (
     NotLearning,
-    OverlapTile,
     UserError,
     at_least,
     atomic_path,
@@ -45,83 +36,7 @@ from utils import (
     write_json,
 )
 
-CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice
 SHOWN = 6  # held-out samples in holdout.png
-
-
-# -------------------------------------------------------------------------------------- probability of an image
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A trained network as a function: an image (H, W[, C]) of any size -> probability float32 (H, W[, classes])."""
-
-    model: keras.Model
-    network: Network
-    task: Task
-    flips: int = 1  # of the square's eight symmetries, whose predictions are averaged
-    zooms: Sequence[float] = (1.0,)  # magnifications whose predictions are averaged, too
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Predict a whole image: normalised by itself, as those that trained were."""
-        normalised = self.task.normalise(image, self.task.levels(image))
-        total = sum(self._magnified(normalised, zoom) for zoom in self.zooms) / len(self.zooms)
-        return total if total.shape[:2] == image.shape[:2] else _resized(total, image.shape[:2])
-
-    def _magnified(self, normalised: np.ndarray, zoom: float) -> np.ndarray:
-        if zoom == 1:
-            return self.predict(normalised)
-        shape = normalised.shape[:2]
-        size = [max(1, round(side * zoom)) for side in shape]
-        larger = np.clip(np.rint(resize(normalised, size, order=1, preserve_range=True)), 0, 255)
-        return _resized(self.predict(larger.astype(np.uint8)), shape)
-
-    def predict(self, normalised: np.ndarray, core: int = CORE, margin: int | None = None) -> np.ndarray:
-        """Predict what the network sees, uint8 (H, W[, C]), in each flip; the mean is given.
-
-        Mirrored overlap tiles are predicted one by one and their cores stitched; the default margin covers the
-        network's receptive field, so no seam is left.
-        """
-        total = 0.0
-        for number in range(self.flips):
-            back = np.rot90(self._stitched(turned(normalised, number), core, margin), -number)
-            total = total + (back[:, ::-1] if number >= 4 else back)
-        return total / self.flips
-
-    def _stitched(self, normalised: np.ndarray, core: int, margin: int | None) -> np.ndarray:
-        shape, tiles = normalised.shape[:2], overlap_tiles(self.network, normalised.shape[:2], core, margin)
-        classes = self.model.output_shape[-1]
-        probability = np.empty((*shape, classes), np.float32)
-        for number, corner in enumerate(tiles.corners()):
-            tile = tiles.cut(normalised, [number])
-            tile = tile if normalised.ndim == 3 else tile[..., np.newaxis]
-            tiles.place(probability, self.model.predict_on_batch(tile)[0], corner)
-        return probability if classes > 1 else probability[..., 0]
-
-    def in_words(self, learnt: dict) -> str:
-        """What is done to each image, for the console."""
-        at = ", ".join(f"{zoom:g}" for zoom in self.zooms)
-        zooms = f" at {at} times the size" if at != "1" else ""
-        flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
-        return ", ".join(filter(None, (flips + zooms, self.task.in_words(learnt))))
-
-
-def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE, margin: int | None = None) -> OverlapTile:
-    """The tiles in which an image of `shape` is predicted: as few as fit `core`, all of one size, and no larger."""
-    side = math.ceil(max(shape) / math.ceil(max(shape) / core) / network.stride) * network.stride
-    return OverlapTile(shape, side, network.margin if margin is None else margin)
-
-
-def _resized(probability: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    return resize(probability, shape, order=1, anti_aliasing=False).astype(np.float32)
-
-
-def predictor_of(model: keras.Model, config: dict, flips: int | None = None, zooms: Sequence[float] | None = None
-                 ) -> Predictor:
-    """The trained network with the run's own flips and magnifications, or those given."""
-    recipe = config["recipe"]
-    return Predictor(model, Network(**config["network"]), task_of(config), flips or recipe["flips"],
-                     tuple(zooms or recipe.get("zooms", (1.0,))))
 
 
 # ---------------------------------------------------------------------------------------------------- the final step
@@ -235,9 +150,9 @@ def _kept(judged: Iterator[Judged], kept: list[Judged], most: int = SHOWN) -> It
         yield one
 
 
-def finish(work: Path, model: keras.Model, config: dict, outputs: Outputs) -> None:
+def finish(work: Path, engine: Engine, config: dict, outputs: Outputs) -> None:
     """Do what is left of a run whose network is trained, and print its scores and where everything is."""
-    predictor, layout = predictor_of(model, config), layout_of(config["data"])
+    predictor, layout = predictor_of(engine, config), layout_of(config["data"])
     step = FinalStep(work, predictor, config, layout, layout.to_predict(), outputs)
     if not step.run():
         print("nothing is left to do: the network is trained, judged, and everything is predicted")
@@ -275,6 +190,8 @@ def options() -> argparse.ArgumentParser:
                                                                               "(without it the run's)")
     parser.add_argument("--panels", type=Path, metavar="DIR", help="draw a picture of each image into this folder")
     parser.add_argument("--submission", type=Path, metavar="FILE", help="write Kaggle's run-length CSV, too")
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the network; auto takes OpenVINO "
+                        "on processors where it is installed")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
     return parser
 
@@ -295,8 +212,9 @@ def main() -> None:
     if args.submission:
         check_output(args.submission, 0)
         samples.check_apart([args.submission])
-    print(prepare_device(args.precision))
-    predictor = predictor_of(*load_model(args.model), args.flips, args.zooms)
+    engine, device = open_engine(args.model, args.engine, args.precision)
+    print(device)
+    predictor = predictor_of(engine, config, args.flips, args.zooms)
     if "learnt" not in config:
         print(f"note: the run of {args.model} was stopped before thresholds and walls were learnt, so .5 is taken; "
               f"'python train.py --work {args.model.parent} --resume' does what is left")

@@ -22,15 +22,18 @@ import numpy as np
 import tensorflow as tf
 
 from model import PRESETS, Recipe, with_encoder
-from predict import PRECISIONS, finish, load_model, prepare_device
+from predict import finish
 from preprocessing import fresh_geometry
+from unet.engines.engines import TensorFlow
 from unet.inputs.layouts import layout_of
 from unet.report.pictures import save_curve
 from unet.tasks import task_of
+from unet.training.device import PRECISIONS, prepare_device
 from unet.training.encoders import ENCODERS, PRETRAINED, build
 from unet.training.feed import Feed
 from unet.training.keeper import Keeper, read_state
 from unet.training.optimizer import compile_model
+from unet.training.trained import load_model
 from utils import UserError, at_least, file_hash, require_space, run
 
 DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
@@ -211,7 +214,7 @@ def main() -> None:
                           {"preset": name, "device": device, "command": command})
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
     try:
-        finish(args.work, model, config, outputs)
+        finish(args.work, TensorFlow(model), config, outputs)
     except KeyboardInterrupt:
         raise stopped(args.work, "is trained") from None
 

@@ -84,27 +84,37 @@ class OverlapTile:
     Parameters
     ----------
     shape : (height, width) of the image, pixels
-    core : side of the square that a tile answers for, pixels
+    core : side of the square that a tile answers for, pixels; or its (height, width)
     margin : context around the core, pixels
     """
 
     shape: tuple[int, int]
-    core: int
+    core: int | tuple[int, int]
     margin: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.shape) < 1 or self.core < 1 or self.margin < 0:
+        if min(self.shape) < 1 or min(self.cores) < 1 or self.margin < 0:
             raise ValueError(f"no tiles of core {self.core}, margin {self.margin} on an image of {self.shape}")
 
     @property
+    def cores(self) -> tuple[int, int]:
+        """Height and width of a core, in pixels."""
+        return (self.core, self.core) if isinstance(self.core, int) else self.core
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of a whole tile, core and both margins, in pixels."""
+        return self.cores[0] + 2 * self.margin, self.cores[1] + 2 * self.margin
+
+    @property
     def tile(self) -> int:
-        """Side of a whole tile, core and both margins, in pixels."""
-        return self.core + 2 * self.margin
+        """Side of a whole square tile, in pixels."""
+        return max(self.sides)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Number of tiles down and across."""
-        return math.ceil(self.shape[0] / self.core), math.ceil(self.shape[1] / self.core)
+        return math.ceil(self.shape[0] / self.cores[0]), math.ceil(self.shape[1] / self.cores[1])
 
     def __len__(self) -> int:
         return self.grid[0] * self.grid[1]
@@ -112,22 +122,23 @@ class OverlapTile:
     def corners(self) -> list[tuple[int, int]]:
         """Upper left corner (y, x) of each core, row by row, in pixels."""
         rows, columns = self.grid
-        return [(row * self.core, column * self.core) for row in range(rows) for column in range(columns)]
+        height, width = self.cores
+        return [(row * height, column * width) for row in range(rows) for column in range(columns)]
 
     def cut(self, image: np.ndarray, which: Iterable[int] | None = None) -> np.ndarray:
-        """Tiles (n, tile, tile[, C]) of an image (H, W[, C]), its dtype; `which` picks tiles by their number."""
+        """Tiles (n, height, width[, C]) of an image (H, W[, C]), its dtype; `which` picks tiles by their number."""
         corners = self.corners()
         chosen = corners if which is None else [corners[number] for number in which]
         return self.cut_at(image, [(y - self.margin, x - self.margin) for y, x in chosen])
 
     def cut_at(self, image: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
-        """Whole tiles (n, tile, tile[, C]) whose upper left pixels are at `corners` (y, x), inside the image or not."""
+        """Whole tiles (n, height, width[, C]) whose upper left pixels are at `corners` (y, x), anywhere."""
         if image.shape[:2] != tuple(self.shape):
             raise ValueError(f"these tiles are for images of {self.shape}, not {image.shape[:2]}")
-        tiles = np.empty((len(corners), self.tile, self.tile, *image.shape[2:]), image.dtype)
+        tiles = np.empty((len(corners), *self.sides, *image.shape[2:]), image.dtype)
         for tile, (y, x) in zip(tiles, corners, strict=True):
-            rows = _mirror(np.arange(y, y + self.tile), self.shape[0])
-            columns = _mirror(np.arange(x, x + self.tile), self.shape[1])
+            rows = _mirror(np.arange(y, y + self.sides[0]), self.shape[0])
+            columns = _mirror(np.arange(x, x + self.sides[1]), self.shape[1])
             tile[:] = image.take(rows, axis=0).take(columns, axis=1)  # a fifth to a tenth of indexing's time
         return tiles
 
@@ -137,17 +148,17 @@ class OverlapTile:
         Neighbours overlap by both margins or more. Where the image is smaller than a tile, it lies in its middle.
         """
         starts = []
-        for size in self.shape:
-            count = math.ceil(max(size - self.tile, 0) / self.core) + 1
-            first, last = (0, size - self.tile) if size > self.tile else ((size - self.tile) // 2,) * 2
+        for size, side, core in zip(self.shape, self.sides, self.cores, strict=True):
+            count = math.ceil(max(size - side, 0) / core) + 1
+            first, last = (0, size - side) if size > side else ((size - side) // 2,) * 2
             starts.append(np.linspace(first, last, count).round().astype(int).tolist())
         return [(y, x) for y in starts[0] for x in starts[1]]
 
     def stitch(self, tiles: np.ndarray) -> np.ndarray:
-        """Image (H, W[, C]) of tiles (n, side, side[, C]), `side` from core (a valid network's) to the whole tile."""
+        """Image (H, W[, C]) of tiles (n, height, width[, C]), from cores (a valid network's) to whole tiles."""
         tiles = np.asarray(tiles)
-        side = tiles.shape[1]
-        if len(tiles) != len(self) or tiles.shape[2] != side or not self.core <= side or (side - self.core) % 2:
+        more = {side - core for side, core in zip(tiles.shape[1:3], self.cores, strict=True)}
+        if len(tiles) != len(self) or len(more) > 1 or min(more) < 0 or min(more) % 2:
             raise ValueError(f"expected {len(self)} tiles with cores of {self.core}, got {tiles.shape}")
         image = np.empty((*self.shape, *tiles.shape[3:]), tiles.dtype)
         for tile, corner in zip(tiles, self.corners(), strict=True):
@@ -156,10 +167,25 @@ class OverlapTile:
 
     def place(self, image: np.ndarray, tile: np.ndarray, corner: tuple[int, int]) -> None:
         """Write one tile's core into `image` at its corner (y, x), cut off where the image ends."""
-        y, x = corner
-        skip = (tile.shape[0] - self.core) // 2
-        height, width = min(self.core, self.shape[0] - y), min(self.core, self.shape[1] - x)
-        image[y:y + height, x:x + width] = tile[skip:skip + height, skip:skip + width]
+        there, here = self._overlap(tile, corner)
+        image[there] = tile[here]
+
+    def add(self, image: np.ndarray, tile: np.ndarray, corner: tuple[int, int]) -> None:
+        """Add one tile's core to what `image` has there; as `place` otherwise."""
+        there, here = self._overlap(tile, corner)
+        image[there] += tile[here]
+
+    def _overlap(self, tile: np.ndarray, corner: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """The pixels of the image that a tile's core covers, and those pixels in the tile."""
+        skip = (tile.shape[0] - self.cores[0]) // 2
+        sizes = [min(core, size - start) for core, size, start in zip(self.cores, self.shape, corner, strict=True)]
+        return (tuple(slice(start, start + size) for start, size in zip(corner, sizes, strict=True)),
+                tuple(slice(skip, skip + size) for size in sizes))
+
+
+def turned(array: np.ndarray, turn: int) -> np.ndarray:
+    """Turn an array (H, W[, C]) into one of the square's eight symmetries; a view, whose sides may be swapped."""
+    return np.rot90(array[:, ::-1] if turn >= 4 else array, turn)
 
 
 def _mirror(index: np.ndarray, size: int) -> np.ndarray:

@@ -13,7 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import predict
 from model import Network
-from predict import FinalStep, Predictor, finish, load_model
+from predict import FinalStep, finish
+from unet.engines.engines import TensorFlow
+from unet.engines.predictor import Predictor
 from unet.inputs.layouts import Sample, layout_of
 from unet.inputs.stacks import TEST, read_stack, write_stack
 from unet.segment.instances import from_run_lengths
@@ -22,6 +24,7 @@ from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
 from unet.tasks.task import Judged
 from unet.training.encoders import build
+from unet.training.trained import load_model
 from utils import NotLearning, UserError, read_json
 
 SAME = Network(4, 2, dropout=(0, 0, 0))
@@ -40,19 +43,22 @@ def random_model(network, channels=1, mean=128.0, sd=40.0):
     return model
 
 
+def random_engine(*arguments, **more):
+    """`random_model` as an engine."""
+    return TensorFlow(random_model(*arguments, **more))
+
+
 class Bright:
     """In place of a network: bright pixels are cell; counts what it is asked, and stops at the call `stop`."""
-
-    output_shape = (None, None, None, 1)
 
     def __init__(self, stop=None, says=None):
         self.calls, self.stop, self.says, self.tiles = 0, stop, says, []
 
-    def predict_on_batch(self, tiles):
+    def __call__(self, tiles):
         self.calls += 1
         if self.calls == self.stop:
             raise KeyboardInterrupt
-        self.tiles.append(tiles[0])
+        self.tiles += list(tiles)
         mean = tiles.mean(axis=-1, keepdims=True, dtype=np.float32)
         return 1 / (1 + np.exp((118 - mean) / 12)) if self.says is None else np.full(mean.shape, self.says)
 
@@ -62,13 +68,13 @@ class Bright:
 
 @pytest.fixture(scope="module")
 def same():
-    return random_model(SAME)
+    return random_engine(SAME)
 
 
 @pytest.mark.parametrize(("name", "shape"), [*((name, (61, 97)) for name in NETWORKS), ("same", (5, 3))])
 def test_stitched_prediction_is_the_whole_images_prediction(name, shape, same, rng):
     network = NETWORKS[name]
-    predictor = Predictor(same if network == SAME else random_model(network), network, Cells())
+    predictor = Predictor(same if network == SAME else random_engine(network), network, Cells())
     image = rng.integers(0, 256, shape, np.uint8)
     whole, stitched = predictor.predict(image, core=512), predictor.predict(image, core=4 * network.stride)
     assert (whole.shape, whole.dtype) == (shape, np.float32)
@@ -77,7 +83,7 @@ def test_stitched_prediction_is_the_whole_images_prediction(name, shape, same, r
 
 
 def test_stitched_colour_prediction_is_the_whole_images(rng):
-    predictor = Predictor(random_model(SAME, 3, **COLOUR), SAME, Nuclei())
+    predictor = Predictor(random_engine(SAME, 3, **COLOUR), SAME, Nuclei())
     image = rng.integers(0, 256, (40, 70, 3), np.uint8)
     whole = predictor.predict(image, core=512)
     assert whole.shape == (40, 70)
@@ -347,15 +353,15 @@ def command_of(cells_run, command, monkeypatch):
     final(cells_run)
     models = []
 
-    def stub(path):
+    def stub(path, name, precision):
         models.append(Bright())
-        return models[-1], predict.read_config(path)
+        return models[-1], "none"
 
     def run(*arguments):
         result = command("predict.py", "--precision", "float32", *arguments)
         return result, models[-1] if models else None
 
-    monkeypatch.setattr(predict, "load_model", stub)
+    monkeypatch.setattr(predict, "open_engine", stub)
     return run
 
 
@@ -373,7 +379,8 @@ def test_the_command_gives_what_the_run_gave(command_of, cells_run, tmp_path):
 
 def test_flips_and_zooms_are_those_asked_for(command_of):
     result, model = command_of("data/test-volume.tif", "--flips", 3, "--zooms", 1, 1.5, "--out", "a.tif")
-    assert model.calls == 2 * 3 * 2
+    assert model.calls == 2 * 2  # the flips of a square slice are one batch
+    assert len(model.tiles) == 2 * 3 * 2
     assert "mean of 3 flips at 1, 1.5 times the size, walls" in result.stdout
     assert command_of("data/test-volume.tif", "--flips", 9)[0].returncode == 2
     assert command_of("data/test-volume.tif", "--zooms", 0)[0].returncode == 2
@@ -421,7 +428,7 @@ def test_pictures_and_kaggles_lines_are_written_on_request(nuclei_folder, tmp_pa
     write_png(tmp_path / "in" / "a.png", image)
     write_png(tmp_path / "in" / "b.png", np.zeros((9, 9), np.uint8))
     write_png(tmp_path / "in" / "c.png", draw_nuclei((45, 77), seed=9)[0])
-    monkeypatch.setattr(predict, "load_model", lambda path: (Bright(), predict.read_config(path)))
+    monkeypatch.setattr(predict, "open_engine", lambda path, name, precision: (Bright(), "none"))
     done = command("predict.py", "in", "--submission", "s.csv", "--panels", "panels", "--precision", "float32")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:] == ["prediction: probability of nucleus of 3 images, no flips",
@@ -451,12 +458,13 @@ def test_wrong_commands_are_one_clear_line_before_the_work(command_of, tmp_path)
 
 def test_a_missing_broken_or_strange_model_says_what_to_do(same, tmp_path, rng):
     path = tmp_path / "model.keras"
-    same.save(path)
+    same.model.save(path)
     config = config_of(Cells(), {"train": [], "holdout": []})
     path.with_name("config.json").write_text(json.dumps(config))
     model, _ = load_model(path)
     image = rng.integers(0, 256, (30, 40), np.uint8)
-    assert_allclose(Predictor(model, SAME, Cells())(image), Predictor(same, SAME, Cells())(image), atol=1e-6)
+    expected = Predictor(same, SAME, Cells())(image)
+    assert_allclose(Predictor(TensorFlow(model), SAME, Cells())(image), expected, atol=1e-6)
     with pytest.raises(UserError, match=r"other\.keras not found; run 'python train\.py'"):
         load_model(path.with_name("other.keras"))
     path.with_name("config.json").write_text(json.dumps({**config, "normalisation": {"mean": 0, "sd": 1}}))

@@ -14,9 +14,12 @@ from training.tiny import write_patches
 
 import train
 from model import PRESETS, Network, Recipe
-from predict import load_model, predictor_of, prepare_device
 from train import Keeper, recipe_of
+from unet.engines.engines import TensorFlow
+from unet.engines.predictor import predictor_of
+from unet.training.device import prepare_device
 from unet.training.feed import Feed
+from unet.training.trained import load_model
 from utils import NotLearning, UserError, file_hash
 
 TINY = Recipe(Network(4, 1, dropout=(0, 0)), epochs=3, steps=3, batch=2, lr=3e-3)
@@ -257,9 +260,9 @@ def test_a_model_of_one_arithmetic_predicts_in_the_other(work, precision):
     try:
         prepare_device(precision)
         model, config = train.train(work, replace(TINY, epochs=1))
-        here = predictor_of(model, config)(image)
+        here = predictor_of(TensorFlow(model), config)(image)
         prepare_device(other)
-        there = predictor_of(*load_model(work / "model.keras"))(image)
+        there = predictor_of(TensorFlow(load_model(work / "model.keras")[0]), config)(image)
     finally:
         keras.config.set_dtype_policy("float32")
     assert np.abs(here - there).max() < 0.05
@@ -349,7 +352,7 @@ def test_an_encoder_trains_for_a_step_and_predicts_from_disk(tmp_path, monkeypat
     moved = [not np.array_equal(a, b) for a, b in zip(before, model.trainable_variables, strict=True)]
     assert moved[0] and moved[-1]  # the encoder's first convolution, and the last one
     image = np.load(work / "patches" / "train-images.npy")[0]
-    probability = predictor_of(model, config)(image)
+    probability = predictor_of(TensorFlow(model), config)(image)
     assert probability.shape == (64, 64)
     assert 0 <= probability.min() <= probability.max() <= 1
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model import PRESETS, Network, build_unet
-from predict import overlap_tiles
+from unet.engines.predictor import overlap_tiles
 from unet.report.network import draw_network, draw_overlap_tiles, feature_maps
 from utils import OverlapTile
 
@@ -42,12 +42,13 @@ def test_the_tiles_that_predict_are_drawn(runs, name):
     normalised = run.task.normalise(one.sample.image, run.task.levels(one.sample.image))
     np.testing.assert_array_equal(inside, normalised if normalised.ndim == inside.ndim else normalised[..., 0])
     np.testing.assert_array_equal(stitched, one.probability.max(axis=-1) if name == "classes" else one.probability)
-    assert f"a core of {overlap_tiles(Network(**run.config['network']), one.sample.image.shape[:2]).core} pixels" in \
+    height, width = overlap_tiles(Network(**run.config["network"]), one.sample.image.shape[:2]).cores
+    assert f"a core of {height} x {width} pixels" in \
         " ".join(figure.get_supxlabel().split())
 
 
 def test_large_images_are_predicted_in_as_few_tiles_as_fit():
     network = Network(2, 2, dropout=(0, 0, 0))
-    assert overlap_tiles(network, (600, 512)) == OverlapTile((600, 512), 600, network.margin)
-    assert overlap_tiles(network, (1300, 40)) == OverlapTile((1300, 40), 436, network.margin)  # three
-    assert overlap_tiles(network, (20, 20), core=8, margin=3) == OverlapTile((20, 20), 8, 3)
+    assert overlap_tiles(network, (600, 512)) == OverlapTile((600, 512), (600, 512), network.margin)
+    assert overlap_tiles(network, (1300, 40)) == OverlapTile((1300, 40), (436, 40), network.margin)  # three
+    assert overlap_tiles(network, (20, 20), core=8, margin=3) == OverlapTile((20, 20), (8, 8), 3)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from model import Network
-from predict import overlap_tiles
+from unet.engines.predictor import overlap_tiles
 from unet.report.base import plain
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, PURPLE, SKY, YELLOW, Panel, frame, grid, message
 from unet.training.encoders import build
@@ -38,20 +38,20 @@ def draw_overlap_tiles(run: Run) -> Figure:
     image = run.task.normalise(one.sample.image, run.task.levels(one.sample.image))
     tiles = overlap_tiles(Network(**run.config["network"]), image.shape[:2])
     rows, columns = tiles.grid
+    height, width = tiles.cores
     # a single tile as large as the whole grid is the image with its mirrored surroundings
-    around = OverlapTile(tiles.shape, tiles.core * max(rows, columns), tiles.margin).cut(image)[0]
-    around = around[:rows * tiles.core + 2 * tiles.margin, :columns * tiles.core + 2 * tiles.margin]
+    around = OverlapTile(tiles.shape, (rows * height, columns * width), tiles.margin).cut(image)[0]
     figure, axes = grid([[Panel(plain(around), f"{one.sample.name[:20]} with its mirrored surroundings",
                                 "grey level, as the network sees it"),
                           Panel(one.probability.max(axis=-1) if one.probability.ndim == 3 else one.probability,
                                 "stitched", run.task.output if run.task.classes == 1 else "greatest probability")]],
                         f"How an image is predicted: in {len(tiles)} overlap tile{'s' * (len(tiles) > 1)}, a core of "
-                        f"{tiles.core} pixels each (blue) and {tiles.margin} pixels around it (yellow: one whole "
+                        f"{height} x {width} pixels each (blue) and {tiles.margin} pixels around it (yellow: one whole "
                         "tile), as far as the network looks; beyond the image these are its mirror image. Of what is "
                         "predicted the cores count: no seam is left.", 4.2)
     for y, x in tiles.corners():
-        frame(axes[0, 0], (y + tiles.margin, x + tiles.margin), (tiles.core,) * 2, SKY, 3)
-    frame(axes[0, 0], tiles.corners()[0], (tiles.tile,) * 2, YELLOW, 3, linestyle="--")
+        frame(axes[0, 0], (y + tiles.margin, x + tiles.margin), tiles.cores[::-1], SKY, 3)
+    frame(axes[0, 0], tiles.corners()[0], tiles.sides[::-1], YELLOW, 3, linestyle="--")
     return figure
 
 

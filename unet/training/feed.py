@@ -11,6 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in
 import numpy as np
 import tensorflow as tf
 
+from utils import turned
+
 ORDER, CHANGES = 0, 1  # two families of random numbers of one seed
 READERS = 4  # threads that make batches ahead of the network, and batches that wait for it
 
@@ -78,11 +80,6 @@ class Feed:
 def shuffled(count: int, seed: int, number: int) -> np.ndarray:
     """The order int (count,) of pass `number` over so many tiles."""
     return np.random.default_rng((seed, ORDER, number)).permutation(count)
-
-
-def turned(array: np.ndarray, turn: int) -> np.ndarray:
-    """An array (side, side[, C]) in one of the square's eight symmetries."""
-    return np.rot90(array[:, ::-1] if turn >= 4 else array, turn)
 
 
 def varied(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ MARKS = {  # what a run is known by: a file that has these keys
 FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics.json", "finished.json", "holdout.tif",
          "holdout.png", "curve.png", "report.html")
 FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
-           "tensorboard": ("*/events.out.tfevents.*",)}
+           "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx")}
 
 
 def marks(work: Path) -> set[str]:

@@ -1,0 +1,170 @@
+"""Engines say the same; each converts a model once and imports what it needs alone."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from unet.engines import engines
+from unet.engines.engines import TensorFlow, open_engine
+from unet.engines.predictor import Limits, Predictor, limits_of, overlap_tiles, predictor_of
+from unet.network import Network
+from unet.tasks.cells import Cells
+from unet.training.encoders import build
+from unet.training.trained import read_config
+from utils import UserError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SAME = Network(4, 2, dropout=(0, 0, 0))
+needs = pytest.mark.skipif(None in (find_spec("onnx"), find_spec("tf2onnx"), find_spec("openvino"),
+                                    find_spec("onnxruntime")), reason="requirements-fast.txt is not installed")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model.keras of random weights whose output depends on the whole receptive field, and its config.json."""
+    folder = tmp_path_factory.mktemp("model")
+    keras.utils.set_random_seed(3)
+    network = build(SAME, 1, Cells.normalisation)
+    for layer in network.layers:
+        layer.set_weights([weight * 1.5 for weight in layer.get_weights()])
+    network.save(folder / "model.keras")
+    (folder / "config.json").write_text(json.dumps({
+        "task": Cells().settings(), "network": asdict(SAME), "channels": 1, "normalisation": Cells.normalisation,
+        "recipe": {"flips": 8}}))
+    return folder / "model.keras"
+
+
+@needs
+@pytest.mark.parametrize(("name", "precision", "tolerance"), [("openvino", "float32", 2e-6), ("openvino", "auto", 0.01),
+                                                              ("onnxruntime", "auto", 2e-6)])
+def test_engines_say_the_same(model, name, precision, tolerance, rng):
+    image = rng.integers(0, 256, (61, 97), np.uint8)
+    config = read_config(model)
+    expected = predictor_of(open_engine(model, "tensorflow", "float32")[0], config)(image)
+    engine, words = open_engine(model, name, precision)
+    assert words.endswith({"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[name])
+    assert expected.std() > 0.01
+    difference = np.abs(predictor_of(engine, config)(image) - expected)
+    assert (difference.mean() if precision == "auto" else difference.max()) < tolerance
+
+
+@needs
+def test_a_model_is_converted_once_and_anew_when_it_changed(model, tmp_path, monkeypatch):
+    for path in (model, model.with_name("config.json")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    here = tmp_path / model.name
+    converted = []
+    convert = engines.to_openvino
+    monkeypatch.setattr(engines, "to_openvino", lambda *paths: (converted.append(paths), convert(*paths)))
+    open_engine(here, "openvino")
+    open_engine(here, "openvino")
+    assert len(converted) == 1
+    keras.models.clone_model(build(SAME, 1, Cells.normalisation)).save(here)
+    open_engine(here, "openvino")
+    assert len(converted) == 2
+    assert len(list((tmp_path / "engines").glob("*.xml"))) == 2
+
+
+@needs
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_an_engine_starts_without_tensorflow(model, name):
+    open_engine(model, name)  # converted
+    code = ("import sys, predict; from pathlib import Path; "
+            f"predict.open_engine(Path({str(model)!r}), {name!r}); print(*sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert not {"tensorflow", "keras"} & set(done.stdout.split())
+
+
+def test_auto_is_openvino_on_processors_where_it_is_installed(model, monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: object())
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None)
+    assert engines._suits_openvino(model, "auto")
+    assert not engines._suits_openvino(model, "float16")
+    monkeypatch.setattr(engines.shutil, "which", lambda name: "nvidia-smi")
+    assert not engines._suits_openvino(model, "auto")
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    assert "TensorFlow" in open_engine(model, "auto", "float32")[1]
+
+
+@needs
+def test_an_arithmetic_that_an_engine_has_not_is_refused(model):
+    with pytest.raises(UserError, match=r"--engine onnxruntime computes in float32, not in bfloat16; leave"):
+        open_engine(model, "onnxruntime", "bfloat16")
+
+
+# ----------------------------------------------------------------------------------------- tiles, batches, memory
+
+
+class Recorder:
+    """An engine that says .5 everywhere, keeps the shapes it is asked, and has memory for so many pixels."""
+
+    def __init__(self, most=10**9, error=MemoryError):
+        self.shapes, self.most, self.error = [], most, error
+
+    def __call__(self, tiles):
+        if tiles[..., 0].size > self.most:
+            raise self.error("OOM when allocating tensor")
+        self.shapes.append(tiles.shape[:3])
+        return np.full((*tiles.shape[:3], 1), 0.5, np.float32)
+
+
+def test_flips_are_batches_and_tiles_fit_the_image():
+    margin, square, long = 2 * SAME.margin, Recorder(), Recorder()
+    Predictor(square, SAME, Cells(), flips=8).predict(np.zeros((64, 64), np.uint8))
+    assert square.shapes == [(8, 64 + margin, 64 + margin)]
+    Predictor(long, SAME, Cells(), flips=8).predict(np.zeros((100, 600), np.uint8))
+    assert long.shapes == [(4, 100 + margin, 600 + margin), (4, 600 + margin, 100 + margin)]
+    few = Recorder()
+    Predictor(few, SAME, Cells(), 8, limits=Limits(640, 2 * (64 + margin) ** 2)).predict(np.zeros((64, 64), np.uint8))
+    assert few.shapes == [(2, 64 + margin, 64 + margin)] * 4
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError, type("ResourceExhaustedError", (Exception,), {})])
+def test_out_of_memory_halves_the_tiles_and_says_so(error, capsys):
+    engine = Recorder((128 + 2 * SAME.margin) ** 2, error)
+    predictor = Predictor(engine, SAME, Cells())
+    for _ in range(2):
+        probability = predictor.predict(np.zeros((512, 512), np.uint8))
+        assert probability.shape == (512, 512) and (probability == 0.5).all()
+    assert "note: memory ran out; going on with tiles of 128 pixels and their margins" in "".join(capsys.readouterr())
+    assert len(engine.shapes) == 2 * 16  # the second image does not try the larger ones again
+    with pytest.raises(error):  # what cannot be is no endless loop
+        Predictor(Recorder(10, error), SAME, Cells()).predict(np.zeros((512, 512), np.uint8))
+
+
+def test_other_errors_are_not_taken_for_want_of_memory():
+    def engine(tiles):
+        raise RuntimeError("unsupported shape")
+
+    with pytest.raises(RuntimeError, match="unsupported"):
+        Predictor(engine, SAME, Cells()).predict(np.zeros((64, 64), np.uint8))
+
+
+def test_the_tile_follows_the_memory_there_is():
+    network = Network(24, 3, half=True)
+    much, little = limits_of(network, 8 * 10**9), limits_of(network, 200 * 10**6)
+    assert much == Limits()
+    assert 64 <= little.core < 640
+    assert little.pixels * 100 < 200 * 10**6
+    assert (little.core + 2 * network.margin) ** 2 <= little.pixels
+
+
+def test_a_tile_reaches_no_further_than_its_image_needs():
+    tiles = overlap_tiles(SAME, (100, 600))
+    assert (tiles.cores, len(tiles)) == ((100, 600), 1)
+    assert overlap_tiles(SAME, (100, 1300)).cores == (100, 436)
+
+
+def test_tensorflow_takes_a_keras_model(model, rng):
+    network = keras.models.load_model(model)
+    tiles = rng.integers(0, 256, (2, 32, 48, 1), np.uint8)
+    assert_allclose(TensorFlow(network)(tiles), network.predict_on_batch(tiles))

@@ -1,0 +1,105 @@
+"""Engines: the same trained weights, run by TensorFlow, OpenVINO or ONNX Runtime.
+
+An engine is a function: tiles uint8 or float32 (n, H, W, C) of grey levels -> probability float32 (n, H', W', classes).
+Only the one that is asked for is imported; TensorFlow takes seconds to start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unet.export.convert import require, to_onnx, to_openvino
+from unet.training.device import cpu_precision, prepare_device
+from unet.training.trained import load_model
+from utils import UserError, file_hash
+
+if TYPE_CHECKING:
+    import keras
+
+Engine = Callable[[np.ndarray], np.ndarray]
+FOLDER = "engines"  # beside the model: converted networks, by the hash of their model
+
+
+class TensorFlow:
+    """A Keras model as an engine."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        return self.model.predict_on_batch(tiles)
+
+
+class OpenVINO:
+    """A network that `to_openvino` wrote, compiled for this machine's processor."""
+
+    def __init__(self, path: Path, precision: str):
+        import openvino
+
+        hint = {"INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision]}
+        self.request = openvino.Core().compile_model(path, "CPU", hint).create_infer_request()
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        return self.request.infer([np.ascontiguousarray(tiles, np.float32)])[0].copy()  # else the next call's
+
+
+class OnnxRuntime:
+    """A network that `to_onnx` wrote, on this machine's processor."""
+
+    def __init__(self, path: Path):
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3  # errors alone
+        self.session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        return self.session.run(None, {"image": np.ascontiguousarray(tiles, np.float32)})[0]
+
+
+ENGINES = ("auto", "tensorflow", "openvino", "onnxruntime")
+ARITHMETIC = {"openvino": ("bfloat16", "float32"), "onnxruntime": ("float32",)}  # TensorFlow has all
+
+
+def open_engine(model: Path, name: str = "auto", precision: str = "auto") -> tuple[Engine, str]:
+    """Open a trained model.keras with the engine of this name; returns it, and what was chosen, for the console.
+
+    'auto' is OpenVINO where it is installed and there is no GPU, else TensorFlow. OpenVINO and ONNX Runtime take the
+    network converted, which is done once and kept in the folder 'engines' beside the model. Raises UserError where
+    something is not installed, where the engine has no such arithmetic, or where the model is broken.
+    """
+    if name == "auto":
+        name = "openvino" if _suits_openvino(model, precision) else "tensorflow"
+    if name == "tensorflow":
+        device = prepare_device(precision)
+        return TensorFlow(load_model(model)[0]), f"{device}, TensorFlow"
+    require(name)
+    if precision not in ("auto", *ARITHMETIC[name]):
+        raise UserError(f"--engine {name} computes in {' or '.join(ARITHMETIC[name])}, not in {precision}; leave "
+                        "--precision out, or take --engine tensorflow")
+    cores = f"{os.cpu_count()} CPU cores"
+    if name == "onnxruntime":
+        return OnnxRuntime(_converted(model, ".onnx", to_onnx)), f"{cores}, float32, ONNX Runtime"
+    precision = cpu_precision() if precision == "auto" else precision
+    return OpenVINO(_converted(model, ".xml", to_openvino), precision), f"{cores}, {precision}, OpenVINO"
+
+
+def _suits_openvino(model: Path, precision: str) -> bool:
+    gpu = shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()
+    return (find_spec("openvino") is not None and not gpu and precision in ("auto", *ARITHMETIC["openvino"])
+            and os.access(model.parent, os.W_OK))
+
+
+def _converted(model: Path, suffix: str, convert: Callable[[Path, Path], None]) -> Path:
+    """The model converted, of which one was kept before or is made now."""
+    path = model.parent / FOLDER / f"{file_hash(model)[:16]}{suffix}"
+    if not path.is_file():
+        convert(model, path)
+    return path

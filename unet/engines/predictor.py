@@ -1,0 +1,154 @@
+"""A trained network as a function of an image of any size: tiles, flips, magnifications, and the memory there is."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from skimage.transform import resize
+from tqdm import tqdm
+
+from unet.engines.engines import Engine
+from unet.network import Network
+from unet.tasks import task_of
+from unet.tasks.task import Task
+from utils import OverlapTile, turned
+
+CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice
+BATCH = 2**20  # pixels predicted at once, all flips of a tile together; more is no faster on two cores
+SHARE = 0.5  # of the memory that is free, which a batch may take
+
+
+@dataclass
+class Limits:
+    """What is predicted at once; less after memory ran out."""
+
+    core: int = CORE
+    pixels: int = BATCH
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network as a function: an image (H, W[, C]) of any size -> probability float32 (H, W[, classes])."""
+
+    engine: Engine
+    network: Network
+    task: Task
+    flips: int = 1  # of the square's eight symmetries, whose predictions are averaged
+    zooms: Sequence[float] = (1.0,)  # magnifications whose predictions are averaged, too
+    limits: Limits = field(default_factory=Limits, compare=False)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Predict a whole image: normalised by itself, as those that trained were."""
+        normalised = self.task.normalise(image, self.task.levels(image))
+        total = sum(self._magnified(normalised, zoom) for zoom in self.zooms) / len(self.zooms)
+        return total if total.shape[:2] == image.shape[:2] else _resized(total, image.shape[:2])
+
+    def _magnified(self, normalised: np.ndarray, zoom: float) -> np.ndarray:
+        if zoom == 1:
+            return self.predict(normalised)
+        shape = normalised.shape[:2]
+        size = [max(1, round(side * zoom)) for side in shape]
+        larger = np.clip(np.rint(resize(normalised, size, order=1, preserve_range=True)), 0, 255)
+        return _resized(self.predict(larger.astype(np.uint8)), shape)
+
+    def predict(self, normalised: np.ndarray, core: int | None = None, margin: int | None = None) -> np.ndarray:
+        """Predict what the network sees, uint8 (H, W[, C]), in each flip; the mean is given.
+
+        Mirrored overlap tiles are predicted and their cores stitched; the default margin covers the network's receptive
+        field, so no seam is left. Where memory runs out, tiles of half the side are tried, then and afterwards.
+        """
+        core = core or self.limits.core
+        while True:
+            try:
+                return self._averaged(normalised, core, margin)
+            except Exception as error:
+                least = max(self.network.stride, 32)
+                side = max(overlap_tiles(self.network, normalised.shape[:2], core, margin).cores)
+                if not ran_out_of_memory(error) or side <= least:
+                    raise
+                core = max(side // 2, least)
+            self.limits.core, self.limits.pixels = core, self.limits.pixels // 4
+            tqdm.write(f"note: memory ran out; going on with tiles of {core} pixels and their margins")
+
+    def _averaged(self, normalised: np.ndarray, core: int, margin: int | None) -> np.ndarray:
+        """All flips of a tile are predicted together, those of one shape at once, as many as the limits allow."""
+        image = normalised if normalised.ndim == 3 else normalised[..., np.newaxis]
+        total = np.zeros((*image.shape[:2], self.network.classes), np.float32)
+        images = [turned(image, number) for number in range(self.flips)]
+        sums = [turned(total, number) for number in range(self.flips)]  # views: what is added there is turned back
+        for shape in dict.fromkeys(one.shape for one in images):
+            numbers = [number for number, one in enumerate(images) if one.shape == shape]
+            tiles = overlap_tiles(self.network, shape[:2], core, margin)
+            size = max(1, self.limits.pixels // math.prod(tiles.sides))
+            for place, corner in enumerate(tiles.corners()):
+                for first in range(0, len(numbers), size):
+                    batch = numbers[first:first + size]
+                    probability = self.engine(np.concatenate([tiles.cut(images[one], [place]) for one in batch]))
+                    for one, tile in zip(batch, probability, strict=True):
+                        tiles.add(sums[one], tile, corner)
+        total /= self.flips
+        return total if self.network.classes > 1 else total[..., 0]
+
+    def in_words(self, learnt: dict) -> str:
+        """What is done to each image, for the console."""
+        at = ", ".join(f"{zoom:g}" for zoom in self.zooms)
+        zooms = f" at {at} times the size" if at != "1" else ""
+        flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
+        return ", ".join(filter(None, (flips + zooms, self.task.in_words(learnt))))
+
+
+def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE, margin: int | None = None) -> OverlapTile:
+    """The tiles in which an image of `shape` is predicted: as few as fit `core` on each axis, and no larger."""
+    cores = tuple(math.ceil(size / math.ceil(size / core) / network.stride) * network.stride for size in shape)
+    return OverlapTile(shape, cores, network.margin if margin is None else margin)
+
+
+def limits_of(network: Network, free: int | None = None) -> Limits:
+    """Limits that fit `free` bytes of memory, by default what this machine has free."""
+    free = free_memory() if free is None else free
+    pixels, core = int(SHARE * free / bytes_per_pixel(network)), CORE
+    while core > 64 and (core + 2 * network.margin) ** 2 > pixels:
+        core //= 2
+    return Limits(core, min(BATCH, pixels))
+
+
+def bytes_per_pixel(network: Network) -> int:
+    """Memory that a network takes for a pixel of its input, roughly: what its widest places hold at once, float32."""
+    if network.encoder:
+        return 4 * 512
+    return 4 * (4 * network.filters // (4 if network.half else 1) + 64)
+
+
+def free_memory() -> int:
+    """Bytes of memory that new work may take; 4 GB where the system doesn't say."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):  # not Linux
+        return (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+                if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}) else 4 * 10**9)
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether an engine says with this error that memory ran out; each has an error of its own."""
+    words = str(error).lower()
+    return (isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+            or (isinstance(error, RuntimeError) and ("bad_alloc" in words or "allocat" in words
+                                                     or "out of memory" in words)))
+
+
+def _resized(probability: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    return resize(probability, shape, order=1, anti_aliasing=False).astype(np.float32)
+
+
+def predictor_of(engine: Engine, config: dict, flips: int | None = None, zooms: Sequence[float] | None = None
+                 ) -> Predictor:
+    """The trained network with the run's own flips and magnifications, or those given."""
+    recipe, network = config["recipe"], Network(**config["network"])
+    return Predictor(engine, network, task_of(config), flips or recipe["flips"],
+                     tuple(zooms or recipe.get("zooms", (1.0,))), limits_of(network))
