@@ -2,6 +2,7 @@
 
     python metrics.py prediction.tif data/train-labels.tif --slices 25-29 --json scores.json
     python metrics.py cells.tif data/train-labels.tif  a number for each cell
+    python metrics.py cells.tif data/demo/test-cells.tif --linked  one number for a cell through the stack
     python metrics.py predicted/ stage1_train/         two folders: nuclei one by one
 
 What each score means stands beside its code in `unet/scores/`.
@@ -16,7 +17,14 @@ import numpy as np
 
 from unet.inputs import folders
 from unet.inputs.stacks import parse_slices, read_stack
-from unet.scores.isbi import best_threshold, format_instances, format_scores, instance_scores, isbi_scores
+from unet.scores.isbi import (
+    adapted_rand_error,
+    best_threshold,
+    format_instances,
+    format_scores,
+    instance_scores,
+    isbi_scores,
+)
 from unet.scores.precision import SUFFIX, format_nuclei, nuclei_scores
 from utils import UserError, run, write_json
 
@@ -24,11 +32,11 @@ from utils import UserError, run, write_json
 
 
 def score_stacks(prediction_path: str | Path, labels_path: str | Path, text: str | None = None,
-                 instances: bool = False) -> dict:
+                 instances: bool = False, linked: bool = False) -> dict:
     """Score two TIFF stacks on the slices of the labels that `text` ("25-29") names, or on all.
 
     With `instances`, or where it is plain to see, the prediction numbers cells: `instance_scores`, else `isbi_scores`.
-    Raises UserError.
+    With `linked` the numbers run through the stack: "linked" has their scores in three dimensions. Raises UserError.
     """
     prediction, labels = read_stack(prediction_path), read_stack(labels_path)
     slices = parse_slices(text, len(labels)) if text else list(range(len(labels)))
@@ -40,13 +48,19 @@ def score_stacks(prediction_path: str | Path, labels_path: str | Path, text: str
             raise UserError(f"{labels_path} has fractions, as a prediction has; the labels come second")
         labels = labels.astype(np.int64)
     whole_numbers = prediction.dtype.kind in "iu"
-    if instances and not whole_numbers:
+    if (instances or linked) and not whole_numbers:
         raise UserError(f"{prediction_path} is {prediction.dtype}, expected whole numbers, one a cell; leave out "
-                        "--instances for probabilities")
+                        "--instances and --linked for probabilities")
+    if linked and len(np.unique(labels)) <= 2:
+        raise UserError(f"{labels_path} says where cells are, not which; --linked needs a number for each cell through "
+                        "the stack, as in the demo's test-cells.tif")
     try:
-        if instances or (whole_numbers and are_cells(prediction)):
+        if instances or linked or (whole_numbers and are_cells(prediction)):
             mine = prediction[slices] if len(prediction) == len(labels) else prediction
-            return instance_scores(mine, labels[slices], slices)
+            scores = instance_scores(mine, labels[slices], slices)
+            names = ("adapted_rand_error", "precision", "recall")
+            through = dict(zip(names, adapted_rand_error(mine, labels[slices]), strict=True)) if linked else None
+            return {**scores, "linked": through} if linked else scores
         if whole_numbers and prediction.max() > 1:  # saved as grey values
             white = np.iinfo(prediction.dtype).max
             if white > 255 and prediction.max() < white / 10:
@@ -163,16 +177,19 @@ def main() -> None:
     parser.add_argument("--slices", help="slices of the labels to score, e.g. 25-29 (default: all)")
     parser.add_argument("--instances", action="store_true", help="the prediction has a number for each cell; where "
                                                                  "they don't touch, that is plain without it")
+    parser.add_argument("--linked", action="store_true", help="numbers run through the stack in both: adapted Rand "
+                                                              "error in 3-D, too")
     parser.add_argument("--nuclei", action="store_true", help="two TIFFs have a number for each nucleus: score them as "
                                                               "two folders are")
     parser.add_argument("--json", metavar="FILE", help="write all scores to this file, too")
     options = parser.parse_args()
     if options.nuclei or Path(options.prediction).is_dir() or Path(options.labels).is_dir():
-        if options.slices or options.instances:
-            raise UserError("--slices and --instances are for TIFF stacks of cells, not for nuclei; leave them out")
+        if options.slices or options.instances or options.linked:
+            raise UserError("--slices, --instances and --linked are for TIFF stacks of cells, not for nuclei; leave "
+                            "them out")
         table = format_nuclei(scores := score_nuclei(options.prediction, options.labels))
     else:
-        scores = score_stacks(options.prediction, options.labels, options.slices, options.instances)
+        scores = score_stacks(options.prediction, options.labels, options.slices, options.instances, options.linked)
         table = format_scores(scores) if "curve" in scores else format_instances(scores)
     if options.json:
         write_json(options.json, scores)

@@ -16,6 +16,8 @@ from tqdm import tqdm
 from unet.engines.engines import ENGINES, Engine, open_engine
 from unet.engines.predictor import Predictor, predictor_of
 from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
+from unet.predicting.images import Extras, predictions
+from unet.predicting.kept import Kept
 from unet.report.by_task import pictures_of
 from unet.report.pictures import save
 from unet.segment.instances import run_lengths
@@ -115,7 +117,7 @@ class FinalStep:
         if not numbers:
             return
         shown: list[Judged] = []
-        judged = predictions(self.predictor, Chosen(self.layout, numbers), learnt,
+        judged = predictions(self.predictor, self.task, Chosen(self.layout, numbers), learnt,
                              self.task.holdout_outputs(self.work, self.outputs), "judging")
         scores = self.task.score(_kept(judged, shown), numbers, learnt)
         write_json(self.work / "metrics.json", scores)
@@ -123,21 +125,8 @@ class FinalStep:
 
     def predict(self) -> None:
         """Predict what nobody labelled."""
-        for _ in predictions(self.predictor, self.inputs, self.config["learnt"], self.outputs):
+        for _ in predictions(self.predictor, self.task, self.inputs, self.config["learnt"], self.outputs):
             pass
-
-
-def predictions(predictor: Predictor, samples: Samples, learnt: dict, outputs: Outputs, title: str = "predicting"
-                ) -> Iterator[Judged]:
-    """Yield each sample with its prediction, which is written to `outputs`; they are in their place after the last."""
-    task = predictor.task
-    with task.writer(outputs, samples) as write:
-        for sample in tqdm(samples, title, unit="image", disable=None):
-            probability = predictor(sample.image)
-            redrawn = task.redraw(probability, learnt)
-            one = Judged(sample, probability, redrawn, task.segment(redrawn, learnt))
-            write(one)
-            yield one
 
 
 def _kept(judged: Iterator[Judged], kept: list[Judged], most: int = SHOWN) -> Iterator[Judged]:
@@ -192,8 +181,25 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--submission", type=Path, metavar="FILE", help="write Kaggle's run-length CSV, too")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the network; auto takes OpenVINO "
                         "on processors where it is installed")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write a CSV file with a row for each object, too")
+    parser.add_argument("--link", action="store_true", help="give cells of neighbouring slices that are the same one "
+                                                            "number through the stack")
+    parser.add_argument("--resume", action="store_true", help="go on where the same command was stopped")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
     return parser
+
+
+def extras_of(args: argparse.Namespace, samples: Samples, outputs: Outputs) -> Extras:
+    """What else the user asked for, and where what is finished is kept; raises UserError where it can't be."""
+    if args.link and not (outputs.objects or args.table):
+        raise UserError("--link numbers objects, and none are written; name a file for them with --cells")
+    if args.table:
+        check_output(args.table, 0)
+        samples.check_apart([args.table, *filter(None, (outputs.out, outputs.redrawn))])
+    about = {f"--{name}": str(value) for name, value in vars(args).items() if name not in ("input", "model", "resume")}
+    about |= {"input": [str(args.input.resolve()), list(samples.names)], "model": file_hash(args.model),
+              "config.json": file_hash(args.model.with_name("config.json"))}
+    return Extras(args.link, args.table, kept=Kept(outputs.out, about, args.resume))
 
 
 def main() -> None:
@@ -212,6 +218,7 @@ def main() -> None:
     if args.submission:
         check_output(args.submission, 0)
         samples.check_apart([args.submission])
+    extras = extras_of(args, samples, outputs)
     engine, device = open_engine(args.model, args.engine, args.precision)
     print(device)
     predictor = predictor_of(engine, config, args.flips, args.zooms)
@@ -219,8 +226,9 @@ def main() -> None:
         print(f"note: the run of {args.model} was stopped before thresholds and walls were learnt, so .5 is taken; "
               f"'python train.py --work {args.model.parent} --resume' does what is left")
     lines, count = ["ImageId,EncodedPixels"], 0
-    for one in predictions(predictor, samples, learnt, outputs):
-        count += int(one.objects.max())
+    for one in predictions(predictor, task, samples, learnt, outputs, extras=extras):
+        greatest = int(one.objects.max())
+        count = max(count, greatest) if args.link else count + greatest
         if args.submission:  # an image without objects has a line, too, and nothing in it
             lines += [f"{one.sample.name},{line}" for line in run_lengths(one.objects)] or [f"{one.sample.name},"]
         if args.panels:
@@ -231,6 +239,8 @@ def main() -> None:
     print(f"{outputs.out}: {task.output} of {len(samples)} images, {predictor.in_words(learnt)}")
     if outputs.objects:
         print(f"{outputs.objects}: {count} objects, a number for each, 0 = none")
+    if args.table:
+        print(f"{args.table}: a row for each object")
 
 
 if __name__ == "__main__":

@@ -158,3 +158,31 @@ def test_what_cannot_be_compared_is_one_clear_line(folders, script, tmp_path):
         score_nuclei(predicted, truth)
     refused = script("metrics.py", predicted, truth, "--slices", "1")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+
+
+# -------------------------------------------------------------------------------------- numbers through a stack
+
+
+def test_linked_cells_are_scored_in_three_dimensions(tmp_path, command):
+    """Two cells through two slices; the second slice's numbers are swapped in the wrong one."""
+    truth = np.zeros((2, 4, 9), np.uint16)
+    truth[:, :, :4], truth[:, :, 5:] = 3, 8
+    right, wrong = np.where(truth == 3, 1, truth), truth.copy()
+    wrong[1][truth[1] == 3], wrong[1][truth[1] == 8] = 8, 3
+    for name, stack in (("truth", truth), ("right", right.astype(np.uint16)), ("wrong", wrong)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", stack, photometric="minisblack")
+    assert score_stacks(tmp_path / "right.tif", tmp_path / "truth.tif", linked=True)["linked"] == {
+        "adapted_rand_error": 0, "precision": 1, "recall": 1}
+    scores = score_stacks(tmp_path / "wrong.tif", tmp_path / "truth.tif", linked=True)
+    assert scores["mean"]["adapted_rand_error"] == 0  # each slice for itself is right
+    assert scores["linked"]["adapted_rand_error"] == pytest.approx(0.5)
+    done = command("metrics.py", "wrong.tif", "truth.tif", "--linked")
+    assert done.stdout.splitlines()[-1].startswith("through the stack, in 3-D: adapted Rand error 0.5000, ")
+    assert "linked" not in score_stacks(tmp_path / "wrong.tif", tmp_path / "truth.tif")
+
+
+def test_what_has_no_numbers_cannot_be_linked(files):
+    with pytest.raises(UserError, match=r"labels\.tif says where cells are, not which; --linked needs a number"):
+        score_stacks(files / "cells.tif", files / "labels.tif", linked=True)
+    with pytest.raises(UserError, match="leave out --instances and --linked for probabilities"):
+        score_stacks(files / "prediction.tif", files / "labels.tif", linked=True)

@@ -26,7 +26,8 @@ def here(tmp_path, monkeypatch):
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "README.md").write_text("what lies here")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("unet.inputs.demo.demo_stack", lambda slices, size, seed: draw_stacks(slices, 64, seed))
+    monkeypatch.setattr("unet.inputs.demo.demo_stack", lambda slices, size, seed: (
+        *draw_stacks(slices, 64, seed), draw_stacks(slices, 64, seed)[1]))
     return folder
 
 
@@ -68,7 +69,7 @@ def test_an_empty_data_folder_means_the_demo_and_all_of_it_goes_to_its_own_folde
     assert calls == [["augmentation.py", "--data", "data/demo", "--work", "results/demo", "--copies", "4"],
                      ["preprocessing.py", "--work", "results/demo"],
                      ["train.py", "--work", "results/demo", "--out", "results/demo/prediction.tif", "--preset", "fast"]]
-    assert len(demo_files(here / "data" / "demo")) == 4
+    assert len(demo_files(here / "data" / "demo")) == len(FILES)
     assert "the demo stack, which is synthetic; put your own into data. All of this run goes to results/demo" in text
 
 

@@ -351,13 +351,14 @@ def test_the_end_says_what_came_out_and_that_nothing_is_left(cells_run, tmp_path
 def command_of(cells_run, command, monkeypatch):
     """Call predict.py with a network that finds bright pixels, in the folder that has results/ and data/."""
     final(cells_run)
-    models = []
+    models, stops = [], []
 
     def stub(path, name, precision):
-        models.append(Bright())
+        models.append(Bright(stops.pop() if stops else None))
         return models[-1], "none"
 
-    def run(*arguments):
+    def run(*arguments, stop=None):
+        stops[:] = [stop]
         result = command("predict.py", "--precision", "float32", *arguments)
         return result, models[-1] if models else None
 
@@ -375,6 +376,36 @@ def test_the_command_gives_what_the_run_gave(command_of, cells_run, tmp_path):
         "0 = none"]
     for name, other in (("again.tif", "prediction.tif"), ("again-cells.tif", "cells.tif")):
         assert_array_equal(read_stack(tmp_path / name), read_stack(tmp_path / other))
+
+
+def test_a_table_and_linked_numbers_come_on_request(command_of, tmp_path):
+    result, _ = command_of("data/test-volume.tif", "--out", "p.tif", "--link", "--table", "deep/cells.csv")
+    cells = read_stack(tmp_path / "p-cells.tif")
+    lines = (tmp_path / "deep" / "cells.csv").read_text().splitlines()
+    assert lines[0].startswith("slice,name,label,area_px,")
+    assert len(lines) == 1 + sum(len(np.unique(one[one > 0])) for one in cells)
+    assert result.stdout.splitlines()[-2:] == [f"p-cells.tif: {cells.max()} objects, a number for each, 0 = none",
+                                              "deep/cells.csv: a row for each object"]
+    refused = command_of("data/test-volume.tif", "--out", "p.tif", "--table", "p.tif")[0]
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "p.tif is named for two outputs" in refused.stderr
+
+
+def test_a_stopped_prediction_goes_on_where_it_stood(command_of, tmp_path):
+    whole = command_of("data/test-volume.tif", "--out", "p.tif")[0]
+    before = {name: (tmp_path / name).read_bytes() for name in ("p.tif", "p-cells.tif")}
+    for name in before:
+        (tmp_path / name).unlink()
+    stopped = command_of("data/test-volume.tif", "--out", "p.tif", stop=2)[0]
+    assert stopped.returncode == 130
+    assert "stopped; 1 of 2 images are kept in p.tif.part: the same command with --resume goes on" in stopped.stderr
+    refused = command_of("data/test-volume.tif", "--out", "p.tif", "--resume", "--flips", 2)[0]
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "--flips None (now 2)" in refused.stderr
+    resumed, model = command_of("data/test-volume.tif", "--out", "p.tif", "--resume")
+    assert (model.calls, resumed.stdout) == (1, whole.stdout)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert not (tmp_path / "p.tif.part").exists()
 
 
 def test_flips_and_zooms_are_those_asked_for(command_of):

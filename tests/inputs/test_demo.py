@@ -33,15 +33,18 @@ def stack(sections):
 def small(monkeypatch):
     """Demo stacks of noise, in no time: who may write them where is another matter than how they look."""
     monkeypatch.setattr(demo, "demo_stack", lambda slices, size, seed: tuple(
-        np.random.default_rng(seed).integers(0, 256, (2, slices, size, size), np.uint8)))
+        np.random.default_rng(seed).integers(0, 256, (3, slices, size, size), np.uint8)))
 
 
 def test_shape_dtype_values():
-    images, labels = demo.demo_stack(2, 96, seed=3)
+    images, labels, cells = demo.demo_stack(2, 96, seed=3)
     assert images.shape == labels.shape == (2, 96, 96)
     assert images.dtype == labels.dtype == np.uint8
     assert set(np.unique(labels)) == {0, 255}
     assert len(np.unique(images)) > 100
+    assert cells.dtype == np.uint16
+    np.testing.assert_array_equal(cells > 0, labels == 255)
+    assert len(np.intersect1d(cells[0], cells[1])) > 0.5 * len(np.unique(cells[0]))  # they go on through the stack
 
 
 def test_same_seed_same_bytes():
@@ -58,17 +61,18 @@ def test_global_seed_is_left_alone():
     np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
-def test_make_demo_writes_four_stacks_and_their_mark(tmp_path):
+def test_make_demo_writes_five_stacks_and_their_mark(tmp_path):
     paths = demo.make_demo(tmp_path / "demo", slices=2, test_slices=1, size=96, seed=4)
-    names = {"train-volume.tif": 2, "train-labels.tif": 2, "test-volume.tif": 1, "test-labels.tif": 1}
+    names = {"train-volume.tif": 2, "train-labels.tif": 2, "test-volume.tif": 1, "test-labels.tif": 1,
+             "test-cells.tif": 1}
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {*names, demo.MARK}
     assert demo.demo_files(tmp_path / "demo") == paths
-    images, labels = demo.demo_stack(3, 96, seed=4)
+    images, labels, cells = demo.demo_stack(3, 96, seed=4)
     for name, count in names.items():
         with tifffile.TiffFile(tmp_path / "demo" / name) as file:
             assert file.is_imagej
             assert len(file.pages) == count or file.imagej_metadata["images"] == count
-        whole = images if "volume" in name else labels
+        whole = images if "volume" in name else cells if "cells" in name else labels
         cut = whole[:2] if "train" in name else whole[2:]
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "demo" / name).reshape(cut.shape), cut)
 
@@ -77,7 +81,7 @@ def test_a_demo_replaces_a_demo(tmp_path, small):
     first = [file_hash(path) for path in demo.make_demo(tmp_path, 2, 1, 32)]
     again = [file_hash(path) for path in demo.make_demo(tmp_path, 2, 1, 32, seed=1)]
     assert not set(first) & set(again)
-    assert len(demo.demo_files(tmp_path)) == 4
+    assert len(demo.demo_files(tmp_path)) == 5
 
 
 @pytest.mark.parametrize("mark", ["none", "ours", "another's"])
@@ -97,9 +101,9 @@ def test_a_demo_never_replaces_somebodys_stacks(tmp_path, small, mark):
 def test_a_demo_stopped_between_two_files_is_made_anew(tmp_path, small):
     demo.make_demo(tmp_path, 2, 1, 32)
     (tmp_path / "test-labels.tif").unlink()
-    assert len(demo.demo_files(tmp_path)) == 3
-    demo.make_demo(tmp_path, 2, 1, 32)
     assert len(demo.demo_files(tmp_path)) == 4
+    demo.make_demo(tmp_path, 2, 1, 32)
+    assert len(demo.demo_files(tmp_path)) == 5
 
 
 def test_walls_are_closed(sections):

@@ -24,7 +24,7 @@ from utils import UserError, file_hash, read_json, write_json
 Array = np.ndarray
 Rng = np.random.Generator
 Discs = tuple[Array, Array, Array]  # positions (.., n, 2), radii (.., n), the cell of each (n,)
-FILES = (VOLUME, LABELS, TEST, "test-labels.tif")
+FILES = (VOLUME, LABELS, TEST, "test-labels.tif", "test-cells.tif")
 MARK = "demo.json"  # beside the stacks: their hashes, so that nothing else is taken for them
 Mitochondria = list[SimpleNamespace]  # as `draw_mitochondria` makes them
 
@@ -294,13 +294,19 @@ def demo_sections(slices: int, size: int, rng: Rng, look: Look) -> Iterator[tupl
         yield section[0], label_section(*section, look), tissue
 
 
-def demo_stack(slices: int = 30, size: int = 384, seed: int = 0, look: Look | None = None) -> tuple[Array, Array]:
-    """A synthetic stack: images and labels, both uint8 (slices, size, size); 0 = membrane, 255 = cell."""
+def demo_stack(slices: int = 30, size: int = 384, seed: int = 0, look: Look | None = None
+               ) -> tuple[Array, Array, Array]:
+    """A synthetic stack: images and labels, both uint8 (slices, size, size); 0 = membrane, 255 = cell.
+
+    And the true cells, uint16 of that shape: 0 = membrane, each cell has one number through the stack.
+    """
     rng, look = np.random.default_rng(seed), look or Look()
     images, labels = (np.empty((slices, size, size), np.uint8) for _ in range(2))
-    for z, (_, label, tissue) in enumerate(demo_sections(slices, size, rng, look)):
+    cells = np.empty(images.shape, np.uint16)
+    for z, (owner, label, tissue) in enumerate(demo_sections(slices, size, rng, look)):
         images[z], labels[z] = expose(tissue, look, rng), label
-    return images, labels
+        cells[z] = np.where(label, owner + 1, 0)
+    return images, labels, cells
 
 
 # ------------------------------------------------------------------------------------------------ the folder
@@ -318,7 +324,8 @@ def demo_files(folder: Path) -> list[Path]:
 def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int = 384, seed: int = 0) -> list[Path]:
     """Write {train,test}-{volume,labels}.tif, uint8 (N, size, size), to `folder`, and MARK; returns the stacks' paths.
 
-    The test stack follows the other in z. Raises UserError where there are stacks that this function did not make.
+    test-cells.tif, uint16, has the true cells, one number each through the stack. The test stack follows the other
+    in z. Raises UserError where there are stacks that this function did not make.
     """
     folder = Path(folder)
     ours = demo_files(folder)
@@ -327,8 +334,8 @@ def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int =
         raise UserError(f"{folder} has {' and '.join(others)} already, not made by 'python datasets.py demo', and "
                         "nothing was replaced; move what is there away, or name another folder with --data")
     folder.mkdir(parents=True, exist_ok=True)
-    images, labels = demo_stack(slices + test_slices, size, seed)
-    stacks = (images[:slices], labels[:slices], images[slices:], labels[slices:])
+    images, labels, cells = demo_stack(slices + test_slices, size, seed)
+    stacks = (images[:slices], labels[:slices], images[slices:], labels[slices:], cells[slices:])
     with tempfile.TemporaryDirectory(dir=folder, prefix=".demo-") as room:
         for name, stack in zip(FILES, stacks, strict=True):
             write_stack(Path(room) / name, stack)

@@ -282,4 +282,8 @@ def format_instances(scores: dict) -> str:
     lines = [f"{'':<10}" + "".join(f"{name:>20}" for name in names)]
     for title, row in [*((f"slice {row['slice']}", row) for row in scores["per_slice"]), ("mean", scores["mean"])]:
         lines.append(f"{title:<10}" + "".join(f"{row[name]:>20.4f}" for name in names))
+    if scores.get("linked"):
+        through = scores["linked"]
+        lines.append(f"through the stack, in 3-D: adapted Rand error {through['adapted_rand_error']:.4f}, precision "
+                     f"{through['precision']:.4f} (low where cells run together), recall {through['recall']:.4f}")
     return "\n".join(lines)
