@@ -12,14 +12,13 @@ import numpy as np
 from skimage.transform import resize
 from tqdm import tqdm
 
-from unet.engines.engines import Engine
+from unet.engines.engines import BATCH, Engine
 from unet.network import Network
 from unet.tasks import task_of
 from unet.tasks.task import Task
 from utils import OverlapTile, turned
 
 CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice
-BATCH = 2**20  # pixels predicted at once, all flips of a tile together; more is no faster on two cores
 SHARE = 0.5  # of the memory that is free, which a batch may take
 
 
@@ -28,7 +27,7 @@ class Limits:
     """What is predicted at once; less after memory ran out."""
 
     core: int = CORE
-    pixels: int = BATCH
+    pixels: int = BATCH  # of a batch: flips of one tile
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class Predictor:
         """Predict what the network sees, uint8 (H, W[, C]), in each flip; the mean is given.
 
         Mirrored overlap tiles are predicted and their cores stitched; the default margin covers the network's receptive
-        field, so no seam is left. Where memory runs out, tiles of half the side are tried, then and afterwards.
+        field, so no seam is left. Where memory runs out, tiles of half the side are tried, then and afterwards. Raises
+        MemoryError where the smallest are too large.
         """
         core = core or self.limits.core
         while True:
@@ -69,8 +69,10 @@ class Predictor:
             except Exception as error:
                 least = max(self.network.stride, 32)
                 side = max(overlap_tiles(self.network, normalised.shape[:2], core, margin).cores)
-                if not ran_out_of_memory(error) or side <= least:
+                if not ran_out_of_memory(error):
                     raise
+                if side <= least:
+                    raise MemoryError(f"tiles of {side} pixels and their margins are too large") from error
                 core = max(side // 2, least)
             self.limits.core, self.limits.pixels = core, self.limits.pixels // 4
             tqdm.write(f"note: memory ran out; going on with tiles of {core} pixels and their margins")
@@ -108,13 +110,13 @@ def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE, ma
     return OverlapTile(shape, cores, network.margin if margin is None else margin)
 
 
-def limits_of(network: Network, free: int | None = None) -> Limits:
-    """Limits that fit `free` bytes of memory, by default what this machine has free."""
+def limits_of(network: Network, batch: int = BATCH, free: int | None = None) -> Limits:
+    """Limits of `batch` pixels at once or what fits `free` bytes of memory, by default what this machine has free."""
     free = free_memory() if free is None else free
     pixels, core = int(SHARE * free / bytes_per_pixel(network)), CORE
     while core > 64 and (core + 2 * network.margin) ** 2 > pixels:
         core //= 2
-    return Limits(core, min(BATCH, pixels))
+    return Limits(core, min(batch, pixels))
 
 
 def bytes_per_pixel(network: Network) -> int:
@@ -151,4 +153,4 @@ def predictor_of(engine: Engine, config: dict, flips: int | None = None, zooms: 
     """The trained network with the run's own flips and magnifications, or those given."""
     recipe, network = config["recipe"], Network(**config["network"])
     return Predictor(engine, network, task_of(config), flips or recipe["flips"],
-                     tuple(zooms or recipe.get("zooms", (1.0,))), limits_of(network))
+                     tuple(zooms or recipe.get("zooms", (1.0,))), limits_of(network, getattr(engine, "batch", BATCH)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet.inputs.layouts import Samples
+from unet.predicting.ahead import ahead
 from unet.predicting.kept import Kept
 from unet.predicting.lock import locked
 from unet.segment.linking import Linker
@@ -55,8 +56,11 @@ def predictions(predictor: Callable[[np.ndarray], np.ndarray], task: Task, sampl
                 write = stack.enter_context(task.writer(outputs, samples))
                 rows = extras.table and stack.enter_context(
                     table_writer(extras.table, extras.pixel_size, extras.unit))
-                for number, sample in enumerate(tqdm(samples, title, unit="image", disable=None)):
-                    probability = _probability(predictor, sample.image, number, kept)
+                # the next image is read and predicted while this one is segmented and written
+                predicted = stack.enter_context(closing(ahead(
+                    (number, sample, _probability(predictor, sample.image, number, kept))
+                    for number, sample in enumerate(samples))))
+                for number, sample, probability in tqdm(predicted, title, len(samples), unit="image", disable=None):
                     redrawn = task.redraw(probability, learnt)
                     objects = task.segment(redrawn, learnt)
                     one = Judged(sample, probability, redrawn, _linked(objects, link, sample.name))
