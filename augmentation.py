@@ -279,6 +279,7 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     task = choose_task(layout, settings.task, classes=settings.classes, window_side=settings.window,
                        resize=settings.resize)
     notes, samples = task.check(layout), list(layout)
+    notes += [f"labels are taken as {task.meaning}; {layout.doubt}"] if layout.doubt else []
     # split first: copies of one sample must not reach the hold-out
     held_out = task.split(layout, settings.holdout, settings.seed)
     train = [number for number in range(len(layout)) if number not in held_out]

@@ -13,6 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from unet.inputs import doctor
 from unet.inputs.demo import make_demo
 from unet.inputs.doctor import Finding
@@ -38,7 +40,8 @@ def describe(layout: Folders) -> list[Finding]:
     """What a folder of images holds, by modality; raises UserError for files that would stop step 1."""
     groups: dict[str, list[tuple[int, int, int]]] = {}
     for sample in layout:
-        groups.setdefault(sample.group, []).append((*sample.image.shape[:2], layout.count(sample.label)))
+        count = np.count_nonzero(np.unique(layout.objects(sample.label)))
+        groups.setdefault(sample.group, []).append((*sample.image.shape[:2], count))
     found = [Finding("ok", f"{len(layout)} {layout.noun}s with {layout.labels_name}, which are read without fault")]
     task = choose_task(layout)
     try:

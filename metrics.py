@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.inputs import folders
+from unet.inputs.layouts import Folders, kind_of
 from unet.inputs.stacks import parse_slices, read_stack
 from unet.scores.isbi import (
     adapted_rand_error,
@@ -101,10 +101,11 @@ def _score_probabilities(prediction: np.ndarray, labels: np.ndarray, slices: lis
 
 
 def score_nuclei(predicted: str | Path, truth: str | Path) -> dict:
-    """`nuclei_scores` of a folder of `<name>-labels.tif` against a Data Science Bowl folder or another such folder.
+    """`nuclei_scores` of a folder of `<name>-labels.tif` against a folder of images with masks or labels, or another
+    such folder.
 
     Two label TIFFs are compared page by page. Only images that were predicted are scored; "missing" names the others,
-    "without" the predicted ones of a Data Science Bowl folder that have no masks. Raises UserError where nothing fits,
+    "without" the predicted ones that have no masks. Raises UserError where nothing fits,
     or a prediction is of no image there.
     """
     predicted, truth = Path(predicted), Path(truth)
@@ -127,9 +128,10 @@ def score_nuclei(predicted: str | Path, truth: str | Path) -> dict:
 def _score_folders(predicted: Path, truth: Path) -> dict:
     ours, theirs = ({path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
                     for folder in (predicted, truth))
-    from_masks, without = folders.is_image_folder(truth), set()
+    kind, without = kind_of(truth), set()
+    from_masks = issubclass(kind, Folders)
     if from_masks:
-        sources = folders.find_sources(truth)
+        sources = kind.find(truth)
         theirs = {source.name: source for source in sources if source.masks}
         without = {source.name for source in sources if not source.masks} & set(ours)
     for folder, files, wanted in ((predicted, ours, ""), (truth, theirs, ", and no <name>/masks")):
@@ -144,9 +146,9 @@ def _score_folders(predicted: Path, truth: Path) -> dict:
     if not ours:
         raise UserError(f"{truth} has no masks for what was predicted; name the folder of annotated images")
     if from_masks:
-        images = {name: folders.read_image(theirs[name].image) for name in ours}
-        truths = (folders.read_masks(theirs[name], image.shape[:2], folders.News()) for name, image in images.items())
-        modalities = [folders.modality_of(image) for image in images.values()]
+        layout = kind(truth)
+        samples = [layout[layout.names.index(name)] for name in ours]
+        truths, modalities = (layout.objects(one.label) for one in samples), [one.group for one in samples]
     else:
         truths, modalities = (_label_map(theirs[name]) for name in ours), None
     scores = nuclei_scores(zip(map(_label_map, ours.values()), truths, strict=True), list(ours), modalities)
@@ -172,8 +174,8 @@ def main() -> None:
                                                  "Data Science Bowl of 2018.")
     parser.add_argument("prediction", help="TIFF stack, probability of cell (0 to 1, or grey values) or a number for "
                                            "each cell, or a folder of <name>-labels.tif, nuclei with a number each")
-    parser.add_argument("labels", help="TIFF stack, 0 = membrane, all else = cell, or a folder: <name>/masks/*.png, or "
-                                       "again <name>-labels.tif")
+    parser.add_argument("labels", help="TIFF stack, 0 = membrane, all else = cell, or a folder: <name>/masks/*.png, "
+                                       "labels/<name>.tif, or again <name>-labels.tif")
     parser.add_argument("--slices", help="slices of the labels to score, e.g. 25-29 (default: all)")
     parser.add_argument("--instances", action="store_true", help="the prediction has a number for each cell; where "
                                                                  "they don't touch, that is plain without it")

@@ -83,7 +83,7 @@ def test_two_folders_are_described_and_say_what_their_labels_are(command, tmp_pa
     assert status == 0
     assert "2 images with labels, which are read without fault" in text
     assert "labels are taken as cells" in text
-    assert "new has no masks: it is predicted" in text
+    assert "new has no label: it is predicted" in text
     pairs["cell1"] = (pairs["cell1"][0], pairs["cell1"][1] // 2)
     status, text = command("check", write_two_folders(tmp_path / "grey", pairs))
     assert status == 2

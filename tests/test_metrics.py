@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
-from conftest import write_nuclei
+from conftest import write_nuclei, write_two_folders
 from helpers import noisy_stack
 
 from metrics import are_cells, score_nuclei, score_stacks
@@ -112,6 +112,18 @@ def test_a_folder_of_predictions_against_masks(folders, script, tmp_path):
     assert scores["all"]["mean"] == pytest.approx(1 / 3)  # one pair, one false, one missed
     assert list(scores["modalities"]) == ["fluorescence"]
     assert scores["missing"] == ["two"]
+
+
+@pytest.mark.parametrize("label", [np.array([[7, 7, 0, 0, 9, 9]] * 4), np.array([[255, 255, 0, 0, 255, 255]] * 4)])
+def test_predicted_objects_against_labels_in_two_folders(tmp_path, label):
+    """Numbers are the objects; of a label of one number, and so of cells, its pieces are."""
+    image = np.where(label, 200, 20).astype(np.uint8)
+    data = write_two_folders(tmp_path / "data", {"a": (image, label.astype(np.uint8))}, {"new": image})
+    (tmp_path / "prediction").mkdir()
+    for name in ("a", "new"):
+        tifffile.imwrite(tmp_path / "prediction" / f"{name}-labels.tif", np.array([[1, 1, 0, 0, 0, 0]] * 4, np.uint16))
+    scores = score_nuclei(tmp_path / "prediction", data)
+    assert (scores["all"]["mean"], scores["without"]) == (0.5, ["new"])
 
 
 def test_predicted_images_without_masks_are_named_and_not_scored(folders, script):

@@ -39,13 +39,15 @@ def test_images_and_labels_go_through_all_steps(command, tmp_path, make, options
     pairs = make()
     last = list(pairs)[-1]
     news = {"new": pairs.pop(last)[0]}
-    data = write_two_folders(tmp_path / "data", pairs, news)
+    data, said = write_two_folders(tmp_path / "data", pairs, news), ""
     for name, *words in (("augmentation.py", "--data", data, "--window", 64, "--copies", 4, "--workers", 1, *options),
                          ("preprocessing.py",),
                          ("train.py", "--preset", "fast", "--epochs", 2, "--steps", 30, "--batch", 4, "--filters", 8,
                           "--depth", 2, "--lr", "1e-2", "--precision", "float32")):
         done = command(name, *words)
         assert done.returncode == 0, done.stderr
+        said = said or done.stdout
+    assert f"note: labels are taken as {task.split()[0]}; if they are something else, say --task" in said
     manifest = json.loads((tmp_path / "results" / "augmented" / "manifest.json").read_text())
     assert (manifest["layout"], manifest["task"]["name"]) == ("two folders", task)
     held_out = manifest["sources"][manifest["split"]["holdout"][0]]["name"]

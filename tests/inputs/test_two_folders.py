@@ -30,7 +30,7 @@ def test_files_of_equal_names_are_pairs_and_the_others_are_predicted(folder):
         assert_array_equal(sample.label, label)
     assert sorted(layout.hashes()) == sorted(str(path) for path in layout.files if path.stem != "new")
     assert layout.notes == ["1 label has no image of the same name, for instance other.tif: left out",
-                            "new has no masks: it is predicted, not trained on"]
+                            "new has no label: it is predicted, not trained on"]
 
 
 def test_masks_is_another_name_for_labels_and_both_are_one_too_many(folder):

@@ -42,6 +42,7 @@ class News:
     """
 
     without: list[str] = field(default_factory=list)
+    missing: str = "masks"  # what those are without
     overlap: dict[str, int] = field(default_factory=dict)
     hidden: dict[str, int] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
@@ -51,8 +52,8 @@ class News:
         """Each sort of news in a sentence."""
         lines = []
         for names, one, many in (
-                (self.without, "has no masks: it is predicted, not trained on",
-                 "images have no masks: they are predicted, not trained on"),
+                (self.without, f"has no {self.missing}: it is predicted, not trained on",
+                 f"images have no {self.missing}: they are predicted, not trained on"),
                 (self.empty, "is an empty mask: left out", "masks are empty and left out"),
                 (self.reduced, "was reduced to 8 bit: .1 % of its pixels became 0, .1 % 255",
                  "images were reduced to 8 bit: .1 % of their pixels became 0, .1 % 255")):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from skimage.measure import label as components
 
 from unet.inputs import folders, two_folders
 from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices, gray, one_channel, read_stack
@@ -67,6 +68,7 @@ class Layout(Samples):
     what: ClassVar[str]  # in words, for messages
     noun: ClassVar[str]  # what one sample is called
     leave_out: ClassVar[str]  # how to, for messages
+    doubt: ClassVar[str] = ""  # what to do where labels are not what they seem, for notes
     meaning: str  # what its labels seem to say: cells or nuclei; the user may know better
     undivided: bool = False  # whether objects lie apart but have one number
     folder: Path
@@ -208,9 +210,9 @@ class Folders(Layout):
         self._modalities[number] = folders.modality_of(image)
         return Sample(source.name, image, label, self._modalities[number])
 
-    def count(self, label: np.ndarray) -> int:
-        """How many objects a label (H, W) has."""
-        return int(label.max())
+    def objects(self, label: np.ndarray) -> np.ndarray:
+        """The objects of a label (H, W), a number for each, 0 = none."""
+        return label
 
     def label_of(self, source: folders.Source, shape: tuple[int, int]) -> np.ndarray:
         """The label uint16 (H, W) of an image of this shape."""
@@ -234,11 +236,13 @@ class TwoFolders(Folders):
 
     name, what, noun = "two folders", "a folder of images and labels", "image"
     leave_out, labels_name = "take the file of its label away: it is predicted then", "labels"
+    doubt = "if they are something else, say --task or --classes"
     expected = two_folders.LAYOUT
     find = staticmethod(two_folders.find_pairs)
 
     def __init__(self, folder: Path):
         super().__init__(folder)
+        self._news.missing = "label"
         self.labels_path, self.stray = two_folders.labels_folder(folder), two_folders.stray_labels(folder)
         self.files = self.files + [mask for source in self.sources for mask in source.masks]
 
@@ -266,9 +270,9 @@ class TwoFolders(Folders):
                   f"{self.stray[0].name}: left out"] if count else []
         return strays + super().notes
 
-    def count(self, label: np.ndarray) -> int:
-        """The pieces of one value that are connected."""
-        return two_folders.numbers_and_pieces(label)[1]
+    def objects(self, label: np.ndarray) -> np.ndarray:
+        """Its numbers or, where these are no objects', the pieces of one value, connected as cells are."""
+        return label if self.meaning == "nuclei" else components(label, background=0, connectivity=1)
 
     def label_of(self, source: folders.Source, shape: tuple[int, int]) -> np.ndarray:
         return two_folders.read_pair(source, shape)
