@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from unet.engines.engines import ENGINES, Engine, open_engine
 from unet.engines.predictor import Predictor, predictor_of
+from unet.engines.seams import Seams
 from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
 from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
@@ -185,6 +186,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--link", action="store_true", help="give cells of neighbouring slices that are the same one "
                                                             "number through the stack")
     parser.add_argument("--resume", action="store_true", help="go on where the same command was stopped")
+    parser.add_argument("--check-seams", action="store_true", help="say how much the probability jumps where tiles "
+                                                                   "meet, against elsewhere")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
     return parser
 
@@ -225,12 +228,17 @@ def main() -> None:
     if "learnt" not in config:
         print(f"note: the run of {args.model} was stopped before thresholds and walls were learnt, so .5 is taken; "
               f"'python train.py --work {args.model.parent} --resume' does what is left")
+    seams = Seams(predictor) if args.check_seams else None
+    if seams and predictor.zooms != (1.0,):
+        raise UserError("--check-seams looks at tiles of the image's own size; leave it out, or add --zooms 1")
     lines, count = ["ImageId,EncodedPixels"], 0
     for one in predictions(predictor, task, samples, learnt, outputs, extras=extras):
         greatest = int(one.objects.max())
         count = max(count, greatest) if args.link else count + greatest
         if args.submission:  # an image without objects has a line, too, and nothing in it
             lines += [f"{one.sample.name},{line}" for line in run_lengths(one.objects)] or [f"{one.sample.name},"]
+        if seams:
+            seams.add(one.probability)
         if args.panels:
             save(pictures_of(task).holdout([one], learnt), args.panels / f"{one.sample.name}.png", dpi=80)
     if args.submission:
@@ -239,6 +247,8 @@ def main() -> None:
     print(f"{outputs.out}: {task.output} of {len(samples)} images, {predictor.in_words(learnt)}")
     if outputs.objects:
         print(f"{outputs.objects}: {count} objects, a number for each, 0 = none")
+    if seams:
+        print(seams.in_words())
     if args.table:
         print(f"{args.table}: a row for each object")
 

@@ -13,7 +13,7 @@ FLOORS = (  # from the ground up; a file imports from its own room and from the 
 BESIDE = "unet.report"  # imports from any floor; of the pipeline, only the scripts draw the few pictures of a run
 SCRIPTS = {name for names in FLOORS for name in names if not name.startswith("unet.")}
 HEAVY = {"tensorflow", "keras"}
-AT_ONCE = ("augmentation", "preprocessing", "datasets", "metrics")  # start without TensorFlow
+AT_ONCE = ("augmentation", "preprocessing", "datasets", "metrics", "predict")  # start without TensorFlow
 
 
 def module(path):

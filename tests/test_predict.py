@@ -417,6 +417,13 @@ def test_flips_and_zooms_are_those_asked_for(command_of):
     assert command_of("data/test-volume.tif", "--zooms", 0)[0].returncode == 2
 
 
+def test_seams_are_looked_for_on_request(command_of):
+    result, _ = command_of("data/test-volume.tif", "--check-seams", "--out", "a.tif")
+    assert "seams: none, each image was predicted in one tile" in result.stdout.splitlines()
+    refused, _ = command_of("data/test-volume.tif", "--check-seams", "--zooms", 1.5, "--out", "a.tif")
+    assert (refused.returncode, "add --zooms 1" in refused.stderr) == (2, True)
+
+
 def test_cells_and_walls_go_where_they_are_wanted(command_of, cells_run, tmp_path):
     command_of("data/test-volume.tif", "--out", "p.tif", "--cells", "deep/c.tif", "--walls", "w.tif")
     learnt = read_json(cells_run / "config.json", "")["learnt"]
