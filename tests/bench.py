@@ -1,4 +1,6 @@
-"""Augmented pairs per second, this project's way and the original's, timed in one run: python tests/bench.py augment
+"""Measurements. Augmented pairs per second, this project's way and the original's: python tests/bench.py augment
+
+Peak memory of prediction: python tests/bench.py memory (see memory.py)
 
 The original's way, one process: a dense random field smoothed by `gaussian_filter`, `map_coordinates` in float64, image
 and label each, every sample a PNG of its own.
@@ -62,11 +64,21 @@ def bench_augment(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", nargs="?", choices=["augment"], default="augment", help="what to time (augment)")
+    parser.add_argument("what", nargs="?", choices=["augment", "memory"], default="augment",
+                        help="what to measure (augment)")
     parser.add_argument("--data", type=Path, help="folder of the three stacks (without it data/, else the demo)")
     parser.add_argument("--copies", type=int, default=30)
     parser.add_argument("--workers", type=int, default=default_workers())
-    bench_augment(parser.parse_args())
+    parser.add_argument("--model", type=Path, help="memory: the trained network (without it one of random weights)")
+    parser.add_argument("--engine", default="auto", help="memory: what runs the network (auto)")
+    parser.add_argument("--side", type=int, default=2048, help="memory: side of the 8 and 64 slices, pixels (2048)")
+    parser.add_argument("--page", type=int, default=16384, help="memory: side of the one page, pixels (16384)")
+    args = parser.parse_args()
+    if args.what == "memory":
+        from memory import bench_memory  # Keras takes seconds to come in
+        bench_memory(args)
+    else:
+        bench_augment(args)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,96 @@
+"""Peak resident memory of predict.py, whole processes as users run them: python tests/bench.py memory
+
+Once for 8 and for 64 slices of 2048x2048 uint16, where it may grow by a tenth at most, and once for a page of
+16384x16384 uint16, which may take 3 GB.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+
+from model import PRESETS
+from unet.inputs.stacks import stack_writer
+from unet.tasks.cells import Cells
+from unet.training.encoders import build
+
+ROOT = Path(__file__).resolve().parent.parent
+EVERY = 0.02  # seconds between two looks at a process
+GROWTH, MOST = 1.10, 3e9  # what is allowed: 64 slices against 8, and bytes for one page
+
+
+def peak(command: list[str], folder: Path) -> tuple[int, float]:
+    """Run a command in a folder: the most bytes that its processes had resident together, and seconds.
+
+    Raises subprocess.CalledProcessError where it fails.
+    """
+    began, most = time.perf_counter(), 0
+    with open(folder / "printed.txt", "w+") as printed:
+        process = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
+        top = psutil.Process(process.pid)
+        while process.poll() is None:
+            most = max(most, resident(top))
+            time.sleep(EVERY)
+        if process.returncode:
+            printed.seek(0)
+            raise subprocess.CalledProcessError(process.returncode, command, printed.read())
+    return most, time.perf_counter() - began
+
+
+def resident(top: psutil.Process) -> int:
+    """Bytes that a process and its children have resident now; 0 once it has ended."""
+    try:
+        return sum(one.memory_info().rss for one in [top, *top.children(recursive=True)])
+    except psutil.NoSuchProcess:  # it, or a child, ended between two looks
+        return 0
+
+
+def write_input(path: Path, slices: int, side: int) -> None:
+    """Write a stack uint16 (slices, side, side) of cells between dark membranes, with noise, slice by slice."""
+    rng = np.random.default_rng(0)
+    y, x = np.ogrid[:side, :side]
+    walls = (y % 60 < 4) | (x % 60 < 4)
+    with stack_writer(path, (slices, side, side), np.uint16) as write:
+        for _ in range(slices):
+            write(np.where(walls, 2000, 9000).astype(np.uint16) + rng.integers(0, 1500, walls.shape, np.uint16))
+
+
+def write_model(folder: Path, preset: str) -> Path:
+    """A network of a preset with random weights, and its config.json: memory doesn't depend on what it learnt."""
+    network, task = PRESETS[preset].network, Cells()
+    folder.mkdir()
+    config = {"task": task.settings(), "network": asdict(network), "channels": task.channels,
+              "normalisation": task.normalisation, "recipe": {"flips": 1, "look_back": 1, "walls": False},
+              "learnt": {"walls": None, "threshold": 0.5, "plain_threshold": 0.5, "on": []}}
+    keras.utils.set_random_seed(0)
+    build(network, task.channels, task.normalisation).save(folder / "model.keras")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "model.keras"
+
+
+def bench_memory(args: argparse.Namespace) -> None:
+    """Print the peak of each input, and whether it is within what is allowed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, peaks = Path(temporary), {}
+        model = args.model.resolve() if args.model else write_model(folder / "run", "fast")
+        print(f"random weights of the preset fast, 1 flip, engine {args.engine}, no walls" if not args.model else model)
+        for slices, side in ((2, 256), (8, args.side), (64, args.side), (1, args.page)):
+            write_input(folder / "in.tif", slices, side)
+            command = [sys.executable, str(ROOT / "predict.py"), "in.tif", "--model", str(model), "--flips", "1",
+                       "--engine", args.engine]
+            peaks[slices], seconds = peak(command, folder)
+            if slices == 2:  # an engine's file is exported once, by TensorFlow: that is not what this is about
+                continue
+            print(f"{slices} x {side} x {side} uint16: {peaks[slices] / 1e6:.0f} MB at most, {seconds:.0f} s, engine "
+                  f"{args.engine}", flush=True)
+    growth = peaks[64] / peaks[8]
+    print(f"64 slices against 8: {growth:.2f} times, {GROWTH:.2f} allowed: {'yes' if growth <= GROWTH else 'NO'}\n"
+          f"one page: {peaks[1] / 1e9:.2f} GB, {MOST / 1e9:.0f} GB allowed: {'yes' if peaks[1] <= MOST else 'NO'}")
