@@ -75,10 +75,13 @@ def _filled(package: ModuleType, roi: object, shape: Sequence[int], path: Path) 
     if roi.roitype not in (kinds.POLYGON, kinds.RECT, kinds.OVAL, kinds.FREEHAND, kinds.TRACED):
         raise UserError(f"{path}: ROI {roi.name} is a {roi.roitype.name.lower()}, expected an outline; draw it with "
                         "the freehand, polygon or wand tool, or delete it")
+    # ImageJ counts from the corner of the first pixel
+    parts = [polygon(y, x, shape) for x, y in (np.asarray(part, float).T - 0.5 for part in roi.coordinates(multi=True))]
+    if len(parts) == 1:
+        return parts[0]
     inside = np.zeros(shape, bool)
-    for points in roi.coordinates(multi=True):  # of a composite ROI a hole is a second outline
-        x, y = np.asarray(points, float).T - 0.5  # ImageJ counts from the corner of the first pixel
-        inside[polygon(y, x, shape)] ^= True
+    for part in parts:  # a hole is an outline inside another
+        inside[part] ^= True
     return np.nonzero(inside)
 
 
