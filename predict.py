@@ -1,7 +1,7 @@
 """The final step: a trained model and any images -> prediction.tif, the network's probability, and its objects.
 
     python predict.py STACK.tif --model results/model.keras --out prediction.tif
-    python predict.py FOLDER    nuclei images, each for itself -> prediction/<name>.tif and <name>-labels.tif
+    python predict.py FOLDER    single images, each for itself -> prediction/<name>.tif and <name>-labels.tif
 """
 
 from __future__ import annotations
@@ -165,10 +165,10 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("input", type=Path, metavar="INPUT", help="TIFF stack to segment, gray, any size; for a model "
-                        "of nuclei an image, a folder of PNG or TIFF images, or one with <id>/images/<id>.png")
+                        "of single images one, a folder of PNG or TIFF images, or one with images/ or <id>/images/")
     parser.add_argument("--model", type=Path, default=Path("results/model.keras"), help="the trained model")
     parser.add_argument("--out", type=Path, help="the network's probability, float32 (without it prediction.tif, of "
-                                                 "nuclei the folder prediction)")
+                                                 "images the folder prediction)")
     parser.add_argument("--cells", type=Path, metavar="FILE", help="a number for each cell and slice (without it "
                         "cells.tif beside prediction.tif)")
     walls = parser.add_mutually_exclusive_group()

@@ -259,10 +259,10 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
-    parser.add_argument("--tile", type=at_least(1), help=f"side of a tile, pixels (without it {Tiling.tile}, of nuclei "
+    parser.add_argument("--tile", type=at_least(1), help=f"side of a tile, pixels (without it {Tiling.tile}, of images "
                                                          "the windows that step 1 cut)")
     parser.add_argument("--margin", type=at_least(0), help=f"context around the core, pixels (without it "
-                                                           f"{Tiling.margin}, of nuclei 0)")
+                                                           f"{Tiling.margin}, of images 0)")
     parser.add_argument("--preset", choices=sorted(PRESETS), help="the tiles of a published network: paper = 572 in, "
                                                                   "388 out, for valid convolutions")
     parser.add_argument("--weights", choices=WEIGHTS, help="per-pixel weights of the loss (without it none, of nuclei "

@@ -1,6 +1,6 @@
 """Step 3: train a U-Net on the tiles, judge it on what was held out, predict the test stack or images without masks.
 
-results/patches/ -> results/model.keras, then prediction.tif, of nuclei prediction/
+results/patches/ -> results/model.keras, then prediction.tif, of single images prediction/
 After any stop, at any moment, python train.py --work DIR --resume does what is left.
 """
 
@@ -161,7 +161,7 @@ def options() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
     parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
-                                                 "predicted nuclei images (prediction)")
+                                                 "predicted images (prediction)")
     parser.add_argument("--preset", choices=["auto", *PRESETS], help="network and schedule; auto fits "
                                                                                      "the machine: gpu or cpu")
     whole = at_least(1)
