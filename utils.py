@@ -200,12 +200,17 @@ def _mirror(index: np.ndarray, size: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------- writing, all or none
 
 
+def temporary_path(path: Path, process: int) -> Path:
+    """Where a process writes what is to take the place of `path`."""
+    return path.with_name(f".{path.stem}.{process}{path.suffix}")
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its ending, that takes its place only when all went well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = temporary_path(path, os.getpid())
     try:
         yield temporary
         os.replace(temporary, path)

@@ -467,10 +467,15 @@ def test_pictures_and_kaggles_lines_are_written_on_request(nuclei_folder, tmp_pa
     write_png(tmp_path / "in" / "b.png", np.zeros((9, 9), np.uint8))
     write_png(tmp_path / "in" / "c.png", draw_nuclei((45, 77), seed=9)[0])
     monkeypatch.setattr(predict, "open_engine", lambda path, name, precision: (Bright(), "none"))
-    done = command("predict.py", "in", "--submission", "s.csv", "--panels", "panels", "--precision", "float32")
+    done = command("predict.py", "in", "--submission", "s.csv", "--panels", "panels", "--precision", "float32",
+                   "--table", "t.csv")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:] == ["prediction: probability of nucleus of 3 images, no flips",
-                                            "prediction: 8 objects, a number for each, 0 = none"]  # 1, 0 and 7
+                                            "prediction: 8 objects, a number for each, 0 = none",  # 1, 0 and 7
+                                            "t.csv: a row for each object"]
+    rows = [line.split(",") for line in (tmp_path / "t.csv").read_text().splitlines()[1:]]
+    assert [row[:4] for row in rows[:2]] == [["0", "a", "1", "36"], ["2", "c", "1", rows[1][3]]]
+    assert (len(rows), rows[0][-1]) == (8, "200")
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert lines[:3] == ["ImageId,EncodedPixels", "a,22 6 32 6 42 6 52 6 62 6 72 6", "b,"]  # none is a line, too
     labels = tifffile.imread(tmp_path / "prediction" / "c-labels.tif")

@@ -11,13 +11,15 @@ import pytest
 from conftest import ROOT
 
 from unet.predicting.lock import lock_path, locked
-from utils import UserError
+from utils import UserError, atomic_path
 
 HOLD = """
 import sys
 from pathlib import Path
 from unet.predicting.lock import locked
-with locked([Path(sys.argv[1])]):
+from utils import atomic_path
+with locked([Path(sys.argv[1])]), atomic_path(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -41,17 +43,20 @@ def test_the_second_is_told_who_is_first_and_comes_in_after_it(tmp_path, holder)
     with locked([tmp_path / "other.tif"]):  # what was held on the way is free again
         pass
     holder.communicate("go on\n")
+    assert (tmp_path / "p.tif").read_text() == "half"
+    (tmp_path / "p.tif").unlink()
     with locked([tmp_path / "p.tif"]):
         assert json.loads(lock_path(tmp_path / "p.tif").read_text())["process"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_process_is_not_in_the_way(tmp_path, holder):
+def test_a_killed_process_is_not_in_the_way_nor_what_it_left_half_written(tmp_path, holder):
     holder.kill()
     holder.wait()
-    assert lock_path(tmp_path / "p.tif").exists()
-    with locked([tmp_path / "p.tif"]):
-        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".p.tif.lock", f".p.{holder.pid}.tif"}
+    with locked([tmp_path / "p.tif"]), atomic_path(tmp_path / "p.tif") as temporary:
+        temporary.write_text("whole")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"p.tif": "whole"}
 
 
 def test_a_process_that_got_a_dead_ones_number_is_not_taken_for_it(tmp_path):

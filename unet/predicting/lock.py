@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from utils import UserError
+from utils import UserError, temporary_path
 
 PATIENCE = 1.0  # seconds in which whoever made the file has written its name into it
 
@@ -44,6 +44,8 @@ def _lock(output: Path) -> Iterator[None]:
                 f" on {theirs['machine']}; if that machine is no longer at it, delete {path}")
             raise UserError(f"{output} is being written by process {theirs['process']}{where or ' right now'}; wait "
                             "for it, or name another output with --out")
+        if theirs:
+            temporary_path(output, theirs["process"]).unlink(missing_ok=True)  # what it left half-written
         path.unlink(missing_ok=True)  # of a process that is dead, or that never came to write its name
     try:
         yield
