@@ -20,6 +20,7 @@ from unet.inputs.demo import make_demo
 from unet.inputs.doctor import Finding
 from unet.inputs.download import ISBI_URL, download_isbi
 from unet.inputs.exchange import OUTLINE, export_rois, import_labels
+from unet.inputs.gaps import find_gaps
 from unet.inputs.layouts import Folders, Stacks, kind_of
 from unet.segment.walls import thin_walls
 from unet.tasks import choose_task
@@ -50,12 +51,26 @@ def describe(layout: Folders) -> list[Finding]:
     except UserError as error:
         what, _, remedy = str(error).partition("; ")
         found.append(Finding("problem", what, "Step 1 would refuse it.", remedy))
+    found += look_for_gaps(layout)
     for group, members in groups.items():
         sizes, counts = sorted(size for *size, _ in members), [count for *_, count in members]
         found.append(Finding("ok", f"{group}: {len(members)} {layout.noun}{'s' * (len(members) > 1)} of {sizes[0][0]}x"
                              f"{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels (y, x), {sum(counts)} objects, "
                              f"{min(counts)} to {max(counts)} in one"))
     return found + [Finding("note", note) for note in layout.notes]
+
+
+def look_for_gaps(layout: Folders) -> list[Finding]:
+    """Where membranes of labelled cells seem to have gaps; nothing where labels have no thin walls."""
+    samples = list(layout)
+    if not thin_walls([sample.label for sample in samples]):
+        return []
+    gaps = [f"{sample.name} at y {y}, x {x}" for sample in samples
+            for y, x in find_gaps(sample.label > 0, sample.image.mean(axis=2))]
+    return [Finding("warning", f"the membrane seems to have gaps: {doctor.shorten(gaps, 10, '; ')}", "Two large cells "
+                    "join there over one or two pixels, though the image is dark. The score punishes one such gap more "
+                    "than many wrong pixels.", "Fiji: look there and draw the membrane with 0 (Paintbrush tool)")
+            ] if gaps else []
 
 
 def add_exchange(commands: argparse._SubParsersAction) -> None:

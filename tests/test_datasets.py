@@ -84,6 +84,14 @@ def test_two_folders_are_described_and_say_what_their_labels_are(command, tmp_pa
     assert "2 images with labels, which are read without fault" in text
     assert "labels are taken as cells" in text
     assert "new has no label: it is predicted" in text
+    assert "gaps" not in text
+    image, label = pairs["cell0"]
+    row = int(np.argmin(label[:, 4]))  # the first wall's upper edge, four pixels above its lower one
+    cut = label.copy()
+    cut[row:row + 4, 4:6] = 255
+    status, text = command("check", write_two_folders(tmp_path / "gap", {**pairs, "cell0": (image, cut)}))
+    assert status == 0
+    assert "seems to have gaps: cell0 at y" in " ".join(text.split())
     pairs["cell1"] = (pairs["cell1"][0], pairs["cell1"][1] // 2)
     status, text = command("check", write_two_folders(tmp_path / "grey", pairs))
     assert status == 2
