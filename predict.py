@@ -21,6 +21,7 @@ from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
 from unet.report.by_task import pictures_of
 from unet.report.pictures import save
+from unet.scores.doubt import doubt_of, write_doubts
 from unet.segment.instances import run_lengths
 from unet.tasks import task_of
 from unet.tasks.task import Judged, Outputs, Task, separates
@@ -39,6 +40,7 @@ from utils import (
     write_json,
 )
 
+NEXT = "next.csv"  # what to label next, beside the run
 SHOWN = 6  # held-out samples in holdout.png
 
 
@@ -92,7 +94,7 @@ class FinalStep:
         return {"learnt": ({}, []),
                 "judged": (places(judged), scores if held_out else []),
                 "predicted": ({**places(self.outputs), "input": self.layout.hash_to_predict()},
-                              self.task.files(self.outputs, self.inputs.names))}
+                              [self.work / NEXT, *self.task.files(self.outputs, self.inputs.names)])}
 
     def learn(self) -> None:
         """Look back at samples that trained: whether the network learnt, and what is to be learnt beside it."""
@@ -125,9 +127,11 @@ class FinalStep:
         save(pictures_of(self.task).holdout(shown, learnt), self.work / "holdout.png", dpi=80)
 
     def predict(self) -> None:
-        """Predict what nobody labelled."""
-        for _ in predictions(self.predictor, self.task, self.inputs, self.config["learnt"], self.outputs):
-            pass
+        """Predict what nobody labelled; next.csv says what of it to label next."""
+        learnt = self.config["learnt"]
+        write_doubts(self.work / NEXT, [
+            doubt_of(one.sample.name, one.probability, self.task.decides(one.probability, learnt))
+            for one in predictions(self.predictor, self.task, self.inputs, learnt, self.outputs)])
 
 
 def _kept(judged: Iterator[Judged], kept: list[Judged], most: int = SHOWN) -> Iterator[Judged]:

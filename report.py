@@ -17,7 +17,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
+from unet.report.by_task import pictures_of
 from unet.report.run import last_run
+from unet.report.viewer import viewer
 from utils import UserError, atomic_path, run
 
 NOTEBOOK = Path(__file__).resolve().with_name("jupyter.ipynb")
@@ -75,11 +77,14 @@ def _tidy(node: nbformat.NotebookNode) -> None:
                 output.metadata["image/jpeg"] = {"alt": title}
 
 
-def page(node: nbformat.NotebookNode, title: str) -> str:
-    """An executed notebook as one HTML page: text, tables and pictures without the code, no scripts, no links out."""
+def page(node: nbformat.NotebookNode, title: str, top: str = "") -> str:
+    """An executed notebook as one HTML page: text, tables and pictures without the code, no links out.
+
+    `top` is HTML that comes first.
+    """
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(node)
-    return PAGE.format(title=title, body=body)
+    return PAGE.format(title=title, body=top + body)
 
 
 def main() -> None:
@@ -96,7 +101,8 @@ def main() -> None:
     node = execute({} if by_itself else {name: str(place.resolve()) for name, place in places.items()})
     path = one.work / "report.html"
     with atomic_path(path) as temporary:
-        temporary.write_text(page(node, f"Report of {one.work.resolve().name}"), encoding="utf-8")
+        temporary.write_text(page(node, f"Report of {one.work.resolve().name}",
+                                  viewer(one, pictures_of(one.task))), encoding="utf-8")
     if args.notebook:
         with atomic_path(args.notebook) as temporary:
             nbformat.write(node, temporary)

@@ -15,7 +15,7 @@ from utils import UserError
 CONTENT = {"augmented": ("images.tif", "labels.tif"), "patches": ("train-images.npy", "train-labels.npy"),
            "tensorboard/train": ("events.out.tfevents.1.host",),
            ".": ("model.keras", "checkpoint.npz", "history.csv", "metrics.json", "holdout.tif", "holdout.png",
-                 "curve.png", "report.html")}
+                 "curve.png", "next.csv", "report.html")}
 
 
 def make_run(folder, out=None, task="cells", data="data"):

@@ -14,6 +14,7 @@ from preprocessing import BORDER_SIGMA, BORDER_W0, Tiling, balance_weights, bord
 from unet.report.colours import coloured, matched_colours, random_colours, stretched
 from unet.report.paint import busiest, legend
 from unet.report.pictures import SKY, YELLOW, Panel, frame, grid, message, middle
+from unet.scores.doubt import entropy
 from unet.tasks.nuclei import separated
 from unet.tasks.task import Judged, Task
 from utils import OverlapTile
@@ -42,6 +43,7 @@ class Pictures(ABC):
     marks: ClassVar[tuple[str, ...]]  # colours of mistakes, those of `paint.MEANING`
     mistakes_mean: ClassVar[str]  # what mistakes are, for captions
     follows: ClassVar[str]  # how objects follow from the probability, for captions
+    doubt_means: ClassVar[str]  # where doubt is counted, for captions
     choice: ClassVar[str]  # what is chosen after training, where it is nothing to be drawn
     side: ClassVar[int] = 4096  # at most of the part of an image that is shown, pixels
 
@@ -195,6 +197,19 @@ class Pictures(ABC):
             line += [Panel(self.label(self.task.label(one.sample.label)), f"truth: {self.label_means}"),
                      *self.maps(one, learnt), self.mistakes(one, learnt)]
         return line if part is None else cut(line, part)
+
+    def layers(self, one: Judged, learnt: dict) -> list[Panel]:
+        """All pictures of a sample but its objects, for the viewer: image, what the network says, doubt, truth."""
+        known = one.sample.label is not None
+        line = self.row(one, learnt)
+        maps = self.maps(one, learnt)
+        return [replace(line[0], title="image"), *maps,
+                Panel(entropy(one.probability), "doubt: entropy of the probability, white = knows nothing"),
+                *([line[1], replace(line[-1], title=f"mistakes: {line[-1].title}")] if known else [])]
+
+    def palettes(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Colours of the objects of each label map (H, W): float (count + 1, 3) each."""
+        return [random_colours(objects) for objects in samples]
 
     def holdout(self, judged: Sequence[Judged], learnt: dict, most: int = 5) -> Figure:
         """Some samples and what was predicted of them; with a label what is wrong."""

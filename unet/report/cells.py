@@ -37,6 +37,7 @@ class CellPictures(SlicePictures):
     advice = ("What is dark and no membrane stays white: vesicles, the insides of mitochondria.")
     object_name = "cells"
     marks = (MERGED, SPLIT, HARMLESS)
+    doubt_means = "along the middle lines of predicted membranes"
     choice = "This run was stopped before a threshold was chosen: 'python train.py --resume' does what is left."
     mistakes_mean = "Few pixels decide whether cells merge or are split; those beside a true border do neither."
 

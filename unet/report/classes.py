@@ -31,6 +31,7 @@ class ClassPictures(SlicePictures):
     marks = ()
     mistakes_mean = "Borders one pixel beside the true ones matter little; whole areas do."
     follows = "each pixel belongs to the most probable class."
+    doubt_means = "over all pixels"
     choice = "Nothing is chosen after training: each pixel belongs to its most probable class."
 
     def mark(self, figure: Figure) -> None:

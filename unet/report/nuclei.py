@@ -37,6 +37,7 @@ class NucleiPictures(Pictures):
                      "the whole.")
     follows = (f"each piece of more than {CORE:g} is a seed and grows by a watershed over what is more than "
                f"{NUCLEUS:g}; objects under {SMALLEST} pixels are dropped.")
+    doubt_means = "over the pixels that may be nucleus"
     choice = (f"Nothing is chosen after training: nuclei are where the probability is over {NUCLEUS:g}, in every run. "
               "The value is by cross-validation on images of the 2018 Data Science Bowl.")
     side = 256  # nuclei have some twenty pixels

@@ -13,6 +13,7 @@ import numpy as np
 from preprocessing import Content
 from unet.inputs.layouts import Layout, Sample, layout_of
 from unet.inputs.stacks import open_stack
+from unet.scores.doubt import Doubt, read_doubts
 from unet.tasks import task_of
 from unet.tasks.task import Judged, Options, Outputs, Task
 from utils import UserError, read_json
@@ -115,6 +116,12 @@ class Run:
     def to_predict(self) -> Sequence[Sample]:
         """What nobody labelled."""
         return self.layout.to_predict()
+
+    @property
+    def doubts(self) -> list[Doubt]:
+        """What to label next, the least sure first; of what is to be predicted now."""
+        names = self.to_predict.names if len(self.to_predict) else ()
+        return [one for one in read_doubts(self.work / "next.csv") if one.name in names]
 
     def predicted(self, numbers: Sequence[int]) -> list[Judged]:
         """Those of `to_predict` with these numbers, and what was predicted of them, as far as it is there."""

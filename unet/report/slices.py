@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from unet.inputs.stacks import VOLUME, format_slices
 from unet.report.base import Pictures, Window
+from unet.report.colours import linked_colours
 from unet.report.words import Words, cited
+from unet.scores.doubt import windows
 from unet.tasks.task import Judged
-from utils import OverlapTile
 
 if TYPE_CHECKING:
     from unet.report.run import Run
 
-SIDE = 128  # of the tiles that are ranked at most, pixels; of small slices half the side
 ISBI_VOLUME = "bcc7ffcecedefe29ba5343c6eddbc8b7b55e5613cb5315dc99e8dff40d7da8c2"  # SHA-256 of its train-volume.tif
 
 
@@ -23,9 +26,12 @@ class SlicePictures(Pictures):
 
     def tiles_of(self, one: Judged) -> list[Window]:
         """Windows that cover a slice."""
-        shape = one.sample.image.shape[:2]
-        side = max(1, min(SIDE, *(full // 2 for full in shape)))
-        return [(slice(y, y + side), slice(x, x + side)) for y, x in OverlapTile(shape, side).inside()]
+        return windows(one.sample.image.shape[:2])
+
+    def palettes(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Colours that a cell keeps from slice to slice; of images of several sizes each has its own."""
+        return linked_colours(samples) if len({objects.shape for objects in samples}) == 1 else \
+            super().palettes(samples)
 
     def row_of(self, rows: list[dict], run: Run, one: Judged) -> dict | None:
         """The slice's own among the scores of each; None where it was not scored."""

@@ -12,7 +12,7 @@ from unet.inputs.doctor import polarity_notes, separate_objects
 from unet.inputs.layouts import Layout
 from unet.inputs.stacks import format_slices
 from unet.scores.isbi import format_scores, isbi_scores, pick_threshold, threshold_curve
-from unet.segment.walls import draw_walls, learn_cells, number_cells, thin_walls
+from unet.segment.walls import draw_walls, find_walls, learn_cells, number_cells, thin_walls
 from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Judged
 from utils import UserError
@@ -101,6 +101,13 @@ class Cells(SliceTask):
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         """4-connected cells after border thinning, the very segments that V_rand and V_info score; 0 = border."""
         return number_cells(redrawn, learnt.get("threshold", 0.5))
+
+    def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        """Along the middle lines of the walls; everywhere where labels have none."""
+        if not self.redraws(learnt):
+            return super().decides(probability, learnt)
+        walls = find_walls(probability, learnt["walls"]["width"])
+        return np.zeros(probability.shape, bool) if walls is None else walls.crest
 
     def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         """`isbi_scores` of the probability and, where walls are drawn, of what they make of it."""

@@ -24,6 +24,7 @@ from utils import UserError
 
 PERCENTILES = (1.0, 99.8)  # of an image's pixels: they become 0 and 255
 LEAST_SPAN = 16  # grey levels between the two: an empty image's noise is not blown up to a full range
+FAINT = 0.1  # probability from which on a pixel may be nucleus
 RAW = {"inverted": False, "low": [0, 0, 0], "high": [255, 255, 255]}  # levels that leave every pixel as it is
 
 
@@ -135,6 +136,10 @@ class Nuclei(ImageFiles, Task):
 
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         return separate_nuclei(redrawn)
+
+    def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        """What may be nucleus; else images with few nuclei would count as sure."""
+        return probability > FAINT
 
     def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         """Average precision of the objects, with accuracy and IoU of the pixels at a probability of .5."""

@@ -167,6 +167,10 @@ class Task(ABC):
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         """Numbered objects, int32 (H, W), 0 = none, of a probability that `redraw` gave."""
 
+    def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        """Where labels would decide something, bool (H, W): doubt about what to label next is counted there."""
+        return np.ones(probability.shape[:2], bool)
+
     @abstractmethod
     def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         """All scores of held-out samples, ready for JSON; `numbers` are theirs in the layout."""

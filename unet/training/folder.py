@@ -15,7 +15,7 @@ MARKS = {  # what a run is known by: a file that has these keys
     "augmented/manifest.json": ("inputs", "split", "samples"), "patches/geometry.json": ("tile", "core", "manifest"),
     "config.json": ("network", "recipe")}
 FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics.json", "finished.json", "holdout.tif",
-         "holdout.png", "curve.png", "report.html")
+         "holdout.png", "curve.png", "next.csv", "report.html")
 FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
            "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx")}
 

@@ -20,7 +20,8 @@ from unet.training.encoders import build
 from utils import NotLearning, UserError, atomic_path, write_json
 
 CHECKPOINT = "checkpoint.npz"
-OUTDATED = ("finished.json", "metrics.json", "holdout.tif", "holdout.png", "curve.png")  # by another model.keras
+OUTDATED = ("finished.json", "metrics.json", "holdout.tif", "holdout.png", "curve.png",
+            "next.csv")  # by another model.keras
 
 
 class Keeper(keras.callbacks.Callback):

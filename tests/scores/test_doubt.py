@@ -1,0 +1,37 @@
+"""Doubt is entropy where labels decide something; what is least sure comes first."""
+
+import numpy as np
+import pytest
+
+from unet.scores.doubt import doubt_of, entropy, read_doubts, write_doubts
+
+
+def test_entropy_by_hand():
+    np.testing.assert_allclose(entropy(np.array([[0.0, 0.5, 1.0, 0.25]])), [[0, 1, 0, 0.811278]], atol=1e-6)
+    np.testing.assert_allclose(entropy(np.array([[[1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]]])),
+                               [[0, 1, np.log(2) / np.log(3)]])
+
+
+def test_a_tile_counts_what_lies_in_it():
+    probability = np.zeros((8, 8))
+    probability[0, 0] = 0.5  # of the four pixels that count one is in doubt, all in one of four tiles
+    where = np.zeros((8, 8), bool)
+    where[:2, :2] = True
+    one = doubt_of("slice 3", probability, where, most=2)
+    assert one.doubt == pytest.approx(0.25)
+    assert (one.tiles[0].y, one.tiles[0].x, one.tiles[0].height) == (0, 0, 4)
+    assert [tile.doubt for tile in one.tiles] == pytest.approx([1, 0])  # the mean of all four tiles is the slice's
+
+
+def test_where_nothing_counts_nothing_is_in_doubt():
+    assert doubt_of("slice 0", np.full((8, 8), 0.5), np.zeros((8, 8), bool)).doubt == 0
+
+
+def test_the_least_sure_come_first_and_are_read_as_written(tmp_path):
+    where = np.ones((8, 8), bool)
+    doubts = [doubt_of(f"slice {n}", np.full((8, 8), p), where) for n, p in enumerate((0.1, 0.5, 0.9, 0.3))]
+    write_doubts(tmp_path / "next.csv", doubts)
+    again = read_doubts(tmp_path / "next.csv")
+    assert [one.name for one in again] == ["slice 1", "slice 3", "slice 0", "slice 2"]
+    assert again[0] == doubts[1]
+    assert read_doubts(tmp_path / "nothing.csv") == []
