@@ -23,8 +23,11 @@ def test_a_tile_counts_what_lies_in_it():
     assert [tile.doubt for tile in one.tiles] == pytest.approx([1, 0])  # the mean of all four tiles is the slice's
 
 
-def test_where_nothing_counts_nothing_is_in_doubt():
-    assert doubt_of("slice 0", np.full((8, 8), 0.5), np.zeros((8, 8), bool)).doubt == 0
+def test_where_nothing_counts_nothing_is_in_doubt_and_it_is_listed(tmp_path):
+    one = doubt_of("slice 0", np.full((8, 8), 0.5), np.zeros((8, 8), bool))
+    assert one.doubt == 0
+    write_doubts(tmp_path / "next.csv", [one])
+    assert read_doubts(tmp_path / "next.csv") == [one]
 
 
 def test_the_least_sure_come_first_and_are_read_as_written(tmp_path):

@@ -70,14 +70,14 @@ def doubt_of(name: str, probability: np.ndarray, where: np.ndarray, most: int = 
 
 
 def write_doubts(path: Path, doubts: Iterable[Doubt]) -> None:
-    """Write next.csv, the least sure first: a row for each tile that is named."""
+    """Write next.csv, the least sure first: a row for each tile that is named, or one without."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for rank, one in enumerate(sorted(doubts, key=lambda one: -one.doubt), 1):
-            for number, tile in enumerate(one.tiles, 1):
-                rows.writerow([rank, one.name, f"{one.doubt:.4f}", number, tile.y, tile.x, tile.height, tile.width,
-                               f"{tile.doubt:.4f}"])
+            tiles = [(number, tile.y, tile.x, tile.height, tile.width, f"{tile.doubt:.4f}")
+                     for number, tile in enumerate(one.tiles, 1)]
+            rows.writerows([rank, one.name, f"{one.doubt:.4f}", *tile] for tile in tiles or [[""] * 6])
 
 
 def read_doubts(path: Path) -> list[Doubt]:
@@ -87,6 +87,7 @@ def read_doubts(path: Path) -> list[Doubt]:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 one = doubts.setdefault(row["name"], Doubt(row["name"], float(row["doubt"]), []))
-                one.tiles.append(Tile(*(int(row[name]) for name in ("y", "x", "height", "width")),
-                                      float(row["tile_doubt"])))
+                if row["tile"]:
+                    one.tiles.append(Tile(*(int(row[name]) for name in ("y", "x", "height", "width")),
+                                          float(row["tile_doubt"])))
     return list(doubts.values())

@@ -103,11 +103,9 @@ class Cells(SliceTask):
         return number_cells(redrawn, learnt.get("threshold", 0.5))
 
     def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
-        """Along the middle lines of the walls; everywhere where labels have none."""
-        if not self.redraws(learnt):
-            return super().decides(probability, learnt)
-        walls = find_walls(probability, learnt["walls"]["width"])
-        return np.zeros(probability.shape, bool) if walls is None else walls.crest
+        """Along the middle lines of the walls; everywhere where there are none."""
+        walls = find_walls(probability, learnt["walls"]["width"]) if self.redraws(learnt) else None
+        return super().decides(probability, learnt) if walls is None else walls.crest
 
     def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         """`isbi_scores` of the probability and, where walls are drawn, of what they make of it."""
