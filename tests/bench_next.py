@@ -16,16 +16,17 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unet.inputs.stacks import LABELS, TEST, VOLUME, write_stack
 from utils import UserError, read_json, run
 
+ROOT = Path(__file__).resolve().parent.parent
 FIRST, POOL, HOLDOUT, ADDED = range(5), range(5, 25), range(25, 30), 5
 
 
-def train(folder: Path, stacks: tuple[np.ndarray, np.ndarray], labelled: list[int], seed: int, options: list[str]) -> dict:
+def train(folder: Path, stacks: tuple[np.ndarray, np.ndarray], labelled: list[int], seed: int, options: list[str]
+          ) -> dict:
     """Train on these slices of (images, labels), judge on HOLDOUT, predict POOL in `folder`; gives metrics.json.
 
     `options` are those of train.py.
