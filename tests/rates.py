@@ -1,0 +1,135 @@
+"""How fast prediction is: python tests/bench.py predict --model results/model.keras
+
+The whole pipeline (reading, flips, walls, numbering, writing) over the engine's bare passes on the same tiles; over
+TensorFlow's passes one flip at a time on square tiles, as this project predicted at first; and one large page, beside
+OpenVINO's own benchmark_app on the same tile. All in one run, medians.
+"""
+
+import argparse
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from unet.engines.engines import FOLDER, open_engine
+from unet.engines.predictor import Predictor, overlap_tiles, predictor_of
+from unet.predicting.images import predictions
+from unet.training.trained import read_config
+from utils import UserError, file_hash, turned
+
+PAGE_TILES = 12  # of the large page's tiles that are timed bare; the page has several hundred of one size
+SECONDS = 10  # that benchmark_app runs
+
+
+def timed(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds of `call`, after one that is not counted."""
+    call()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+class Passes:
+    """Stands for an engine: keeps the batches that it is asked for, and answers with noise of the right shape."""
+
+    def __init__(self, classes: int):
+        self.classes, self.batches = classes, []
+
+    def __call__(self, tiles: np.ndarray) -> np.ndarray:
+        self.batches.append(tiles)
+        return np.full((*tiles.shape[:3], self.classes), 0.5, np.float32)
+
+
+def bare_passes(predictor: Predictor, images: list[np.ndarray]) -> list[np.ndarray]:
+    """The batches that go through the network for these images."""
+    passes = Passes(predictor.network.classes)
+    for image in images:
+        Predictor(passes, predictor.network, predictor.task, predictor.flips, predictor.zooms, predictor.limits)(image)
+    return passes.batches
+
+
+def bench_predict(args: argparse.Namespace) -> None:
+    """Print what this file's first lines say."""
+    if not args.model:
+        raise UserError("name the trained network with --model")
+    config = read_config(args.model)
+    if not config.get("learnt"):
+        raise UserError(f"{args.model}: what walls are was not learnt yet; train to the end")
+    engine, words = open_engine(args.model, args.engine)
+    predictor = predictor_of(engine, config)
+    stack = (args.data or Path("data")) / "test-volume.tif"
+    samples = predictor.task.inputs(stack)
+    images = [sample.image for sample in samples]
+    print(f"{words}; {stack}: {len(images)} slices of {images[0].shape}, {predictor.flips} flips; medians of "
+          f"{args.repeats}, after one that is not counted")
+    batches = bare_passes(predictor, images)
+    bare = timed(lambda: [engine(batch) for batch in batches], args.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = predictor.task.outputs(Path(folder) / "prediction.tif")
+        whole = timed(lambda: [None for _ in predictions(predictor, predictor.task, samples, config["learnt"],
+                                                         outputs)], args.repeats)
+    print(f"bare passes:    {bare:.2f} s\nwhole pipeline: {whole:.2f} s, {len(images) / whole:.2f} slices/s, "
+          f"{whole / bare:.3f} times the bare passes")
+    first = one_by_one(args.model, predictor, images[0], args.repeats) * len(images)
+    print(f"TensorFlow, one flip at a time, passes alone: {first:.2f} s; the whole pipeline has {first / whole:.2f} "
+          "times that rate")
+    large_page(args, predictor)
+
+
+def one_by_one(model: Path, predictor: Predictor, image: np.ndarray, repeats: int) -> float:
+    """Median seconds of TensorFlow for all flips of an image, each for itself on square tiles of the longer side."""
+    engine, _ = open_engine(model, "tensorflow")
+    normalised = predictor.task.normalise(image, predictor.task.levels(image))
+    core = max(overlap_tiles(predictor.network, (max(normalised.shape[:2]),) * 2).cores)
+    square = Predictor(Passes(predictor.network.classes), predictor.network, predictor.task)
+    side = core * -(-max(normalised.shape[:2]) // core)
+    padded = np.pad(normalised, [(0, side - size) for size in normalised.shape[:2]] + [(0, 0)] * (normalised.ndim - 2),
+                    mode="wrap")
+    for number in range(predictor.flips):
+        square.predict(turned(padded, number))
+    return timed(lambda: [engine(batch) for batch in square.engine.batches], repeats)
+
+
+def large_page(args: argparse.Namespace, predictor: Predictor) -> None:
+    """Print megapixels a second of one square page at one flip, and the ratio to benchmark_app on the same tile."""
+    one = Predictor(predictor.engine, predictor.network, predictor.task, limits=predictor.limits)
+    page = np.random.default_rng(0).integers(0, 256, (args.page, args.page, predictor.task.channels), np.uint8)
+    page = page if predictor.task.channels > 1 else page[..., 0]
+    tiles = overlap_tiles(predictor.network, page.shape[:2], predictor.limits.core)
+    batch = tiles.cut(page, [0])
+    batch = batch if batch.ndim == 4 else batch[..., np.newaxis]
+    bare = timed(lambda: [predictor.engine(batch) for _ in range(PAGE_TILES)], args.repeats) / PAGE_TILES
+    began = time.perf_counter()
+    one.predict(page)
+    seconds = time.perf_counter() - began
+    print(f"page of {args.page} x {args.page}, one flip, once: {args.page**2 / seconds / 1e6:.2f} MP/s, "
+          f"{seconds / len(tiles):.4f} s a tile of {tiles.sides[0]} x {tiles.sides[1]}; a bare pass {bare:.4f} s")
+    theirs = benchmark_app(args.model, batch.shape)
+    if theirs:
+        print(f"benchmark_app on that tile: {theirs:.4f} s; bare pass {bare / theirs:.3f} times, page "
+              f"{seconds / len(tiles) / theirs:.3f} times as long")
+
+
+def benchmark_app(model: Path, shape: tuple[int, ...]) -> float | None:
+    """Median seconds of OpenVINO's own benchmark for one tile; None, and why, where it isn't there."""
+    program = shutil.which("benchmark_app", path=str(Path(sys.executable).parent)) or shutil.which("benchmark_app")
+    network = model.parent / FOLDER / f"{file_hash(model)[:16]}.xml"
+    if not program or not network.is_file():
+        print("benchmark_app: left out, as OpenVINO is not installed or did not run")
+        return None
+    done = subprocess.run([program, "-m", str(network), "-d", "CPU", "-hint", "latency", "-t", str(SECONDS), "-shape",
+                           f"[{','.join(map(str, shape))}]"], capture_output=True, text=True)
+    median = re.search(r"Median:\s+([\d.]+) ms", done.stdout)
+    if done.returncode or not median:
+        raise UserError(f"benchmark_app failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    return float(median[1]) / 1000
