@@ -30,6 +30,15 @@ Mitochondria = list[SimpleNamespace]  # as `draw_mitochondria` makes them
 
 
 @dataclass(frozen=True)
+class Section:
+    """The walls of a section, each (H, W)."""
+
+    owner: Array  # int32: the cell of each pixel, at its middle level
+    distance: Array  # px to the nearest wall, there
+    density: Array  # share of the section's thickness that is membrane
+
+
+@dataclass(frozen=True)
 class Look:
     """What the tissue and the microscope are like; lengths in pixels (ISBI: 4 nm), z in sections (50 nm)."""
 
@@ -137,11 +146,11 @@ def partition(positions: Array, radii: Array, cells: Array, warp: Array) -> tupl
     columns = np.arange(width, dtype=np.float32) + warp[1]
     # the window where a disc can be nearest or second: it is seen displaced by the warp
     spots = np.clip(positions.astype(int), 0, (height - 1, width - 1))
-    seen = positions - warp[:, spots[:, 0], spots[:, 1]].T
+    displaced = positions - warp[:, spots[:, 0], spots[:, 1]].T
     owner = np.full((height, width), -1, np.int32)
     nearest, runner_up = np.full((2, height, width), 1e3, np.float32)
-    low = np.clip(seen - radii[:, None] - 34, 0, (height, width)).astype(int)
-    high = np.clip(seen + radii[:, None] + 35, 0, (height, width)).astype(int)
+    low = np.clip(displaced - radii[:, None] - 34, 0, (height, width)).astype(int)
+    high = np.clip(displaced + radii[:, None] + 35, 0, (height, width)).astype(int)
     for i in np.flatnonzero((low < high).all(1)):
         window = slice(low[i, 0], high[i, 0]), slice(low[i, 1], high[i, 1])
         y, x, radius, cell = *positions[i], radii[i], cells[i]
@@ -156,10 +165,10 @@ def partition(positions: Array, radii: Array, cells: Array, warp: Array) -> tupl
     return owner, lead / np.clip(np.hypot(*np.gradient(lead)), 1.0, 2.5)
 
 
-def label_section(owner: Array, distance: Array, density: Array, look: Look) -> Array:
+def label_section(section: Section, look: Look) -> Array:
     """Labels uint8 (H, W), 0 = membrane, 255 = cell, closed: cells never 4-touch."""
-    membrane = (density > look.label_density) | (distance < look.label_half_width)
-    wall = ndi.morphological_gradient(owner, footprint=ndi.generate_binary_structure(2, 1)) > 0
+    membrane = (section.density > look.label_density) | (section.distance < look.label_half_width)
+    wall = ndi.morphological_gradient(section.owner, footprint=ndi.generate_binary_structure(2, 1)) > 0
     membrane |= ndi.binary_dilation(wall)
     islands = ndi.label(membrane)[0]
     membrane &= (np.bincount(islands.ravel(), wall.ravel()) > 0)[islands]  # a speck within a cell is no wall
@@ -170,16 +179,16 @@ def label_section(owner: Array, distance: Array, density: Array, look: Look) -> 
 
 def draw_mitochondria(radii: Array, cells: Array, slices: int, rng: Rng) -> Mitochondria:
     """Ellipsoids that travel with large discs; lengths in px, z in sections, brightness in grey."""
-    found = []
+    mitochondria = []
     for disc, radius in enumerate(radii.mean(0)):
         for _ in range(rng.poisson(slices / 16) if radius > 17 else 0):
             short = np.clip(rng.uniform(0.45, 0.8) * radius, 10, 32)
-            found.append(SimpleNamespace(
+            mitochondria.append(SimpleNamespace(
                 disc=disc, cell=cells[disc], offset=rng.normal(0, 0.22, 2) * radius,
                 axes=short * np.array([rng.uniform(1.0, 1.8), 1]), angle=rng.uniform(0, np.pi),
                 middle=rng.uniform(-3, slices + 3), length=rng.uniform(2.5, 9), pitch=rng.uniform(4.6, 7.5),
                 dark=rng.uniform(52, 84), cristae=rng.uniform(12, 44)))
-    return found
+    return mitochondria
 
 
 def elliptic(window: tuple[slice, slice], centre: Array, axes: Sequence[float], angle: float) -> tuple[Array, Array]:
@@ -189,22 +198,22 @@ def elliptic(window: tuple[slice, slice], centre: Array, axes: Sequence[float], 
     return np.hypot(along / axes[0], across / axes[1]), across
 
 
-def add_mitochondrion(darkness: Array, one: SimpleNamespace, z: int, centre: Array, owner: Array,
-                      distance: Array, waves: Array) -> None:
+def add_mitochondrion(darkness: Array, one: SimpleNamespace, z: int, centre: Array, section: Section,
+                      waves: Array) -> None:
     """Darken `darkness` (H, W), grey levels, in place: a double border, a dark matrix, lighter cristae.
 
     `waves` (3, H, W), unit noise, bends outline and cristae and breaks these. It gives way to the membrane of
-    its own cell: `owner` and `distance` (H, W) are `partition`'s."""
+    its own cell."""
     axes = one.axes * np.sqrt(max(0, 1 - ((z - one.middle) / one.length) ** 2))
-    low = np.clip(centre - axes[0] - 8, 0, owner.shape).astype(int)
-    high = np.clip(centre + axes[0] + 9, 0, owner.shape).astype(int)
+    low = np.clip(centre - axes[0] - 8, 0, darkness.shape).astype(int)
+    high = np.clip(centre + axes[0] + 9, 0, darkness.shape).astype(int)
     if (low >= high).any() or axes[1] < 0.45 * one.axes[1]:  # tips are too small to tell
         return
     window = slice(low[0], high[0]), slice(low[1], high[1])
     bend, sway, gaps = waves[(slice(None), *window)]
     radius, across = elliptic(window, centre, axes, one.angle)
     depth = (1 - radius) * axes[1] + 1.5 * bend
-    room = np.where(owner[window] == one.cell, distance[window] - 6, -6)
+    room = np.where(section.owner[window] == one.cell, section.distance[window] - 6, -6)
     depth = np.where(room > -3, ndi.gaussian_filter(np.minimum(depth, room), 1.5), -6)
     lines = ((38, 1.2), (-23, 3.0), (27, 4.8))  # (grey levels, depth in px): outer membrane, gap, inner one
     border = sum(contrast * np.exp(-((depth - at) ** 2)) for contrast, at in lines)
@@ -246,8 +255,8 @@ def expose(tissue: Array, look: Look, rng: Rng) -> Array:
     return np.clip(np.round(grey + ndi.gaussian_filter(shot, 0.58)), 0, 255).astype(np.uint8)
 
 
-def cut_section(discs: Discs, bends: Array, look: Look, rng: Rng) -> tuple[Array, Array, Array]:
-    """A section's owner and distance at its middle level, and its share of membrane, each (H, W).
+def cut_section(discs: Discs, bends: Array, look: Look, rng: Rng) -> Section:
+    """The walls of a section.
 
     `discs`: positions (levels, n, 2), radii (levels, n), cells (n,); `bends` (levels, 2, H, W): the warp."""
     shape, density, levels = bends.shape[2:], 0, []
@@ -258,21 +267,25 @@ def cut_section(discs: Discs, bends: Array, look: Look, rng: Rng) -> tuple[Array
     for positions, radii, bend in zip(*discs[:2], bends, strict=True):
         levels.append(partition(positions, radii, discs[2], bend + stretch))
         density += expit((half_width - levels[-1][1]) / 0.6) / len(bends)
-    return *levels[len(levels) // 2], density
+    return Section(*levels[len(levels) // 2], density)
 
 
-def fill_section(z: int, owner: Array, distance: Array, density: Array, mitochondria: Mitochondria,
-                 centres: Array, shades: Array, look: Look, rng: Rng) -> Array:
-    """Section `z` in grey levels, float (H, W), from `cut_section`'s arrays and the discs' centres (n, 2)."""
-    shape, inside = owner.shape, np.zeros(owner.shape)
-    waves = np.stack([smooth_noise(shape, scale, rng) for scale in (6, 10, 3.5)])
+def all_mitochondria(section: Section, z: int, mitochondria: Mitochondria, centres: Array, rng: Rng) -> Array:
+    """What mitochondria darken in section `z`, grey levels (H, W); `centres` (n, 2) are the discs'."""
+    darkness = np.zeros(section.owner.shape)
+    waves = np.stack([smooth_noise(darkness.shape, scale, rng) for scale in (6, 10, 3.5)])
     for one in mitochondria:
-        add_mitochondrion(inside, one, z, centres[one.disc] + one.offset, owner, distance, waves)
-    tissue = look.cytoplasm + shades[owner] - inside
-    tissue -= small_things(np.where(inside > 3, 0, distance), rng)
-    tissue += sum(grey * smooth_noise(shape, scale, rng) for scale, grey in look.mottle)
-    strength = np.clip(0.93 + 0.11 * smooth_noise(shape, 22, rng), 0.7, 1.15)
-    return tissue - look.membrane * strength * density
+        add_mitochondrion(darkness, one, z, centres[one.disc] + one.offset, section, waves)
+    return darkness
+
+
+def fill_section(section: Section, inside: Array, shades: Array, look: Look, rng: Rng) -> Array:
+    """A section in grey levels, float (H, W); `inside` (H, W) is what mitochondria darken, `shades` is by cell."""
+    tissue = look.cytoplasm + shades[section.owner] - inside
+    tissue -= small_things(np.where(inside > 3, 0, section.distance), rng)
+    tissue += sum(grey * smooth_noise(inside.shape, scale, rng) for scale, grey in look.mottle)
+    strength = np.clip(0.93 + 0.11 * smooth_noise(inside.shape, 22, rng), 0.7, 1.15)
+    return tissue - look.membrane * strength * section.density
 
 
 def demo_sections(slices: int, size: int, rng: Rng, look: Look) -> Iterator[tuple[Array, Array, Array]]:
@@ -290,8 +303,8 @@ def demo_sections(slices: int, size: int, rng: Rng, look: Look) -> Iterator[tupl
         own = slice(z * look.thickness, (z + 1) * look.thickness)
         section = cut_section((positions[own], radii[own], cells), bends[own], look, rng)
         centres = positions[own][look.thickness // 2]
-        tissue = fill_section(z, *section, mitochondria, centres, shades, look, rng)
-        yield section[0], label_section(*section, look), tissue
+        inside = all_mitochondria(section, z, mitochondria, centres, rng)
+        yield section.owner, label_section(section, look), fill_section(section, inside, shades, look, rng)
 
 
 def demo_stack(slices: int = 30, size: int = 384, seed: int = 0, look: Look | None = None

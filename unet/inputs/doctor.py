@@ -66,42 +66,42 @@ def shorten(words: list[str], most: int, between: str = ", ") -> str:
 def check_pixels(name: str, stack: np.ndarray) -> list[Finding]:
     """Size, type and range of images or labels (N, H, W[, C]); colours, and pixels that are not numbers."""
     size = f"{len(stack)} slices of {stack.shape[1]} x {stack.shape[2]} pixels (y, x), {stack.dtype}"
-    found = [Finding("ok", f"{name}: {size}, values {stack.min().item():g} to {stack.max().item():g}")]
+    notes = [Finding("ok", f"{name}: {size}, values {stack.min().item():g} to {stack.max().item():g}")]
     fix = f"Fiji: Image > Type > 8-bit, then {SAVE}"
     if stack.ndim == 4:
-        found.append(Finding("problem", f"{name} has {stack.shape[3]} colour channels", "Training takes one.", fix))
+        notes.append(Finding("problem", f"{name} has {stack.shape[3]} colour channels", "Training takes one.", fix))
     lost = np.flatnonzero(~np.isfinite(stack).all(axis=tuple(range(1, stack.ndim))))
     if lost.size:
-        found.append(Finding("problem", f"{name} has pixels that are not numbers, in slices {listed(lost)}",
+        notes.append(Finding("problem", f"{name} has pixels that are not numbers, in slices {listed(lost)}",
                              "One of them spoils all of the network.", fix))
-    return found
+    return notes
 
 
 def check_images(name: str, images: np.ndarray) -> list[Finding]:
     """Bit depth, padding, brightness, and two values only, of gray images (N, H, W)."""
-    found = []
+    notes = []
     if images.dtype not in (np.uint8, bool):
         bits = f", of which {int(images.max()).bit_length()} bits are used" if images.dtype.kind in "ui" else ""
-        found.append(Finding("note", f"{name}: {images.dtype}{bits}", "Each slice is brought to one mean and contrast "
+        notes.append(Finding("note", f"{name}: {images.dtype}{bits}", "Each slice is brought to one mean and contrast "
                              "from its own depth. Nothing needs to be done."))
     shares = np.array([padding(image).mean() for image in images])
     if shares.any():
-        found.append(Finding("note", f"{name}: slices {listed(np.flatnonzero(shares))} are filled up at their border, "
+        notes.append(Finding("note", f"{name}: slices {listed(np.flatnonzero(shares))} are filled up at their border, "
                              f"up to {shares.max():.0%} of a slice", "These pixels do not count for brightness and "
                              "contrast. Nothing needs to be done."))
     values = len(np.unique(images))
     if values <= 2:
         only = "two values only, as labels have" if values == 2 else "one value only"
-        found.append(Finding("problem", f"{name} has {only}", "Nothing can be learnt from it.",
+        notes.append(Finding("problem", f"{name} has {only}", "Nothing can be learnt from it.",
                              "Copy the microscope's images; perhaps images and labels were swapped"))
-    return found + check_brightness(name, images)
+    return notes + check_brightness(name, images)
 
 
 def check_brightness(name: str, images: np.ndarray) -> list[Finding]:
     """Mean and standard deviation (sd) of every slice of images (N, H, W), and the slices that stand out."""
     means, sds = images.mean((1, 2), dtype=float), images.std((1, 2), dtype=float)
     numbers = shorten([f"{mean:.4g}±{sd:.3g}" for mean, sd in zip(means, sds, strict=True)], 60, " ")
-    found = [Finding("ok", f"{name}: brightness of each slice, mean±sd: {numbers}")]
+    notes = [Finding("ok", f"{name}: brightness of each slice, mean±sd: {numbers}")]
     odd: dict[int, list[str]] = {}
     for word, values in (("brightness", means), ("contrast", sds)):
         distance = np.abs(values - np.median(values))
@@ -110,24 +110,24 @@ def check_brightness(name: str, images: np.ndarray) -> list[Finding]:
             odd.setdefault(number, []).append(word)
     if odd:
         slices = shorten([f"slice {number} ({' and '.join(words)})" for number, words in sorted(odd.items())], 8)
-        found.append(Finding("warning", f"{name}: slices that stand out: {slices}; the usual is {np.median(means):.4g}±"
+        notes.append(Finding("warning", f"{name}: slices that stand out: {slices}; the usual is {np.median(means):.4g}±"
                              f"{np.median(sds):.3g}", "Each slice is brought to one mean and contrast; what "
                              "was overexposed, faint or covered by dirt stays so.", "Look at them; " + DELETE))
-    return found
+    return notes
 
 
 def check_slices(name: str, stack: np.ndarray) -> list[Finding]:
     """Slices of one value, and slices that are there more than once, in a stack (N, H, W)."""
-    found = []
+    notes = []
     empty = np.flatnonzero(stack.min((1, 2)) == stack.max((1, 2)))
     if empty.size:
-        found.append(Finding("warning", f"{name}: empty slices, of one value only: {listed(empty)}",
+        notes.append(Finding("warning", f"{name}: empty slices, of one value only: {listed(empty)}",
                              "They teach that nothing is to be seen.", DELETE))
     groups = [listed(group) for group in _alike(stack).values() if len(group) > 1 and group[0] not in empty]
     if groups:
-        found.append(Finding("warning", f"{name}: identical slices: {shorten(groups, 6, '; ')}", "A copy among the "
+        notes.append(Finding("warning", f"{name}: identical slices: {shorten(groups, 6, '; ')}", "A copy among the "
                              "held-out slices makes the score look better than it is.", DELETE))
-    return found
+    return notes
 
 
 def _alike(stack: np.ndarray) -> dict[bytes, list[int]]:
@@ -148,12 +148,12 @@ def check_labels(labels: np.ndarray, thin_walls: Walls) -> list[Finding]:
         return [Finding("problem", f"{LABELS}: every pixel is {shown}", "There is nothing to learn.",
                         "Draw the membranes as 0 on cells of 255, or copy the right file")]
     if len(values) == 2 and values[0] == 0 and values[1] in (1, 255):
-        found = [Finding("ok", f"{LABELS}: two values, 0 = membrane and {values[1].item():g} = cell")]
+        notes = [Finding("ok", f"{LABELS}: two values, 0 = membrane and {values[1].item():g} = cell")]
     else:
         reason = "" if len(values) == 2 else "; perhaps every cell has its own number, or this is an image"
         if reason and _soft(values, counts):
             reason = "; edges were softened, as JPEG or scaling does"
-        found = [Finding("problem", f"{LABELS}: {len(values)} values ({shown}){reason}", "Training wants two values, "
+        notes = [Finding("problem", f"{LABELS}: {len(values)} values ({shown}){reason}", "Training wants two values, "
                          "0 = membrane and 255 = cell, or 0, 1, 2, ... with augmentation.py --classes.",
                          f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
     cells = as_cells(labels)
@@ -161,18 +161,18 @@ def check_labels(labels: np.ndarray, thin_walls: Walls) -> list[Finding]:
     empty, full = membrane == 1, membrane == 0
     others = cells[~empty & ~full]
     if empty.any() and len(others) and not thin_walls(others):
-        found.append(Finding("note", f"{LABELS}: no object in slices {listed(np.flatnonzero(empty))}",
+        notes.append(Finding("note", f"{LABELS}: no object in slices {listed(np.flatnonzero(empty))}",
                              "Labels are objects on background, which may be absent. Nothing needs to be done."))
         empty[:] = False
     if (empty | full).any():
         undrawn = listed(np.flatnonzero(empty | full))
-        found.append(Finding("problem", f"{LABELS}: of one value all over: slices {undrawn}",
+        notes.append(Finding("problem", f"{LABELS}: of one value all over: slices {undrawn}",
                              "Nobody drew there: it would teach and judge wrongly.", UNDRAWN))
     covers = f"membrane is {membrane.mean():.1%} of all pixels, by slice {membrane.min():.1%} to {membrane.max():.1%}"
     if membrane.mean() < THIN_MEMBRANE:
-        return [*found, Finding("warning", f"{LABELS}: {covers}", "Such thin lines are hard to learn.",
+        return [*notes, Finding("warning", f"{LABELS}: {covers}", "Such thin lines are hard to learn.",
                                 "Fiji: Process > Filters > Minimum..., radius 1, makes them thicker")]
-    return [*found, Finding("ok", f"{LABELS}: {covers}")]
+    return [*notes, Finding("ok", f"{LABELS}: {covers}")]
 
 
 def _soft(values: np.ndarray, counts: np.ndarray) -> bool:
@@ -239,21 +239,21 @@ def check_pairs(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
 
 def check_cells(cells: np.ndarray, images: np.ndarray | None = None) -> list[Finding]:
     """Cells (N, H, W) that are not closed: a piece that is too large, or a gap of one or two pixels."""
-    found, advice = [], "Fiji: look there and draw the membrane with 0 (Paintbrush tool)"
+    notes, advice = [], "Fiji: look there and draw the membrane with 0 (Paintbrush tool)"
     shares = np.array([np.bincount(label(cell, connectivity=1).flat)[1:].max(initial=0) / cell.size for cell in cells])
     leaking = np.flatnonzero((shares > LEAK_SHARE) & ~cells.all((1, 2)))
     if leaking.size:
-        found.append(Finding("warning", f"{LABELS}: one cell covers up to {shares.max():.0%} of a slice, in slices "
+        notes.append(Finding("warning", f"{LABELS}: one cell covers up to {shares.max():.0%} of a slice, in slices "
                              f"{listed(leaking)}", "Cells that are not closed count as one.", advice))
     gaps = [f"slice {number} at y {y}, x {x}" for number, cell in enumerate(cells)
             for y, x in find_gaps(cell, None if images is None else images[number])]
     if gaps:
         kind = "narrow places, gaps or thin necks" if images is None else "the membrane seems to have gaps"
-        found.append(Finding("warning", f"{LABELS}: {kind}: {shorten(gaps, 10, '; ')}", "Two large cells join there "
+        notes.append(Finding("warning", f"{LABELS}: {kind}: {shorten(gaps, 10, '; ')}", "Two large cells join there "
                              "over one or two pixels" + ", though the image is dark" * (images is not None) +
                              ". The score punishes one such gap more than many wrong pixels.",
                              f"{advice}; a cell's true neck may stay"))
-    return found or [Finding("ok", f"{LABELS}: cells are closed")]
+    return notes or [Finding("ok", f"{LABELS}: cells are closed")]
 
 
 # ---------------------------------------------------------------------------------------------- several stacks
@@ -261,32 +261,32 @@ def check_cells(cells: np.ndarray, images: np.ndarray | None = None) -> list[Fin
 
 def check_counts(images: np.ndarray, labels: np.ndarray) -> list[Finding]:
     """Whether every image (N, H, W) has its label on the same pixels, and whether they are enough."""
-    found = []
+    notes = []
     sizes = [f"{len(stack)} slices of {stack.shape[1]} x {stack.shape[2]} pixels" for stack in (images, labels)]
     if sizes[0] != sizes[1]:
-        found.append(Finding("problem", f"{VOLUME} has {sizes[0]} but {LABELS} {sizes[1]}",
+        notes.append(Finding("problem", f"{VOLUME} has {sizes[0]} but {LABELS} {sizes[1]}",
                              "Every image needs its label, in the same order and on the same pixels.", COMPARE))
     if len(images) < FEW_SLICES:
-        found.append(Finding("warning", f"{VOLUME}: {len(images)} slices are few", "The network learns less, and the "
+        notes.append(Finding("warning", f"{VOLUME}: {len(images)} slices are few", "The network learns less, and the "
                              "held-out ones say little of how good it is.", "Label more slices; 20 to 30 serve well"))
-    return found
+    return notes
 
 
 def check_test(images: np.ndarray, test: np.ndarray) -> list[Finding]:
     """Whether the stack to segment (M, H, W) looks like the training images and has none of them."""
     known = _alike(images)
     shared = [number for digest, group in _alike(test).items() if digest in known for number in group]
-    found = []
+    notes = []
     if shared:
-        found.append(Finding("warning", f"{TEST}: slices that are training images too: {listed(shared)}", "How well "
+        notes.append(Finding("warning", f"{TEST}: slices that are training images too: {listed(shared)}", "How well "
                              "they are segmented says nothing of new images.", "Put the stack to segment there"))
     sd = max(float(images.std()), 1e-6)
     if images.dtype == test.dtype and (abs(test.mean() - images.mean()) > sd / 2 or not 0.67 < test.std() / sd < 1.5):
-        found.append(Finding("warning", f"{TEST} looks other than {VOLUME}: {test.mean():.0f}±{test.std():.0f} against "
+        notes.append(Finding("warning", f"{TEST} looks other than {VOLUME}: {test.mean():.0f}±{test.std():.0f} against "
                              f"{images.mean():.0f}±{sd:.0f}", "Brightness and contrast are levelled slice by slice; "
                              "other noise, stain or magnification are not.",
                              "Look whether both come from one microscope, at one magnification"))
-    return found
+    return notes
 
 
 # -------------------------------------------------------------------------------------------------- the folder
@@ -297,24 +297,24 @@ def examine(folder: Path, thin_walls: Walls) -> list[Finding]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; {GET_DATA}")
     others = sorted(path.name for path in folder.iterdir() if path.name not in (VOLUME, LABELS, TEST))
-    found = [Finding("ok", f"not read: {shorten(others, 8)}")] if others else []
-    found.append(Finding("note", "Slices are counted from 0, as --holdout counts them; Fiji counts from 1"))
+    notes = [Finding("ok", f"not read: {shorten(others, 8)}")] if others else []
+    notes.append(Finding("note", "Slices are counted from 0, as --holdout counts them; Fiji counts from 1"))
     stacks = {}
     for name in (VOLUME, TEST, LABELS):
         stacks[name], news = _open(folder / name, others)
-        found += news
+        notes += news
         if stacks[name] is not None:
-            found += check_slices(name, stacks[name]) + (check_images(name, stacks[name]) if name != LABELS else [])
+            notes += check_slices(name, stacks[name]) + (check_images(name, stacks[name]) if name != LABELS else [])
     images, test, labels = stacks.values()
     if labels is not None:
         pair = images is not None and images.shape == labels.shape
         cells = as_cells(labels)
-        found += check_labels(labels, thin_walls) + check_cells(cells, images if pair else None)
-        found += check_counts(images, labels) if images is not None else []
+        notes += check_labels(labels, thin_walls) + check_cells(cells, images if pair else None)
+        notes += check_counts(images, labels) if images is not None else []
         polarity = check_polarity(images, cells) if pair else []
-        found += [] if polarity and separate_objects(cells, thin_walls) else polarity
-        found += check_pairs(images, cells) if pair else []
-    return found + (check_test(images, test) if images is not None and test is not None else [])
+        notes += [] if polarity and separate_objects(cells, thin_walls) else polarity
+        notes += check_pairs(images, cells) if pair else []
+    return notes + (check_test(images, test) if images is not None and test is not None else [])
 
 
 def _open(path: Path, others: list[str]) -> tuple[np.ndarray | None, list[Finding]]:
@@ -329,10 +329,10 @@ def _open(path: Path, others: list[str]) -> tuple[np.ndarray | None, list[Findin
     except (UserError, OSError) as error:
         what, _, remedy = str(error).replace(f"{path}", path.name).partition("; ")
         return None, [Finding("problem", what, "Nothing of it can be used.", remedy or "Allow yourself to read it")]
-    found = check_pixels(f"{path.name} ({path.stat().st_size / 1e6:.3g} MB)", stack)
+    notes = check_pixels(f"{path.name} ({path.stat().st_size / 1e6:.3g} MB)", stack)
     if stack.ndim == 4:
         stack = stack[..., 0]  # the first channel tells enough for the other checks
-    return np.nan_to_num(stack, posinf=0, neginf=0) if stack.dtype.kind == "f" else stack, found
+    return np.nan_to_num(stack, posinf=0, neginf=0) if stack.dtype.kind == "f" else stack, notes
 
 
 def report(folder: Path, findings: list[Finding]) -> str:
