@@ -12,13 +12,15 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,7 +40,18 @@ class NotLearning(UserError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's `main` and leave with 0 done, 2 wrong input, 3 nothing learnt, 130 interrupted."""
+    """Call a script's `main` and leave with 0 done, 2 wrong input, 3 nothing learnt, 130 interrupted, 143 ended.
+
+    SIGTERM, with which a cluster ends a job, is answered as Ctrl-C is.
+    """
+    stopped = 130
+
+    def terminate(*_: object) -> None:
+        nonlocal stopped
+        stopped = 143
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         main()
     except NotLearning as error:
@@ -46,7 +59,7 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         _leave(2, error)
     except KeyboardInterrupt as stop:
-        _leave(130, stop if stop.args else "stopped; what was finished before is on disk, nothing is half-written")
+        _leave(stopped, stop if stop.args else "stopped; what was finished before is on disk, nothing is half-written")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         if error.errno in DISK_ERRORS:
@@ -58,10 +71,12 @@ def run(main: Callable[[], None]) -> None:
         raise
     except MemoryError as error:
         _leave(2, f"memory ran out ({error}); use smaller images or tiles, a smaller --batch or fewer --workers")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _leave(status: int, message: object) -> None:
-    print(f"\n{Path(sys.argv[0]).name}: {message}" if status == 130 else f"{Path(sys.argv[0]).name}: {message}",
+    print(f"\n{Path(sys.argv[0]).name}: {message}" if status in (130, 143) else f"{Path(sys.argv[0]).name}: {message}",
           file=sys.stderr)
     sys.exit(status)
 
@@ -333,17 +348,35 @@ def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -
         waiting: deque = deque()
         try:
             for job in jobs:
-                waiting.append(pool.submit(_make, job))
+                with _signals_held():  # the first jobs start the processes
+                    waiting.append(pool.submit(_make, job))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
+            time.sleep(0.2)  # where a cluster ended all processes at once, our own signal may be on its way
             raise UserError("a worker process was ended from outside, mostly for want of memory; try --workers 1") \
                 from None
         finally:
-            for future in waiting:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)  # futures cancelled one by one would upset a pool whose workers died
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM waiting, here and in processes started meanwhile, whose imports would show a traceback.
+
+    Windows has no such thing; there Ctrl-C at that moment may show one.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let the signals in again when it is started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _handed_over: dict[str, Callable] = {}  # what a worker process calls, from its start on
@@ -351,7 +384,16 @@ _handed_over: dict[str, Callable] = {}  # what a worker process calls, from its 
 
 def _remember(make: Callable) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, in one line
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _handed_over["make"] = make
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed: it would wait for jobs for ever."""
+    parent_process().join()
+    os._exit(1)
 
 
 def _make(job: object) -> object:

@@ -1,0 +1,80 @@
+"""How the scripts and their worker processes end: SIGTERM, Ctrl-C while workers start, a parent that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKERS = """
+import sys, time
+import utils
+
+def main():
+    print("ready", flush=True)
+    for _ in utils.in_order(time.sleep, [0.2] * 100, 2):
+        pass
+
+if __name__ == "__main__":
+    utils.run(main)
+"""
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX systems")
+
+
+@pytest.fixture
+def working(tmp_path):
+    """A script whose work two processes do, started in a session of its own; ended after the test."""
+    (tmp_path / "working.py").write_text(WORKERS)
+    process = subprocess.Popen([sys.executable, "working.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+                               stderr=subprocess.PIPE, start_new_session=True,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def workers(process):
+    return [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("pause", [0, 0.05, 0.15, 0.4, 1.5])
+def test_ctrl_c_is_one_line_whenever_it_comes(working, pause):
+    time.sleep(pause)
+    os.killpg(working.pid, signal.SIGINT)  # a terminal sends it to all
+    ends_with(working, 130)
+
+
+@pytest.mark.parametrize("pause", [0, 1.5])
+def test_sigterm_is_one_line_with_its_own_status(working, pause):
+    time.sleep(pause)
+    working.terminate()
+    ends_with(working, 143)
+
+
+def ends_with(working, status):
+    _, errors = working.communicate(timeout=30)
+    assert working.returncode == status
+    assert errors.strip().splitlines() == ["working.py: stopped; what was finished before is on disk, nothing is "
+                                           "half-written"]
+
+
+def test_workers_of_a_killed_process_end_too(working):
+    wait_for(lambda: len(workers(working)) == 2)
+    left = workers(working)
+    time.sleep(1)
+    working.kill()
+    wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in left))
