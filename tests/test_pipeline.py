@@ -43,7 +43,8 @@ def test_three_scripts_make_a_prediction(tiny_run, tmp_path):
     assert all(np.array_equal(np.unique(one), np.arange(one.max() + 1)) for one in cells)
     assert {path.name for path in (tiny_run / "results").iterdir()} == {
         "augmented", "patches", "checkpoint.npz", "model.keras", "config.json", "history.csv", "metrics.json",
-        "holdout.tif", "holdout.png", "curve.png", "finished.json"}
+        "holdout.tif", "holdout.png", "curve.png", "finished.json",
+        "next.csv"}
     # data/ is as it was
     assert fresh_geometry(tiny_run / "results")["count"] == 135
     finished = json.loads((tiny_run / "results" / "finished.json").read_text())
