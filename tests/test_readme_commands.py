@@ -205,6 +205,7 @@ def place_of(finished, tmp_path_factory):
     def draw_pairs(place):
         pairs = draw_slices([(64, 64), (50, 72), (64, 64)])
         write_two_folders(place.folder / "pairs", pairs, {"new": pairs["cell1"][0]})
+        shutil.copy(finished.folder / "cells.tif", place.folder)  # the page exports the outlines of a run's cells
         place.stand_ins = {"DIR": "pairs"}
 
     places = {}
