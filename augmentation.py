@@ -22,7 +22,8 @@ from unet.inputs.stacks import stack_writer
 from unet.tasks import MEANINGS, choose_task
 from unet.tasks.task import Options, Page, Task
 from unet.training.folder import check_work
-from utils import at_least, atomic_folder, default_workers, in_order, require_space, run
+from unet.workers import default_workers, in_order
+from utils import at_least, atomic_folder, require_space, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")
 CORNERS = ("left-bottom", "left-top", "right-bottom", "right-top")

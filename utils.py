@@ -1,4 +1,4 @@
-"""The ground floor: overlap tiles, writing that never leaves halves, errors in one line, work in several processes."""
+"""The ground floor: overlap tiles, writing that never leaves halves, errors in one line."""
 
 from __future__ import annotations
 
@@ -12,21 +12,13 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-Job, Result = TypeVar("Job"), TypeVar("Result")
 DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 PLACE_ERRORS = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
@@ -329,78 +321,3 @@ def at_least(least: float, kind: type = int) -> Callable[[str], float]:
                                              f"{least:g} or more")
         return value
     return number
-
-
-# ----------------------------------------------------------------------------------------------- several processes
-
-
-def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
-    """Yield `make(job)` of each job, in order, from `workers` processes; `make` is handed to each of them once.
-
-    At most a few jobs a worker are under way, so memory does not grow with their number. Raises UserError where a
-    process was ended from outside.
-    """
-    if workers == 1:
-        yield from map(make, jobs)
-        return
-    # spawn behaves alike on Linux, macOS and Windows, and copies no locks of threads that run here
-    with ProcessPoolExecutor(workers, get_context("spawn"), _remember, (make,)) as pool:
-        waiting: deque = deque()
-        try:
-            for job in jobs:
-                with _signals_held():  # the first jobs start the processes
-                    waiting.append(pool.submit(_make, job))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            time.sleep(0.2)  # where a cluster ended all processes at once, our own signal may be on its way
-            raise UserError("a worker process was ended from outside, mostly for want of memory; try --workers 1") \
-                from None
-        finally:
-            pool.shutdown(cancel_futures=True)  # futures cancelled one by one would upset a pool whose workers died
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Keep Ctrl-C and SIGTERM waiting, here and in processes started meanwhile, whose imports would show a traceback.
-
-    Windows has no such thing; there Ctrl-C at that moment may show one.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it would let the signals in again when it is started
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_handed_over: dict[str, Callable] = {}  # what a worker process calls, from its start on
-
-
-def _remember(make: Callable) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, in one line
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _handed_over["make"] = make
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent is killed: it would wait for jobs for ever."""
-    parent_process().join()
-    os._exit(1)
-
-
-def _make(job: object) -> object:
-    return _handed_over["make"](job)
-
-
-def default_workers() -> int:
-    """One process for each core that this process may use; Windows allows 61 at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 61)

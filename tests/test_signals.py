@@ -13,11 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = """
 import sys, time
+import unet.workers
 import utils
 
 def main():
     print("ready", flush=True)
-    for _ in utils.in_order(time.sleep, [0.2] * 100, 2):
+    for _ in unet.workers.in_order(time.sleep, [0.2] * 100, 2):
         pass
 
 if __name__ == "__main__":

@@ -1,11 +1,7 @@
 """The ground floor's laws: tiles stitch to the bit, nothing is left half-written, errors are one line."""
 
 import errno
-import math
-import multiprocessing
-import operator
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -256,39 +252,3 @@ def test_numbers_of_the_command_line_are_checked():
     for text, reason in (("0", "0 is not a whole number of 1 or more"), ("x", "x is not"), ("nan", "nan is not")):
         with pytest.raises(utils.argparse.ArgumentTypeError, match=reason):
             utils.at_least(1)(text)
-
-
-# ----------------------------------------------------------------------------------------------- several processes
-
-
-def counted(count, taken):
-    """Jobs 0 .. count-1 that note which were taken."""
-    for number in range(count):
-        taken.append(number)
-        yield number
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_results_come_in_order_and_few_jobs_are_under_way(workers):
-    taken = []
-    results = utils.in_order(operator.neg, counted(50, taken), workers)
-    assert next(results) == 0
-    assert len(taken) == (1 if workers == 1 else 4 * workers)
-    assert list(results) == [-number for number in range(1, 50)]
-    assert multiprocessing.active_children() == []
-
-
-def test_ctrl_c_is_the_parents_to_answer():
-    """A terminal sends it to the workers, too: they leave it, and end with the parent."""
-    results = utils.in_order(signal.getsignal, [signal.SIGINT] * 9, 2)
-    assert next(results) is signal.SIG_IGN
-    with pytest.raises(KeyboardInterrupt):
-        results.throw(KeyboardInterrupt)
-    assert multiprocessing.active_children() == []
-
-
-def test_what_a_worker_raises_arrives_and_a_lost_worker_is_one_line():
-    with pytest.raises(ValueError, match=r"math domain error|expected a nonnegative input"):
-        list(utils.in_order(math.sqrt, [1, -1], 2))
-    with pytest.raises(UserError, match=r"a worker process was ended from outside.*--workers 1"):
-        list(utils.in_order(os._exit, [1, 1], 2))
