@@ -2,6 +2,7 @@
 
 Peak memory of prediction: python tests/bench.py memory (see memory.py)
 How fast prediction is: python tests/bench.py predict (see rates.py)
+How a network carries over to other laboratories' images: python tests/bench.py transfer (see transfer.py)
 
 The original's way, one process: a dense random field smoothed by `gaussian_filter`, `map_coordinates` in float64, image
 and label each, every sample a PNG of its own.
@@ -23,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from augmentation import Settings, augment
 from unet.inputs.demo import make_demo
 from unet.inputs.layouts import layout_of
-from utils import default_workers, run
+from unet.workers import default_workers
+from utils import run
 
 
 def original_way(images: np.ndarray, labels: np.ndarray, pairs: int, folder: Path, seed: int = 0) -> float:
@@ -65,13 +67,13 @@ def bench_augment(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", nargs="?", choices=["augment", "memory", "predict"], default="augment",
+    parser.add_argument("what", nargs="?", choices=["augment", "memory", "predict", "transfer"], default="augment",
                         help="what to measure (augment)")
     parser.add_argument("--data", type=Path, help="folder of the three stacks (without it data/, else the demo)")
     parser.add_argument("--copies", type=int, default=30)
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--model", type=Path, help="the trained network (memory: without it one of random weights)")
-    parser.add_argument("--engine", default="auto", help="memory, predict: what runs the network (auto)")
+    parser.add_argument("--engine", default="auto", help="memory, predict, transfer: what runs the network (auto)")
     parser.add_argument("--side", type=int, default=2048, help="memory: side of the 8 and 64 slices, pixels (2048)")
     parser.add_argument("--page", type=int, default=16384, help="memory, predict: side of the page, pixels (16384)")
     parser.add_argument("--repeats", type=int, default=3, help="predict: how often each is timed (3)")
@@ -82,6 +84,9 @@ def main() -> None:
     elif args.what == "predict":
         from rates import bench_predict
         bench_predict(args)
+    elif args.what == "transfer":
+        from transfer import bench_transfer
+        bench_transfer(args)
     else:
         bench_augment(args)
 
