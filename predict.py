@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from unet.engines.engines import ENGINES, Engine, open_engine
@@ -129,9 +130,11 @@ class FinalStep:
     def predict(self) -> None:
         """Predict what nobody labelled; next.csv says what of it to label next."""
         learnt = self.config["learnt"]
-        write_doubts(self.work / NEXT, [
-            doubt_of(one.sample.name, one.probability, self.task.decides(one.probability, learnt))
-            for one in predictions(self.predictor, self.task, self.inputs, learnt, self.outputs)])
+        doubts = []
+        for one in predictions(self.predictor, self.task, self.inputs, learnt, self.outputs):
+            probability = np.asarray(one.probability)
+            doubts.append(doubt_of(one.sample.name, probability, self.task.decides(probability, learnt)))
+        write_doubts(self.work / NEXT, doubts)
 
 
 def _kept(judged: Iterator[Judged], kept: list[Judged], most: int = SHOWN) -> Iterator[Judged]:
@@ -240,11 +243,14 @@ def main() -> None:
         greatest = int(one.objects.max())
         count = max(count, greatest) if args.link else count + greatest
         if args.submission:  # an image without objects has a line, too, and nothing in it
-            lines += [f"{one.sample.name},{line}" for line in run_lengths(one.objects)] or [f"{one.sample.name},"]
+            lines += ([f"{one.sample.name},{line}" for line in run_lengths(np.asarray(one.objects))]
+                      or [f"{one.sample.name},"])
         if seams:
             seams.add(one.probability)
         if args.panels:
-            save(pictures_of(task).holdout([one], learnt), args.panels / f"{one.sample.name}.png", dpi=80)
+            whole = replace(one, probability=np.asarray(one.probability), redrawn=np.asarray(one.redrawn),
+                            objects=np.asarray(one.objects))
+            save(pictures_of(task).holdout([whole], learnt), args.panels / f"{one.sample.name}.png", dpi=80)
     if args.submission:
         with atomic_path(args.submission) as temporary:
             temporary.write_text("\n".join(lines) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,13 +62,37 @@ class Predictor:
         field, so no seam is left. Where memory runs out, tiles of half the side are tried, then and afterwards. Raises
         MemoryError where the smallest are too large.
         """
+        return self._bounded(normalised.shape[:2], core, lambda core: self._averaged(normalised, core, margin))
+
+    def rows(self, image: np.ndarray, levels: dict, first: int, last: int) -> np.ndarray:
+        """Predict rows `first` to `last` - 1 of an image too large to be predicted whole; float32 (rows, W[, classes]).
+
+        The image is cut as it is, and normalised and turned tile by tile: beside its own pixels a few tiles are in
+        memory. Rows are the same whichever others are predicted with them where `first` is a multiple of the network's
+        stride. Raises as `predict`.
+        """
+        shape = last - first, image.shape[1]
+        total = self._bounded(shape, None, lambda core: self._rows(image, levels, first, shape, core))
+        return total if self.network.classes > 1 else total[..., 0]
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether `rows` gives what a call gives."""
+        return self.task.by_rows and self.zooms == (1.0,)
+
+    def row_step(self, shape: tuple[int, int]) -> int:
+        """How many rows of an image of `shape` are predicted best at once: those of a row of tiles."""
+        return overlap_tiles(self.network, shape, self.limits.core).cores[0]
+
+    def _bounded(self, shape: tuple[int, int], core: int | None, call: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Call with the core that the limits allow, then with half of it, and so on, while memory runs out."""
         core = core or self.limits.core
         while True:
             try:
-                return self._averaged(normalised, core, margin)
+                return call(core)
             except Exception as error:
                 least = max(self.network.stride, 32)
-                side = max(overlap_tiles(self.network, normalised.shape[:2], core, margin).cores)
+                side = max(overlap_tiles(self.network, shape, core).cores)
                 if not ran_out_of_memory(error):
                     raise
                 if side <= least:
@@ -76,6 +100,34 @@ class Predictor:
                 core = max(side // 2, least)
             self.limits.core, self.limits.pixels = core, self.limits.pixels // 4
             tqdm.write(f"note: memory ran out; going on with tiles of {core} pixels and their margins")
+
+    def _rows(self, image: np.ndarray, levels: dict, first: int, shape: tuple[int, int], core: int) -> np.ndarray:
+        margin, (high, wide) = self.network.margin, overlap_tiles(self.network, shape, core).cores
+        tiles = OverlapTile(image.shape[:2], (high, wide), margin)
+        total = np.zeros((*shape, self.network.classes), np.float32)
+        for y in range(0, shape[0], high):
+            for x in range(0, shape[1], wide):
+                tile = self.task.normalise(tiles.cut_at(image, [(first + y - margin, x - margin)])[0], levels)
+                mean = self._turned_tile(tile if tile.ndim == 3 else tile[..., np.newaxis])
+                skip, part = (len(mean) - high) // 2, total[y:y + high, x:x + wide]
+                part[:] = mean[skip:skip + part.shape[0], skip:skip + part.shape[1]]
+        return total
+
+    def _turned_tile(self, tile: np.ndarray) -> np.ndarray:
+        """Mean of the predictions of all flips of one tile (h, w, C), turned back; float32 (h', w', classes)."""
+        turns = [turned(tile, number) for number in range(self.flips)]
+        size, total = max(1, self.limits.pixels // math.prod(tile.shape[:2])), None
+        for shape in dict.fromkeys(one.shape for one in turns):
+            numbers = [number for number, one in enumerate(turns) if one.shape == shape]
+            for first in range(0, len(numbers), size):
+                batch = numbers[first:first + size]
+                probability = self.engine(np.stack([turns[number] for number in batch]))
+                if total is None:  # the first turn is none
+                    total = np.zeros(probability.shape[1:], np.float32)
+                for number, one in zip(batch, probability, strict=True):
+                    view = turned(total, number)
+                    view += one
+        return total / self.flips
 
     def _averaged(self, normalised: np.ndarray, core: int, margin: int | None) -> np.ndarray:
         """All flips of a tile are predicted together, those of one shape at once, as many as the limits allow."""

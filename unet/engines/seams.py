@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unet.engines.predictor import Predictor, overlap_tiles
+from unet.predicting.bands import is_large
 from utils import turned
 
 MOST = 1.05  # of the ratio; chance alone moves it by a few hundredths where seams are short
@@ -17,7 +18,8 @@ def seams_of(predictor: Predictor, shape: tuple[int, int]) -> tuple[np.ndarray, 
     height, width = shape
     places = ((np.broadcast_to(np.arange(height)[:, None], shape), rows),
               (np.broadcast_to(np.arange(width), shape), columns))
-    for number in range(predictor.flips):
+    tiles_turn = is_large(shape) and predictor.by_rows  # not the image
+    for number in range(1 if tiles_turn else predictor.flips):
         for place, found in places:
             here = turned(place, number)
             for y, x in overlap_tiles(predictor.network, here.shape, predictor.limits.core).corners():

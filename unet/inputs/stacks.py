@@ -22,6 +22,7 @@ from utils import UserError, atomic_path
 VOLUME, LABELS, TEST = "train-volume.tif", "train-labels.tif", "test-volume.tif"
 
 OURS = "keras-unet"  # the Software tag of what is written here; Fiji and napari leave it out when they save
+ROWS = 1024  # written at once: a page may be larger than memory
 LEAST_PADDING = 0.01  # of a slice: fewer black or white pixels at its border are tissue
 BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed to reshape")
 EIGHT_BIT = "in Fiji: Image > Type > 8-bit, then File > Save As > Tiff"
@@ -141,7 +142,8 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
             def write(page: np.ndarray) -> None:
                 if page.shape != tuple(shape[1:]):
                     raise ValueError(f"page of {page.shape} in a stack of {shape}")
-                file.write(np.ascontiguousarray(page, dtype).data)
+                for first in range(0, len(page), ROWS):
+                    file.write(np.ascontiguousarray(page[first:first + ROWS], dtype).data)
 
             yield write
             if file.tell() != end:

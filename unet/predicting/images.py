@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from unet.inputs.layouts import Samples
 from unet.predicting.ahead import ahead
-from unet.predicting.kept import Kept
+from unet.predicting.bands import LARGE, Bands, height_of, is_large, number_by_bands, redraw_by_bands
+from unet.predicting.kept import Kept, Room
 from unet.predicting.lock import locked
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
@@ -40,11 +43,28 @@ class Extras:
 NONE = Extras()
 
 
-def predictions(predictor: Callable[[np.ndarray], np.ndarray], task: Task, samples: Samples, learnt: dict,
-                outputs: Outputs, title: str = "predicting", extras: Extras = NONE) -> Iterator[Judged]:
+class Predicts(Protocol):
+    """A trained network as a function of an image (H, W[, C]); `Predictor` is one."""
+
+    by_rows: bool  # whether it predicts some rows of an image for themselves
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Probability, float32 (H, W[, classes])."""
+
+    def rows(self, image: np.ndarray, levels: dict, first: int, last: int) -> np.ndarray:
+        """Probability of rows `first` to `last` - 1."""
+
+    def row_step(self, shape: tuple[int, int]) -> int:
+        """How many rows of an image of `shape` it predicts best at once."""
+
+
+def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict, outputs: Outputs,
+                title: str = "predicting", extras: Extras = NONE) -> Iterator[Judged]:
     """Yield each sample with its prediction, which is written to `outputs`; they are in their place after the last.
 
-    Raises UserError where another process writes them, or what was kept is of something else.
+    An image of `LARGE` pixels and more is worked on by bands of rows, where task and predictor can; its probability
+    and objects are `Bands` then, of files that last until the next sample.
+    Raises UserError where another process writes the outputs, or what was kept is of something else.
     """
     kept, link = extras.kept, Linker() if extras.link else None
     files = [path for path in (outputs.out, outputs.objects, outputs.redrawn, extras.table) if path]
@@ -54,20 +74,22 @@ def predictions(predictor: Callable[[np.ndarray], np.ndarray], task: Task, sampl
         try:
             with ExitStack() as stack:
                 write = stack.enter_context(task.writer(outputs, samples))
+                room = kept or stack.enter_context(Room(outputs.out))
                 rows = extras.table and stack.enter_context(
                     table_writer(extras.table, extras.pixel_size, extras.unit))
                 # the next image is read and predicted while this one is segmented and written
                 predicted = stack.enter_context(closing(ahead(
-                    (number, sample, _probability(predictor, sample.image, number, kept))
+                    (number, sample, _probability(predictor, task, sample.image, number, room))
                     for number, sample in enumerate(samples))))
                 for number, sample, probability in tqdm(predicted, title, len(samples), unit="image", disable=None):
-                    redrawn = task.redraw(probability, learnt)
-                    objects = task.segment(redrawn, learnt)
+                    redrawn, objects = _segmented(task, probability, learnt)
                     one = Judged(sample, probability, redrawn, _linked(objects, link, sample.name))
                     write(one)
                     if rows:
-                        rows(number, sample.name, one.objects, sample.image)
+                        rows(number, sample.name, np.asarray(one.objects), sample.image)
                     yield one
+                    if isinstance(probability, Bands):
+                        room.clear(number)
         except KeyboardInterrupt:
             if not kept:
                 raise
@@ -78,19 +100,47 @@ def predictions(predictor: Callable[[np.ndarray], np.ndarray], task: Task, sampl
             kept.remove()
 
 
-def _probability(predictor: Callable[[np.ndarray], np.ndarray], image: np.ndarray, number: int, kept: Kept | None
-                 ) -> np.ndarray:
-    probability = kept.get(number, image) if kept else None
+def _probability(predictor: Predicts, task: Task, image: np.ndarray, number: int, room: Room) -> np.ndarray | Bands:
+    if is_large(image.shape) and predictor.by_rows:
+        return _by_bands(predictor, task, image, room.folder_of(number, image))
+    probability = room.get(number, image)
     if probability is None:
         probability = predictor(image)
-        if kept:
-            kept.put(number, image, probability)
+        room.put(number, image, probability)
     return probability
 
 
-def _linked(objects: np.ndarray, link: Linker | None, name: str) -> np.ndarray:
+def _by_bands(predictor: Predicts, task: Task, image: np.ndarray, folder: Path) -> Bands:
+    """Predict what is not kept in `folder` yet; mean and deviation are those of every k-th pixel."""
+    every = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGE))
+    levels, step = task.levels(image[::every, ::every]), predictor.row_step(image.shape[:2])
+    bands = Bands(folder / f"probability-{step}", image.shape[:2], np.float32, step)
+    for first, last in tqdm(list(bands.spans()), "bands", unit="band", leave=False, disable=None):
+        if bands.get(first) is None:
+            bands.put(first, predictor.rows(image, levels, first, last))
+    return bands
+
+
+def _segmented(task: Task, probability: np.ndarray | Bands, learnt: dict) -> tuple[np.ndarray | Bands, ...]:
+    """Redrawn probability and objects."""
+    def redraw(rows: np.ndarray) -> np.ndarray:
+        return task.redraw(rows, learnt)
+
+    def inside(rows: np.ndarray) -> np.ndarray:
+        return task.inside(rows, learnt)
+
+    if not isinstance(probability, Bands):
+        redrawn = redraw(probability)
+        return redrawn, task.segment(redrawn, learnt)
+    folder, height = probability.folder.parent, height_of(probability.shape[1])
+    redrawn = (redraw_by_bands(probability, redraw, folder / "redrawn", height) if task.redraws(learnt)
+               else probability)
+    return redrawn, number_by_bands(redrawn, inside, folder / "objects", height)
+
+
+def _linked(objects: np.ndarray | Bands, link: Linker | None, name: str) -> np.ndarray | Bands:
     try:
-        return link(objects) if link else objects
+        return link(np.asarray(objects)) if link else objects
     except ValueError as error:
         raise UserError(f"--link: {name} is not of the size of the image before it ({error}); leave out --link, it is "
                         "for the slices of one stack") from None

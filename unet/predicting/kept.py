@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,35 @@ import numpy as np
 from utils import UserError, atomic_path, read_json, write_json
 
 ABOUT = "about.json"
+
+
+class Room:
+    """A hidden folder beside an output for what is too large for memory; made when it is needed, gone in the end."""
+
+    def __init__(self, output: Path):
+        self.output, self.made = output.resolve(), None
+
+    def __enter__(self) -> Room:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.made:
+            self.made.cleanup()
+
+    def get(self, number: int, image: np.ndarray) -> None:
+        """Nothing: what fits into memory is not kept here."""
+
+    def put(self, number: int, image: np.ndarray, probability: np.ndarray) -> None:
+        """Do nothing."""
+
+    def folder_of(self, number: int, image: np.ndarray) -> Path:
+        """The folder of image `number`."""
+        self.made = self.made or tempfile.TemporaryDirectory(prefix=f".{self.output.stem}.", dir=self.output.parent)
+        return Path(self.made.name) / f"{number:07}"
+
+    def clear(self, number: int) -> None:
+        """Remove all of image `number`."""
+        shutil.rmtree(Path(self.made.name) / f"{number:07}")
 
 
 class Kept:
@@ -45,35 +75,43 @@ class Kept:
 
         Raises UserError where it was predicted of other pixels.
         """
-        files = list(self.folder.glob(f"{number:07}-*.npy"))
-        if not files:
-            return None
-        if files[0] != self._path(number, image):
-            raise UserError(f"image {number} of the input has changed since {self.folder} was left; leave out --resume "
-                            "to begin anew")
+        path = self._place(number, image)
         try:
-            return np.load(files[0], allow_pickle=False)
-        except (ValueError, EOFError):  # a power cut came before its bytes were on the disk
+            return np.load(path.with_suffix(".npy"), allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):  # or a power cut came before its bytes were on the disk
             return None
 
     def put(self, number: int, image: np.ndarray, probability: np.ndarray) -> None:
         """Keep the probability of image `number`; all or nothing."""
-        with atomic_path(self._path(number, image)) as temporary:
+        with atomic_path(self._place(number, image).with_suffix(".npy")) as temporary:
             np.save(temporary, probability, allow_pickle=False)
+
+    def folder_of(self, number: int, image: np.ndarray) -> Path:
+        """The folder of the bands of image `number`, which is too large for a file; raises as `get`."""
+        return self._place(number, image)
+
+    def clear(self, number: int) -> None:
+        """Keep the probability of image `number` and nothing else: all else is made again in little time."""
+        for folder in (*self.folder.glob(f"{number:07}-*/redrawn"), *self.folder.glob(f"{number:07}-*/objects")):
+            shutil.rmtree(folder)
 
     def count(self) -> int:
         """How many images are kept."""
-        return len(list(self.folder.glob("[0-9]*-*.npy")))
+        return len(list(self.folder.glob("[0-9]*-*")))
 
     def remove(self) -> None:
         """Remove the folder: it holds nothing but what was kept here."""
         if (self.folder / ABOUT).is_file():
             shutil.rmtree(self.folder)
 
-    def _path(self, number: int, image: np.ndarray) -> Path:
+    def _place(self, number: int, image: np.ndarray) -> Path:
         digest = hashlib.sha256(f"{image.dtype.str} {image.shape}".encode())
         digest.update(np.ascontiguousarray(image))
-        return self.folder / f"{number:07}-{digest.hexdigest()[:20]}.npy"
+        place = self.folder / f"{number:07}-{digest.hexdigest()[:20]}"
+        if any(path.stem != place.name for path in self.folder.glob(f"{number:07}-*")):
+            raise UserError(f"image {number} of the input has changed since {self.folder} was left; leave out --resume "
+                            "to begin anew")
+        return place
 
 
 def _other(changed: list[str], before: dict, now: dict) -> str:

@@ -29,6 +29,7 @@ class Cells(SliceTask):
     noun: ClassVar = "slice"  # what one sample is called
     output: ClassVar = "probability of cell"
     numbers_objects: ClassVar = True
+    by_rows: ClassVar = True
 
     def check(self, layout: Layout) -> list[str]:
         """Labels are 0 and 255, or 0 and 1; slices on which nobody drew are refused where membranes were drawn."""
@@ -101,6 +102,9 @@ class Cells(SliceTask):
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         """4-connected cells after border thinning, the very segments that V_rand and V_info score; 0 = border."""
         return number_cells(redrawn, learnt.get("threshold", 0.5))
+
+    def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
+        return redrawn > learnt.get("threshold", 0.5)
 
     def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         """Along the middle lines of the walls; everywhere where there are none."""

@@ -53,6 +53,7 @@ class Judged:
     probability : float32 (H, W[, classes]), the network's
     redrawn : the same with walls drawn, or that very array
     objects : int32 (H, W), a number for each object, 0 = none
+    Of a very large image they are no arrays, but give rows as arrays do, and `np.asarray` reads them whole.
     """
 
     sample: Sample
@@ -77,6 +78,7 @@ class Task(ABC):
     default_out: ClassVar[Path] = Path("prediction.tif")
     numbers_objects: ClassVar[bool] = False  # into a file of their own, unasked
     windowed: ClassVar[bool] = False  # pages are windows of larger images, not whole
+    by_rows: ClassVar[bool] = False  # whether rows of an image can be normalised and segmented as the whole is
     channels: ClassVar[int] = 1  # of what the network sees
     classes: int = field(default=1, init=False)  # of what it puts out
 
@@ -167,6 +169,10 @@ class Task(ABC):
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         """Numbered objects, int32 (H, W), 0 = none, of a probability that `redraw` gave."""
 
+    def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
+        """Where objects are, bool (H, W), before `segment` thins the border between them; for tasks `by_rows`."""
+        raise NotImplementedError
+
     def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         """Where labels would decide something, bool (H, W): doubt about what to label next is counted there."""
         return np.ones(probability.shape[:2], bool)
@@ -219,7 +225,7 @@ def numbered(judged: Judged, path: Path) -> np.ndarray:
     if judged.objects.max() > np.iinfo(np.uint16).max:
         raise UserError(f"{path}: {judged.sample.name} has {judged.objects.max()} objects, and 65535 at most can be "
                         "numbered; cut it into pieces")
-    return judged.objects.astype(np.uint16)
+    return np.asarray(judged.objects, np.uint16)
 
 
 def separates(outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], classes: int) -> bool:

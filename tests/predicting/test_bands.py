@@ -1,0 +1,153 @@
+"""An image by bands of rows: the same probability, walls and cells as the whole, however high the bands are."""
+
+import numpy as np
+import pytest
+from conftest import draw_stacks
+from numpy.testing import assert_allclose, assert_array_equal
+
+from unet.engines.predictor import Limits, Predictor
+from unet.inputs.layouts import StackSamples
+from unet.inputs.stacks import read_stack, write_stack
+from unet.network import Network
+from unet.predicting import bands
+from unet.predicting.bands import Bands, number_by_bands, redraw_by_bands
+from unet.predicting.images import Extras, predictions
+from unet.predicting.kept import Kept
+from unet.scores.isbi import components, flood
+from unet.segment.walls import draw_walls
+from unet.tasks.cells import Cells
+from unet.tasks.task import Outputs
+
+LEARNT = {"walls": {"width": 4.0, "judge": None}, "threshold": 0.5, "on": [0]}
+
+
+class Bright:
+    """In place of an engine: what is brighter than its surroundings within two pixels; stops at call `stop`."""
+
+    def __init__(self, stop=None):
+        self.calls, self.stop = 0, stop
+
+    def __call__(self, tiles):
+        self.calls += 1
+        if self.calls == self.stop:
+            raise KeyboardInterrupt
+        grey = tiles.astype(np.float32)
+        near = sum(np.roll(grey, (dy, dx), (1, 2)) for dy in (-2, 0, 2) for dx in (-2, 0, 2)) / 9
+        return np.clip((near - 90) / 70, 0, 1)
+
+
+def stored(folder, array, step):
+    """An array as `Bands`."""
+    result = Bands(folder, array.shape, array.dtype, step)
+    for first, last in result.spans():
+        result.put(first, array[first:last])
+    return result
+
+
+def same_objects(one, other):
+    """Whether two label maps number the same objects, but for pixels of the middle of a border and specks beside it."""
+    cell = (one > 0) & (other > 0)
+    pairs, shared = np.unique(np.stack([one[cell], other[cell]]), axis=1, return_counts=True)
+    pairs = pairs[:, shared > 12]
+    assert np.count_nonzero((one > 0) != (other > 0)) < 0.02 * one.size
+    return len(pairs[0]) == len(set(pairs[0])) == len(set(pairs[1]))
+
+
+@pytest.fixture
+def predictor():
+    """Eight flips of a network of stride 4, in small tiles."""
+    return Predictor(Bright(), Network(4, 2), Cells(), flips=8, limits=Limits(core=40))
+
+
+@pytest.fixture
+def image():
+    """A slice (201, 190) of cells that a wandering membrane divides."""
+    return draw_stacks(1, 201)[0][0][:, :190]
+
+
+def test_bands_give_rows_as_an_array_does(tmp_path):
+    array = np.arange(10 * 3).reshape(10, 3)
+    rows = stored(tmp_path, array, 4)
+    for part in (slice(0, 10), slice(3, 5), slice(4, 8), slice(7, 20), slice(10, 12), slice(None, 2)):
+        assert_array_equal(rows[part], array[part])
+    assert_array_equal(np.asarray(rows, np.uint16), array)
+    assert (rows.max(), rows.ndim, len(rows), list(rows.spans())) == (29, 2, 10, [(0, 4), (4, 8), (8, 10)])
+    (tmp_path / "00000004.npy").write_bytes(b"")
+    assert rows.get(4) is None
+
+
+@pytest.mark.parametrize("step", [24, 40, 300])
+def test_rows_are_predicted_as_in_the_whole(predictor, image, step):
+    levels = predictor.task.levels(image)
+    whole = predictor.predict(predictor.task.normalise(image, levels))
+    rows = [predictor.rows(image, levels, first, min(first + step, 201)) for first in range(0, 201, step)]
+    assert_allclose(np.concatenate(rows), whole, atol=1e-6)
+
+
+def test_rows_are_predicted_where_memory_runs_out(image):
+    class Small(Bright):
+        def __call__(self, tiles):
+            if tiles.size > (44 + 2 * Network(4, 2).margin) ** 2:
+                raise MemoryError
+            return super().__call__(tiles)
+
+    one = Predictor(Small(), Network(4, 2), Cells(), flips=2, limits=Limits(core=80))
+    levels = one.task.levels(image)
+    rows = one.rows(image, levels, 80, 160)
+    assert one.limits.core <= 40
+    assert_allclose(rows, one.predict(one.task.normalise(image, levels))[80:160], atol=1e-6)
+
+
+@pytest.mark.parametrize("height", [16, 37, 64, 150, 400])
+def test_walls_and_numbers_do_not_depend_on_the_bands(tmp_path, predictor, image, height):
+    probability = predictor(image)
+    whole = draw_walls(probability, LEARNT["walls"])
+    redrawn = redraw_by_bands(stored(tmp_path / "p", probability, 50), lambda rows: draw_walls(rows, LEARNT["walls"]),
+                              tmp_path / "r", height, overlap=120)
+    assert_allclose(np.asarray(redrawn), whole, atol=1e-6)
+    cells = np.asarray(number_by_bands(redrawn, lambda rows: rows > 0.5, tmp_path / "c", height, overlap=60))
+    assert same_objects(cells, flood(components(whole > 0.5)))
+    assert sorted(np.unique(cells)) == list(range(cells.max() + 1))
+
+
+def test_an_object_that_comes_and_goes_over_many_bands_is_one(tmp_path):
+    """A comb whose teeth meet at the bottom alone, a U upside down beside it, and a dot: three in every band height."""
+    cell = np.zeros((60, 40), np.float32)
+    cell[2:58, 2:20:4] = cell[56:58, 2:20] = 1
+    cell[2:4, 24:34] = cell[2:40, 24:26] = cell[2:40, 32:34] = cell[50, 30] = 1
+    for height in (1, 7, 30, 60):
+        cells = np.asarray(number_by_bands(stored(tmp_path / f"p{height}", cell, 9), lambda rows: rows > 0,
+                                           tmp_path / f"c{height}", height, overlap=60))
+        pairs = np.unique(np.stack([cells, components(cell > 0)])[:, cell > 0], axis=1)
+        assert pairs.shape == (2, 3) and cells.max() == 3, height
+        assert set(pairs[0]) == {1, 2, 3}
+
+
+def test_a_large_image_is_predicted_by_bands_and_goes_on_where_it_was_stopped(tmp_path, image, monkeypatch):
+    write_stack(tmp_path / "in.tif", np.stack([image, image[::-1]]))
+    monkeypatch.setattr(bands, "OVERLAP", 120)
+
+    def predict(name, engine, resume=False):
+        outputs = Outputs(tmp_path / f"{name}.tif", tmp_path / f"{name}-cells.tif", tmp_path / f"{name}-walls.tif")
+        one = Predictor(engine, Network(4, 2), Cells(), flips=2, limits=Limits(core=40))
+        kept = None if resume is None else Kept(outputs.out, {}, resume)
+        for _ in predictions(one, Cells(), StackSamples(tmp_path / "in.tif"), LEARNT, outputs,
+                             extras=Extras(table=tmp_path / f"{name}.csv", kept=kept)):
+            pass
+        return engine.calls
+
+    predict("whole", Bright())
+    monkeypatch.setattr(bands, "LARGE", 200 * 150)
+    monkeypatch.setattr(bands, "AT_ONCE", 190 * 40)
+    calls = predict("bands", Bright(), None)
+    with pytest.raises(KeyboardInterrupt, match="same command with --resume"):
+        predict("stopped", Bright(stop=calls - 9))
+    assert predict("stopped", Bright(), resume=True) < calls / 2
+    for name in ("bands", "stopped"):
+        for end in (".tif", "-walls.tif"):
+            assert_allclose(read_stack(tmp_path / f"{name}{end}"), read_stack(tmp_path / f"whole{end}"), atol=1e-6)
+        for one, other in zip(*(read_stack(tmp_path / f"{run}-cells.tif") for run in (name, "whole")), strict=True):
+            assert same_objects(one, other)
+        cells = read_stack(tmp_path / f"{name}-cells.tif")
+        assert len((tmp_path / f"{name}.csv").read_text().splitlines()) == 1 + sum(map(np.max, cells))
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []

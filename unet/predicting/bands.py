@@ -1,0 +1,121 @@
+"""An image too large for memory many times over: predicted, redrawn and numbered by bands of rows, kept in files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from unet.scores.isbi import components, flood
+from utils import atomic_path
+
+LARGE = 5000**2  # pixels from which on an image is worked on by bands
+OVERLAP = 256  # rows around a band that are looked at with it: more than a cell, which then lies whole in one of them
+AT_ONCE = 8_000_000  # pixels of a band without its overlap, roughly: what is drawn and numbered takes 60 bytes a pixel
+
+
+class Bands:
+    """An image's rows (H, W[, C]) in files of `step` rows each; gives and takes rows as an array does.
+
+    What takes an array whole (`np.asarray`) gets it, in memory.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type, step: int):
+        self.folder, self.shape, self.dtype, self.step = folder, tuple(shape), np.dtype(dtype), step
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """First row of each band, and that after its last."""
+        for first in range(0, len(self), self.step):
+            yield first, min(first + self.step, len(self))
+
+    def get(self, first: int) -> np.ndarray | None:
+        """The band that begins at a row; None where it is not there, or a power cut came before it was on the disk."""
+        try:
+            return np.load(self._path(first), allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):
+            return None
+
+    def put(self, first: int, rows: np.ndarray) -> None:
+        """Keep the band that begins at a row; all or nothing."""
+        with atomic_path(self._path(first)) as temporary:
+            np.save(temporary, rows.astype(self.dtype, copy=False), allow_pickle=False)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(len(self))
+        parts = [self.get(start)[max(first - start, 0):last - start]
+                 for start in range(first // self.step * self.step, last, self.step)]
+        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
+
+    def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
+        result = np.empty(self.shape, dtype or self.dtype)
+        for first, last in self.spans():
+            result[first:last] = self.get(first)
+        return result
+
+    def max(self) -> float:
+        """The greatest value of all."""
+        return max(self.get(first).max() for first, _ in self.spans())
+
+    def _path(self, first: int) -> Path:
+        return self.folder / f"{first:08}.npy"
+
+
+def is_large(shape: tuple[int, ...]) -> bool:
+    """Whether an image (H, W[, C]) is worked on by bands."""
+    return shape[0] * shape[1] >= LARGE
+
+
+def height_of(width: int) -> int:
+    """Rows of a band to draw and to number at once, of an image so wide."""
+    return max(AT_ONCE // width, OVERLAP)
+
+
+def redraw_by_bands(probability: Bands, redraw: Callable[[np.ndarray], np.ndarray], folder: Path, height: int,
+                    overlap: int = OVERLAP) -> Bands:
+    """`redraw` a probability (H, W), each band together with `overlap` rows above and below it."""
+    result = Bands(folder, probability.shape, np.float32, height)
+    for first, last in result.spans():
+        above = max(first - overlap, 0)
+        result.put(first, redraw(probability[above:last + overlap])[first - above:last - above])
+    return result
+
+
+def number_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray], folder: Path, height: int,
+                    overlap: int = OVERLAP) -> Bands:
+    """Number the cells of a probability (H, W), int32 (H, W), 1, 2, ...; 0 = border, which is thinned.
+
+    `inside` says of rows, bool (h, W), where cell is. Its 4-connected components get one number over all bands
+    (union-find, as connected components of the graph of all that touch across two bands); then each band is flooded
+    from them together with `overlap` rows around it. As in `segments` of the whole, but that specks of a few pixels,
+    which the border cuts off when it is thinned, stay with their cell. Where the middle of a border lies between two
+    pixels, the flood takes either, here as there.
+    """
+    pieces, count, pairs, above = Bands(folder / "pieces", redrawn.shape, np.int32, height), 0, [], None
+    for first, last in pieces.spans():
+        band = components(inside(redrawn[first:last]))
+        band[band > 0] += count
+        count = max(count, int(band.max()))
+        if above is not None:
+            both = (above > 0) & (band[0] > 0)
+            pairs.append(np.stack([above[both], band[0][both]]))
+        above = band[-1]
+        pieces.put(first, band)
+    one, other = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
+    joined = coo_array((np.ones(len(one)), (one, other)), (count + 1, count + 1))
+    numbers = connected_components(joined, directed=False)[1].astype(np.int32)  # of 0, which touches nothing, it is 0
+    result = Bands(folder, redrawn.shape, np.int32, height)
+    for first, last in result.spans():
+        top = max(first - overlap, 0)
+        result.put(first, flood(numbers[pieces[top:last + overlap]])[first - top:last - top])
+    return result
