@@ -28,11 +28,14 @@ from unet.engines.engines import TensorFlow
 from unet.inputs.layouts import layout_of
 from unet.report.pictures import save_curve
 from unet.tasks import task_of
-from unet.training.device import PRECISIONS, prepare_device
+from unet.training.alarm import Alarm
+from unet.training.device import PRECISIONS, prepare_device, ran_out_of_memory
 from unet.training.encoders import ENCODERS, PRETRAINED, build
 from unet.training.feed import Feed
 from unet.training.keeper import Keeper, read_state
 from unet.training.optimizer import compile_model
+from unet.training.pace import Pace
+from unet.training.parts import InParts
 from unet.training.trained import load_model
 from utils import UserError, at_least, file_hash, require_space, run
 
@@ -51,8 +54,8 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     has not fallen for so many epochs, and the weights of its least loss predict. With `resume` a run goes on where its
     checkpoint is, to the same weights as if it had never stopped; a finished one is only read. `notes` go into the
     configuration: preset, device, and the command's options, of which `tensorboard` logs there, too.
-    Raises UserError where an earlier step has to run first, NotLearning where the loss is not a number,
-    KeyboardInterrupt, all saved, on Ctrl-C.
+    Raises UserError where an earlier step has to run first, NotLearning for a dead run, KeyboardInterrupt, all saved,
+    on Ctrl-C.
     """
     geometry = fresh_geometry(work)
     recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]))
@@ -77,8 +80,9 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
         print(f"{work / 'model.keras'} is trained, {len(keeper.rows)} epochs; nothing is left to train")
     else:
         keras.utils.set_random_seed(seed)
-        model = build(recipe.network, geometry["channels"], geometry["normalisation"],
-                      "none" if keeper.rows else recipe.pretrained)
+        network = build(recipe.network, geometry["channels"], geometry["normalisation"],
+                        "none" if keeper.rows else recipe.pretrained)
+        model = InParts(network.input, network.output, name=network.name)
         compile_model(model, recipe)
         require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
         config["parameters"] = model.count_params()
@@ -89,26 +93,43 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     return load_model(work / "model.keras")
 
 
-def _fit(model: keras.Model, geometry: dict, keeper: Keeper) -> None:
-    """Run the schedule from where `keeper` stands; raises KeyboardInterrupt, which says what was saved, on Ctrl-C."""
-    recipe, work, epochs = keeper.recipe, keeper.work, len(keeper.rows)
+def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
+    """Run the schedule from where `keeper` stands; raises KeyboardInterrupt, which says what was saved, on Ctrl-C.
+
+    Where memory runs out, the run goes on from its checkpoint with a batch in parts; raises MemoryError where one tile
+    is too much.
+    """
+    recipe, work = keeper.recipe, keeper.work
     patches, keep, validation = work / "patches", geometry["split"]["train"], None
     if keeper.patience:
         block = max(1, len(keep) // 5)
         keep, validation = keep[:-block], Feed(patches, recipe.batch, keep=keep[-block:]).unchanged()
     feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=keep)
-    callbacks: list[keras.callbacks.Callback] = [keeper]
-    if keeper.config.get("command", {}).get("tensorboard"):
-        callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
-    began = time.perf_counter()
-    try:
-        model.fit(feed.from_step(epochs * recipe.steps, recipe.epochs * recipe.steps), epochs=recipe.epochs,
-                  initial_epoch=epochs, steps_per_epoch=recipe.steps, verbose=0, shuffle=False,
-                  validation_data=validation, validation_batch_size=recipe.batch, callbacks=callbacks)
-    except KeyboardInterrupt:
-        raise stopped(work, keeper.describe()) from None
-    finally:
-        keeper.bar.close()
+    total, began = recipe.epochs * recipe.steps, time.perf_counter()
+    while True:
+        epochs = len(keeper.rows)
+        first = epochs * recipe.steps
+        callbacks = [Alarm(feed, first, total, geometry["classes"]), keeper, Pace(feed, total - first)]
+        if keeper.config.get("command", {}).get("tensorboard"):
+            callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
+        try:
+            model.fit(feed.from_step(first, total), epochs=recipe.epochs, initial_epoch=epochs,
+                      steps_per_epoch=recipe.steps, verbose=0, shuffle=False, validation_data=validation,
+                      validation_batch_size=recipe.batch, callbacks=callbacks)
+            break
+        except KeyboardInterrupt:
+            raise stopped(work, keeper.describe()) from None
+        except Exception as error:
+            if not ran_out_of_memory(error):
+                raise
+            if model.parts >= recipe.batch:
+                raise MemoryError("one tile at a time is too much") from error
+        finally:
+            keeper.bar.close()
+        model.halve()
+        keeper.restore()
+        print(f"note: memory ran out; going on from epoch {len(keeper.rows) + 1} with each batch in {model.parts} "
+              "parts, whose gradients are added up: the result is the same, and a step takes longer", flush=True)
     print(f"trained for {time.perf_counter() - began:.0f} s, start of fit to end of fit")
 
 

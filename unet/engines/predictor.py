@@ -16,6 +16,7 @@ from unet.engines.engines import BATCH, Engine
 from unet.network import Network
 from unet.tasks import task_of
 from unet.tasks.task import Task
+from unet.training.device import ran_out_of_memory
 from utils import OverlapTile, turned
 
 CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice
@@ -186,14 +187,6 @@ def free_memory() -> int:
     except (OSError, KeyError, ValueError):  # not Linux
         return (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
                 if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}) else 4 * 10**9)
-
-
-def ran_out_of_memory(error: Exception) -> bool:
-    """Whether an engine says with this error that memory ran out; each has an error of its own."""
-    words = str(error).lower()
-    return (isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
-            or (isinstance(error, RuntimeError) and ("bad_alloc" in words or "allocat" in words
-                                                     or "out of memory" in words)))
 
 
 def _resized(probability: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -42,3 +42,11 @@ def cpu_precision() -> str:
     flags = Path("/proc/cpuinfo")  # Linux only; elsewhere float32 is safe
     text = flags.read_text() if flags.is_file() else ""
     return "bfloat16" if "avx512_bf16" in text or "amx_bf16" in text else "float32"
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether a network says with this error that memory ran out; each engine has an error of its own."""
+    words = str(error).lower()
+    return (isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+            or (isinstance(error, RuntimeError) and ("bad_alloc" in words or "allocat" in words
+                                                     or "out of memory" in words)))

@@ -35,6 +35,7 @@ class Feed:
     def __init__(self, patches: Path, batch: int, seed: int = 0, intensity: float = 0.0,
                  keep: list[int] | None = None):
         self.batch, self.seed, self.intensity = batch, seed, intensity
+        self.made = 0  # batches so far
         files = (patches / f"train-{name}.npy" for name in ("images", "labels", "weights"))
         images, labels, *weights = (np.load(file, mmap_mode="r") for file in files if file.is_file())
         self.arrays = (images if images.ndim == 4 else images[..., np.newaxis], labels[..., np.newaxis], *weights)
@@ -48,25 +49,48 @@ class Feed:
 
     def sample(self, number: int) -> list[np.ndarray]:
         """Image float32 (side, side, C), label (side, side, 1) and any weights (side, side) of a sample."""
-        rounds, place = divmod(number, len(self.tiles))
-        tile = self.tiles[shuffled(len(self.tiles), self.seed, rounds)[place]]
+        tile = self.tile(number)
         rng = np.random.default_rng((self.seed, CHANGES, number))
         turn = rng.integers(8)  # one of the square's symmetries
         image, *others = (turned(array[tile], turn) for array in self.arrays)
         image = varied(image, self.intensity, rng) if self.intensity else image
         return [array.astype(np.float32, copy=False) for array in (image, *others)]
 
-    def unchanged(self, most: int = 64) -> tuple[np.ndarray, np.ndarray]:
-        """The first tiles as they are, at most `most`: images uint8 (n, side, side, C), labels (n, side, side, 1)."""
-        images, labels = (array[self.tiles[:most]] for array in self.arrays[:2])
-        return images, labels.astype(np.float32)
+    def tile(self, number: int) -> int:
+        """The tile that a sample is made of."""
+        rounds, place = divmod(number, len(self.tiles))
+        return self.tiles[shuffled(len(self.tiles), self.seed, rounds)[place]]
+
+    def shares(self, step: int, classes: int) -> np.ndarray:
+        """What each class weighs in a step's loss, its share of the pixels where they weigh the same: float (classes,).
+        """
+        tiles = [self.tile(number) for number in range(step * self.batch, (step + 1) * self.batch)]
+        labels, *weights = (array[tiles].ravel() for array in self.arrays[1:])
+        return np.bincount(labels, *weights, minlength=classes) / labels.size
+
+    def of_one_value(self) -> bool:
+        """Whether no label of any tile has a second value."""
+        labels = self.arrays[1]
+        first = labels[self.tiles[0]].flat[0]
+        return not any((labels[tile] != first).any() for tile in self.tiles)
+
+    def unchanged(self, most: int = 64) -> tuple[np.ndarray, ...]:
+        """The first tiles as they are, at most `most`: images uint8 (n, side, side, C), labels and any weights."""
+        images, *others = (array[self.tiles[:most]] for array in self.arrays)
+        return images, *(array.astype(np.float32) for array in others)
 
     def from_step(self, first: int, last: int) -> tf.data.Dataset:
         """The batches of steps `first` .. `last` - 1, in this order, made ahead."""
         shapes = [array.shape for array in self[first]]
+        self.made = 0
+
+        def make(step: np.ndarray) -> tuple[np.ndarray, ...]:
+            batch = self[step]
+            self.made += 1
+            return batch
 
         def read(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            arrays = tf.numpy_function(self.__getitem__, [step], [tf.float32] * len(shapes), stateful=False)
+            arrays = tf.numpy_function(make, [step], [tf.float32] * len(shapes), stateful=False)
             return tuple(tf.ensure_shape(array, shape) for array, shape in zip(arrays, shapes, strict=True))
 
         # nothing is left to tune, and the tuner's thread, asleep for up to a minute, may delay the end of training

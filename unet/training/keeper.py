@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from model import Recipe
 from unet.training.encoders import build
-from utils import NotLearning, UserError, atomic_path, write_json
+from utils import UserError, atomic_path, write_json
 
 CHECKPOINT = "checkpoint.npz"
 OUTDATED = ("finished.json", "metrics.json", "holdout.tif", "holdout.png", "curve.png",
@@ -60,13 +60,18 @@ class Keeper(keras.callbacks.Callback):
             leftover.unlink()  # of a run that was killed while it wrote
         # a network of its own, as the one that trains saves its optimizer too, twice the weights and a custom object
         self.predictor = build(self.recipe.network, self.config["channels"], self.config["normalisation"])
-        if not self.rows:
+        if self.rows:
+            self.restore()
+        else:
             self.save_checkpoint()
-            return
+
+    def restore(self) -> None:
+        """Give the model, and this, what the checkpoint has."""
         with np.load(self.work / CHECKPOINT) as arrays:
             for variable, name in self.variables():
                 variable.assign(arrays[name])
             self.mean = [arrays[name] for name in arrays.files if name.startswith("mean")]
+            self.rows = json.loads(str(arrays["state"]))["rows"]
 
     def variables(self) -> list[tuple]:
         """Each variable that training changes, and its name in the checkpoint."""
@@ -112,9 +117,6 @@ class Keeper(keras.callbacks.Callback):
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None) -> None:
-        if not all(np.isfinite(value) for value in logs.values()):
-            raise NotLearning("the loss is not a number any more: the learning rate is too high (try a tenth of it "
-                              "with --lr), or a very rare class weighs too much (preprocessing.py --weights none)")
         if epoch >= self.averaged_from and not self.patience:
             weights, count = self.model.get_weights(), epoch - self.averaged_from + 1
             self.mean = [mean + (new - mean) / count for mean, new in zip(self.mean or weights, weights, strict=True)]

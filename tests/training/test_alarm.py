@@ -1,0 +1,211 @@
+"""The alarm: ten deliberate breakages, each caught in the first tenth; ten good runs, none stopped; sums by hand."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from training.tiny import write_patches
+
+import train
+from model import Network, Recipe
+from unet.training.alarm import LEAST, Alarm, entropy
+from unet.training.feed import Feed
+from utils import NotLearning
+
+RECIPE = Recipe(Network(8, 1, dropout=(0, 0.2)), epochs=40, steps=LEAST, batch=4, lr=0.01, optimizer="muon",
+                intensity=0.2, warmup=0.05)
+
+
+def change(work, name, function):
+    """Replace an array of the tiles by what a function makes of it."""
+    path = work / "patches" / f"train-{name}.npy"
+    np.save(path, function(np.load(path)))
+
+
+def change_normalisation(work, **levels):
+    path = work / "patches" / "geometry.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalisation": levels}))
+
+
+def kill_the_first_layer(monkeypatch):
+    """All its activations are 0, whatever the image, and no gradient goes through."""
+    build = train.build
+
+    def dead(*arguments):
+        network = build(*arguments)
+        network.get_layer("down0_conv1").bias.assign([-1e6] * 8)
+        return network
+
+    monkeypatch.setattr(train, "build", dead)
+
+
+random = np.random.default_rng(1)
+BREAKAGES = {  # what is done to the folder, the changes of the recipe, and what is said
+    "a rate of nothing": (None, {"lr": 1e-9}, "hardly falls"),
+    "a rate without measure": (None, {"lr": 300.0, "optimizer": "adam"}, r"rate that is too high|not a number"),
+    "a weight that is no number": (lambda work: change(work, "weights", lambda all_: all_ * np.inf), {},
+                                   "not a number"),
+    "labels of noise": (lambda work: change(work, "labels", lambda all_: random.integers(0, 2, all_.shape, np.uint8)),
+                        {}, "labels of other images"),
+    "labels of other images": (lambda work: change(work, "labels", lambda all_: np.rot90(all_[::-1], 1, (1, 2))), {},
+                               "labels of other images"),
+    "labels inverted in every other one": (
+        lambda work: change(work, "labels", lambda all_: np.where(np.arange(len(all_))[:, None, None] % 2, all_,
+                                                                  1 - all_)), {}, "inverted in some of them"),
+    "labels of one value": (lambda work: change(work, "labels", np.ones_like), {}, "one value everywhere"),
+    "images of one grey level": (lambda work: change(work, "images", np.zeros_like), {"intensity": 0.0},
+                                 "images of one grey level"),
+    "a deviation of a million": (lambda work: change_normalisation(work, mean=128.0, sd=1e9), {"intensity": 0.0},
+                                 "normalisation"),
+    "dead activations": ("kill", {}, "the same everywhere"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_a_breakage_is_caught_in_the_first_tenth(name, tmp_path, monkeypatch):
+    spoil, changes, said = BREAKAGES[name]
+    work = write_patches(tmp_path, weights=np.float32(1) if "weight" in name else None, count=40)
+    for array in ("images", "labels"):  # lines anywhere: near the edges there were none, which padding tells
+        change(work, array, lambda all_: np.stack([np.roll(one, 7 * at, 0) for at, one in enumerate(all_)]))
+    if spoil == "kill":
+        kill_the_first_layer(monkeypatch)
+    elif spoil:
+        spoil(work)
+    steps = []
+    original = Alarm.on_train_batch_end
+    monkeypatch.setattr(Alarm, "on_train_batch_end",
+                        lambda self, batch, logs: (steps.append(batch), original(self, batch, logs)))
+    recipe = replace(RECIPE, **changes)
+    with pytest.raises(NotLearning, match=said):
+        train.train(work, recipe)
+    assert len(steps) <= recipe.epochs * recipe.steps / 10
+
+
+def write_classes(folder):
+    """Tiles of three classes: lines, what is above of them, what is below."""
+    work = write_patches(folder, count=40, classes=3)
+    change(work, "labels", lambda all_: np.where(all_ == 0, 0, 1 + (np.cumsum(all_ == 0, axis=1) > 0)).astype(np.uint8))
+    change(work, "images", lambda all_: np.where(np.load(work / "patches" / "train-labels.npy") == 2, 220, all_))
+    return work
+
+
+def write_rare(folder):
+    """Tiles of which one in forty has a few pixels of background: a share of 1 in 2,000."""
+    work = write_patches(folder, count=40)
+    change(work, "labels", lambda all_: (np.arange(all_.size).reshape(all_.shape) % 2003 > 0).astype(np.uint8))
+    return work
+
+
+def balanced(folder):
+    """Weights with which a class of a fiftieth counts as much as the other."""
+    work = write_patches(folder, count=40, weights=np.float32(1))
+    change(work, "labels", lambda all_: (np.indices(all_.shape)[1] != 5).astype(np.uint8))
+    change(work, "images", lambda all_: np.where(np.indices(all_.shape)[1] != 5, all_, 20))
+    labels = np.load(work / "patches" / "train-labels.npy")
+    change(work, "weights", lambda _: np.where(labels, 0.5 / labels.mean(), 0.5 / (1 - labels.mean())))
+    return work
+
+
+def tiles(folder):
+    return write_patches(folder, count=40)
+
+
+GOOD = {
+    "seed 1": (tiles, {}, 1), "seed 2": (tiles, {}, 2), "seed 3": (tiles, {}, 3),
+    "Adam, gently": (tiles, {"optimizer": "adam", "lr": 2e-3}, 0),
+    "the paper's SGD, a tile a step": (tiles, {"optimizer": "sgd", "lr": 1e-2, "batch": 1}, 0),
+    "as nuclei": (lambda folder: write_patches(folder, count=40, channels=3, weights=np.float32(3)), {
+        "optimizer": "adam", "lr": 3e-3, "network": Network(8, 1, activation="elu", dropout=(0.1, 0.1),
+                                                            dropout_between=True)}, 0),
+    "three classes": (write_classes, {}, 0),
+    "half resolution": (tiles, {"network": Network(8, 1, dropout=(0, 0), half=True)}, 0),
+    "a rare class": (write_rare, {}, 0),
+    "a rare class that weighs as much": (balanced, {}, 0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_run_is_not_stopped(name, tmp_path):
+    write, changes, seed = GOOD[name]
+    train.train(write(tmp_path), replace(RECIPE, epochs=3, **changes), seed)
+
+
+# ------------------------------------------------------------------------------------------------------- by hand
+
+
+def test_entropy_by_hand():
+    assert entropy(np.array([0.5, 0.5])) == pytest.approx(np.log(2))
+    assert entropy(np.array([0.1, 0.9])) == pytest.approx(0.325083, abs=1e-6)
+    assert entropy(np.array([2.0, 2.0, 0.0])) == pytest.approx(4 * np.log(2))  # weights of 4 on average
+    assert entropy(np.array([0.0, 1.0])) == 0
+
+
+def test_shares_are_those_of_a_steps_tiles_and_weights(tmp_path):
+    work = write_patches(tmp_path, count=10, weights=np.float32(3))
+    feed = Feed(work / "patches", 4, seed=1)
+    _, labels, weights = feed[2]
+    expected = [(weights * (labels[..., 0] == value)).mean() for value in (0, 1)]
+    np.testing.assert_allclose(feed.shares(2, 3), [*expected, 0])
+    assert not feed.of_one_value()
+    change(work, "labels", np.ones_like)
+    assert Feed(work / "patches", 4).of_one_value()
+
+
+class Says:
+    """A network that says the same everywhere, or what a table says."""
+
+    def __init__(self, losses, spread=0.1):
+        self.losses, self.spread = list(losses), spread
+
+    def __call__(self, image, training):
+        return np.where(np.indices(image.shape)[1] % 2, 0.5 + self.spread, 0.5 - self.spread)
+
+    def compute_loss(self, *_, training):
+        return self.losses[0]
+
+
+@pytest.mark.parametrize(("loss", "probed", "spread", "stops"), [
+    (0.30, (0.60, 0.60), 0.1, False),  # below the entropy: about .38 of lines of 2 in 16
+    (0.60, (0.60, 0.60), 0.1, True),
+    (0.60, (0.60, 0.57), 0.1, False),  # on its way
+    (0.60, (0.60, 0.57), 1e-4, True),  # but the same everywhere
+])
+def test_a_verdict_by_hand(tmp_path, loss, probed, spread, stops):
+    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 200)
+    alarm.set_model(Says(probed, spread))
+    for step in range(LEAST - 1):
+        alarm.on_train_batch_end(step, {"loss": loss})
+    alarm.model.losses = alarm.model.losses[1:]
+    if stops:
+        with pytest.raises(NotLearning, match=f"stopped after {LEAST} steps: .*Likely causes: a rate that is too high"):
+            alarm.on_train_batch_end(LEAST - 1, {"loss": loss})
+    else:
+        alarm.on_train_batch_end(LEAST - 1, {"loss": loss})
+
+
+def test_the_mean_of_an_epoch_is_taken_apart(tmp_path):
+    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 200)
+    for batch, mean in ((0, 4.0), (1, 3.0), (2, 3.0), (0, 5.0)):  # of losses 4, 2, 3 and, in the next epoch, 5
+        alarm.on_train_batch_end(batch, {"loss": mean})
+    assert alarm.losses == [4, 2, 3, 5]
+
+
+def test_short_runs_and_runs_that_go_on_in_a_window_are_left_alone(tmp_path):
+    feed = Feed(write_patches(tmp_path) / "patches", 4)
+    for first, total in ((0, LEAST), (LEAST - 3, 400), (0, LEAST - 1)):
+        alarm = Alarm(feed, first, total)
+        alarm.set_model(Says([9.0, 9.0]))
+        for batch in range(min(total, LEAST) - first):
+            alarm.on_train_batch_end(batch, {"loss": 9.0})
+
+
+def test_a_resumed_run_is_judged_where_its_schedule_is(tmp_path):
+    work = write_patches(tmp_path)
+    alarm = Alarm(Feed(work / "patches", 4), 60, 200)
+    alarm.set_model(Says([9.0]))
+    with pytest.raises(NotLearning, match="stopped after 100 steps"):
+        for batch in range(60):
+            alarm.on_train_batch_end(batch, {"loss": 9.0})

@@ -1,0 +1,66 @@
+"""After twenty steps one line: how long it will take, the memory so far, and whether tiles are waited for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
+
+import keras
+import psutil
+import tensorflow as tf
+from tqdm import tqdm
+
+from unet.training.feed import READERS, Feed
+
+AFTER = 20  # steps
+TIMED = 10  # of these the last: before, the network is compiled, and batches lie ready
+
+
+class Pace(keras.callbacks.Callback):
+    """Prints the line once; `left` are the steps of this run. Shorter runs print nothing."""
+
+    def __init__(self, feed: Feed, left: int):
+        super().__init__()
+        self.feed, self.left, self.steps = feed, left, 0
+        self.began, self.ahead = 0.0, []  # when the timed steps began, s; batches that lay ready after each
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        self.steps += 1
+        if self.steps == AFTER - TIMED:
+            self.began = time.perf_counter()
+        elif AFTER - TIMED < self.steps <= AFTER:
+            self.ahead.append(self.feed.made - self.steps)
+            if self.steps == AFTER:
+                tqdm.write(self.in_words((time.perf_counter() - self.began) / TIMED))
+
+    def in_words(self, seconds: float) -> str:
+        """The line, where a step takes so many seconds."""
+        memory = f"{peak_memory() / 1e9:.1f} GB of memory at most so far"
+        for gpu in tf.config.list_logical_devices("GPU"):
+            memory += f", {tf.config.experimental.get_memory_info(gpu.name)['peak'] / 1e9:.1f} GB of {gpu.name[-5:]}"
+        waits = ("the network waits for its tiles: more processor cores or a faster disk would shorten this"
+                 if sum(self.ahead) < READERS * len(self.ahead) / 2 else "tiles are ready before the network asks")
+        return (f"{duration(seconds * (self.left - AFTER))} of training left at {seconds:.2g} s a step; {memory}; "
+                f"{waits}")
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process had at most so far."""
+    if hasattr(memory := psutil.Process().memory_info(), "peak_wset"):  # Windows
+        return memory.peak_wset
+    import resource  # which Windows doesn't have
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

@@ -1,0 +1,55 @@
+"""Where memory has no room for a batch, its parts are taken one after the other, and the step is the same."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
+
+import keras
+import tensorflow as tf
+
+
+class InParts(keras.Model):
+    """A network that trains on a batch in `parts`, whose gradients are added up before the one step.
+
+    Loss and step are those of the whole batch, to float error; so nothing else of a run changes: its steps, its rates,
+    its checkpoints. (Keras's own `gradient_accumulation_steps` makes other steps of the schedule, and other variables
+    of the optimizer, in the middle of a run.) Where dropout draws, or batch normalisation takes a mean, it does so
+    within each part.
+    """
+
+    parts = 1
+
+    def halve(self) -> None:
+        """From the next `fit` on take twice as many parts."""
+        self.parts *= 2
+        self.jit_compile = False  # XLA may put in another order what is kept apart below
+        self.train_function = None  # so that Keras makes it anew
+
+    def train_step(self, data):
+        if self.parts == 1:
+            return super().train_step(data)
+        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        count, variables = images.shape[0], self.trainable_weights
+        size = -(-count // self.parts)
+        total, sums = 0.0, []
+        for first in range(0, count, size):
+            part = [None if array is None else array[first:first + size] for array in (images, labels, weights)]
+            with tf.control_dependencies(sums):  # else all parts would be in memory at once
+                loss, gradients = self._gradients(*part, share=part[0].shape[0] / count)
+                total += loss
+                sums = [tf.add(*pair) for pair in zip(sums, gradients, strict=True)] if sums else gradients
+        self.optimizer.apply_gradients(zip(sums, variables, strict=True))
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # each one's loss is its share of the mean
+        self.metrics[0].update_state(total * replicas, sample_weight=count)  # the loss, as Keras counts it
+        return self.get_metrics_result()
+
+    def _gradients(self, images, labels, weights, share: float) -> tuple:
+        """A part's loss, as much as it counts in the batch's, and its gradients."""
+        with tf.GradientTape() as tape:
+            outputs = self(images, training=True)
+            loss = share * self.compute_loss(images, labels, outputs, weights, training=True)
+            scaled = self.optimizer.scale_loss(loss)  # of float16
+        return loss, tape.gradient(scaled, self.trainable_weights)
