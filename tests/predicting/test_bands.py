@@ -15,6 +15,7 @@ from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
 from unet.scores.isbi import components, flood
 from unet.segment.walls import draw_walls
+from unet.tasks import task
 from unet.tasks.cells import Cells
 from unet.tasks.task import Outputs
 
@@ -137,7 +138,7 @@ def test_a_large_image_is_predicted_by_bands_and_goes_on_where_it_was_stopped(tm
         return engine.calls
 
     predict("whole", Bright())
-    monkeypatch.setattr(bands, "LARGE", 200 * 150)
+    monkeypatch.setattr(task, "LARGE", 200 * 150)
     monkeypatch.setattr(bands, "AT_ONCE", 190 * 40)
     calls = predict("bands", Bright(), None)
     with pytest.raises(KeyboardInterrupt, match="same command with --resume"):

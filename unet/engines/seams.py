@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unet.engines.predictor import Predictor, overlap_tiles
-from unet.predicting.bands import is_large
+from unet.tasks.task import is_large
 from utils import turned
 
 MOST = 1.05  # of the ratio; chance alone moves it by a few hundredths where seams are short

@@ -41,7 +41,7 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
     try:
         stack, axes = _read_series(path)
     except (tifffile.TiffFileError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError, TypeError,
-            MemoryError, struct.error, zlib.error) as error:
+            MemoryError, AssertionError, struct.error, zlib.error) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
         raise UserError(f"{path} cannot be read as a TIFF stack ({cause}); it is cut short or not a TIFF: copy it "
                         "again, or save it from Fiji with File > Save As > Tiff") from None
@@ -77,6 +77,8 @@ def gray(path: Path, stack: np.ndarray) -> np.ndarray:
     stack = one_channel(path, stack)
     if stack.dtype == bool:
         return stack.astype(np.uint8) * 255
+    if stack.dtype.kind not in "iuf":
+        raise UserError(f"{path} has pixels of type {stack.dtype}, expected grey levels; {EIGHT_BIT}")
     if stack.dtype not in (np.uint8, np.uint16):
         stack = stack.astype(np.float32)
         if not np.isfinite(stack).all():
@@ -123,15 +125,17 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
                  ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield `write(page)`, which appends a page to one ImageJ stack of `shape` (N, H, W[, 3]); all or nothing.
 
-    With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page (C, H, W). dtype uint8, uint16 or float32. Only
-    the page at hand is in memory. Above 4 GiB the stack is still one that ImageJ reads: a header, then all pixels.
+    With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page (C, H, W). dtype uint8, uint16 or float32; or
+    uint32, which ImageJ has not: that is a plain BigTIFF. Only the page at hand is in memory. Above 4 GiB the stack is
+    still one that ImageJ reads: a header, then all pixels.
     Leaving without having written all N pages raises ValueError.
     """
     axes = "ZCYX" if channels else "TYXS" if len(shape) == 4 else "ZYX"
     with atomic_path(path) as temporary:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout described above
-            tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=True, metadata={"axes": axes},
+            tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=np.dtype(dtype) != np.uint32,
+                             bigtiff=np.dtype(dtype) == np.uint32, metadata={"axes": axes},
                              photometric="rgb" if axes == "TYXS" else "minisblack", software=OURS)
         with tifffile.TiffFile(temporary) as tiff:
             start = tiff.pages[0].dataoffsets[0]

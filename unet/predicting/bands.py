@@ -12,7 +12,6 @@ from scipy.sparse.csgraph import connected_components
 from unet.scores.isbi import components, flood
 from utils import atomic_path
 
-LARGE = 5000**2  # pixels from which on an image is worked on by bands
 OVERLAP = 256  # rows around a band that are looked at with it: more than a cell, which then lies whole in one of them
 AT_ONCE = 8_000_000  # pixels of a band without its overlap, roughly: what is drawn and numbered takes 60 bytes a pixel
 
@@ -69,11 +68,6 @@ class Bands:
 
     def _path(self, first: int) -> Path:
         return self.folder / f"{first:08}.npy"
-
-
-def is_large(shape: tuple[int, ...]) -> bool:
-    """Whether an image (H, W[, C]) is worked on by bands."""
-    return shape[0] * shape[1] >= LARGE
 
 
 def height_of(width: int) -> int:

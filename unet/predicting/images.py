@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from unet.inputs.layouts import Samples
 from unet.predicting.ahead import ahead
-from unet.predicting.bands import LARGE, Bands, height_of, is_large, number_by_bands, redraw_by_bands
+from unet.predicting.bands import Bands, height_of, number_by_bands, redraw_by_bands
 from unet.predicting.kept import Kept, Room
 from unet.predicting.lock import locked
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
-from unet.tasks.task import Judged, Outputs, Task
+from unet.tasks.task import Judged, Outputs, Task, is_large
 from utils import UserError
 
 
@@ -41,6 +41,7 @@ class Extras:
 
 
 NONE = Extras()
+SAMPLED = 16_000_000  # pixels of a very large image from which its mean and deviation are taken
 
 
 class Predicts(Protocol):
@@ -112,7 +113,7 @@ def _probability(predictor: Predicts, task: Task, image: np.ndarray, number: int
 
 def _by_bands(predictor: Predicts, task: Task, image: np.ndarray, folder: Path) -> Bands:
     """Predict what is not kept in `folder` yet; mean and deviation are those of every k-th pixel."""
-    every = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGE))
+    every = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / SAMPLED))
     levels, step = task.levels(image[::every, ::every]), predictor.row_step(image.shape[:2])
     bands = Bands(folder / f"probability-{step}", image.shape[:2], np.float32, step)
     for first, last in tqdm(list(bands.spans()), "bands", unit="band", leave=False, disable=None):

@@ -11,7 +11,7 @@ import numpy as np
 
 from unet.inputs.layouts import Layout, Sample, Samples, StackSamples
 from unet.inputs.stacks import open_stack, padding, parse_slices, require_ours, stack_writer
-from unet.tasks.task import Judged, Outputs, Page, Task, numbered
+from unet.tasks.task import Judged, Outputs, Page, Task, number_type, numbered
 from utils import UserError, check_output
 
 HOLDOUT = 5  # slices at the end of the stack that judge and never train: 25-29 of ISBI's 30
@@ -90,7 +90,8 @@ class SliceTask(Task):
         shape = (count, self.classes, *size) if several else (count, *size)
         with ExitStack() as files:
             page = files.enter_context(stack_writer(outputs.out, shape, np.float32, channels=several))
-            numbers = outputs.objects and files.enter_context(stack_writer(outputs.objects, (count, *size), np.uint16))
+            numbers = outputs.objects and files.enter_context(
+                stack_writer(outputs.objects, (count, *size), number_type(size)))
             walls = outputs.redrawn and files.enter_context(stack_writer(outputs.redrawn, shape, np.float32, several))
 
             def write(judged: Judged) -> None:

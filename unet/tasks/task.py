@@ -15,6 +15,7 @@ from unet.inputs.layouts import Layout, Sample, Samples
 from utils import UserError
 
 Range = tuple[float, float]  # least and most, drawn uniformly
+LARGE = 5000**2  # pixels from which on an image is worked on by bands, and may have more objects than 16 bit count
 LEARNT = 0.05  # difference in probability from which on a network tells pixels apart
 Page = tuple[np.ndarray, np.ndarray, dict]  # image, label, and what the manifest keeps of where it was cut
 
@@ -220,12 +221,23 @@ class Task(ABC):
         return 0
 
 
+def is_large(shape: tuple[int, ...]) -> bool:
+    """Whether an image (H, W[, C]) is worked on by bands."""
+    return shape[0] * shape[1] >= LARGE
+
+
+def number_type(shape: tuple[int, ...]) -> type:
+    """The type of the numbers of an image's objects: uint16, which ImageJ has, or of very large ones uint32."""
+    return np.uint32 if is_large(shape) else np.uint16
+
+
 def numbered(judged: Judged, path: Path) -> np.ndarray:
-    """The objects of a sample as uint16 (H, W), to be written; raises UserError where there are too many."""
-    if judged.objects.max() > np.iinfo(np.uint16).max:
-        raise UserError(f"{path}: {judged.sample.name} has {judged.objects.max()} objects, and 65535 at most can be "
+    """The objects of a sample (H, W), to be written as `number_type`; raises UserError where there are too many."""
+    count, dtype = judged.objects.max(), number_type(judged.objects.shape)
+    if count > np.iinfo(dtype).max:
+        raise UserError(f"{path}: {judged.sample.name} has {count} objects, and {np.iinfo(dtype).max} at most can be "
                         "numbered; cut it into pieces")
-    return np.asarray(judged.objects, np.uint16)
+    return np.asarray(judged.objects, dtype)
 
 
 def separates(outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], classes: int) -> bool:
