@@ -1,0 +1,68 @@
+"""A model file is data: damaged or hostile, it is refused in one line, and nothing in it runs."""
+
+import json
+from dataclasses import asdict
+
+import keras
+import numpy as np
+import pytest
+
+from unet.network import Network
+from unet.tasks.cells import Cells
+from unet.training.encoders import build
+from unet.training.trained import load_model
+from utils import UserError
+
+NETWORK = Network(4, 2, dropout=(0.0,) * 3)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A small model.keras with its config.json."""
+    folder, task = tmp_path_factory.mktemp("run"), Cells()
+    config = {"task": task.settings(), "network": asdict(NETWORK), "channels": task.channels,
+              "normalisation": task.normalisation, "recipe": {}}
+    (folder / "config.json").write_text(json.dumps(config))
+    build(NETWORK, task.channels, task.normalisation).save(folder / "model.keras")
+    return folder / "model.keras"
+
+
+@pytest.fixture
+def content(path):
+    """Its bytes, which are put back afterwards."""
+    whole = path.read_bytes()
+    yield whole
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 0.999])
+def test_a_model_that_is_cut_short(path, content, share):
+    path.write_bytes(content[:int(share * len(content))])
+    with pytest.raises(UserError, match=r"model\.keras cannot be read as a model \(.+\); run 'python train\.py'"):
+        load_model(path)
+
+
+def test_bits_that_flip_anywhere(path, content, rng):
+    for place in rng.integers(0, len(content), 40):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1:])
+        try:
+            load_model(path)  # some bytes mean nothing
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+def test_nothing_in_a_model_runs(path, content, tmp_path):
+    """A layer whose code would make a file, in a model of the same shape of input and output."""
+    trap = tmp_path / "it ran"
+
+    run = eval(f"lambda image: [open({str(trap)!r}, 'w').close(), image][1]")  # nothing of it lies outside its code
+    image = keras.Input((None, None, 1))
+    model = keras.Model(image, keras.layers.Lambda(run, output_shape=(None, None, 1))(image))
+    model.save(path)
+    with pytest.raises(UserError, match="cannot be read as a model"):
+        load_model(path)
+    assert not trap.exists()
+    keras.models.load_model(path, safe_mode=False)(np.zeros((1, 8, 8, 1), np.float32))
+    assert trap.exists()  # so it would have
+    path.write_bytes(content)
+    assert load_model(path)[0].predict_on_batch(np.zeros((1, 64, 64, 1), np.uint8)).shape[0] == 1
