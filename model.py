@@ -1,14 +1,24 @@
-"""The networks: one U-Net builder that loops over depth, and presets by name. Keras alone."""
+"""The networks: one U-Net builder that loops over depth, and presets by name. Keras alone.
+
+    python model.py export results/model.keras --out FOLDER    a trained network for other programs
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
 
 import keras
 from keras import layers
 
 from unet.network import HALVINGS, Network
+from utils import run
 
 HEAD = 8  # filters of the light block at full resolution behind a network at half resolution
 
@@ -163,3 +173,33 @@ def _surplus(network: Network, level: int) -> int:
     # the bottom's convolutions take 2 of its pixels a side, and each level between, down and up, 4 of its own
     taken = 2 * network.stride + sum(4 * 2**k for k in range(level + 1, network.depth))
     return taken // 2**level
+
+
+# -------------------------------------------------------------------------------------------------- command line
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line of `python model.py`."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True)
+    export = commands.add_parser("export", help="write a trained network for other programs",
+                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    export.add_argument("model", type=Path, nargs="?", default=Path("results/model.keras"), metavar="MODEL",
+                        help="the trained model; config.json lies beside it")
+    export.add_argument("--out", type=Path, default=Path("export"), help="a new folder, or one of an earlier export")
+    export.add_argument("--format", help="which formats, with commas between: bioimageio, onnx, savedmodel, openvino "
+                                         "(without it all)")
+    export.add_argument("--sample", type=Path, metavar="IMAGE", help="the image of test tensors and cover picture "
+                                                                     "(without it a held-out one of the run's data)")
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
+    from unet.export.formats import export
+    for line in export(args.model, args.out, args.format, args.sample):
+        print(line)
+
+
+if __name__ == "__main__":
+    run(main)

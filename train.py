@@ -24,6 +24,7 @@ import tensorflow as tf
 from model import PRESETS, Recipe, with_encoder
 from predict import finish
 from preprocessing import fresh_geometry
+from unet.citations import version
 from unet.engines.engines import TensorFlow
 from unet.inputs.layouts import layout_of
 from unet.report.pictures import save_curve
@@ -180,6 +181,7 @@ def options() -> argparse.ArgumentParser:
     """Make the command line of `python train.py`; None stands for what the command does not name."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=version())
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
     parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
                                                  "predicted images (prediction)")

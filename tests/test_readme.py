@@ -13,7 +13,7 @@ from model import PRESETS
 from unet.report.figures import ANIMATION, FIGURES, OTHERS
 from unet.training.encoders import ENCODERS
 
-SCRIPTS = ("datasets", "augmentation", "preprocessing", "train", "predict", "metrics", "report")
+SCRIPTS = ("datasets", "augmentation", "preprocessing", "train", "predict", "model", "metrics", "report")
 OPTIONS = ROOT / "docs" / "options.md"
 VARIABLES = {"AUGMENT": "augmentation", "TILE": "preprocessing", "TRAIN": "train"}  # options behind make's commands
 

@@ -369,3 +369,8 @@ def test_encoder_options_that_do_not_fit_are_one_clear_line(work, monkeypatch):
     assert (recipe.lr, recipe.average) == (3e-4, 0)
     with pytest.raises(UserError, match="--pretrained none"):
         train.train(write_patches(work, side=32), recipe)
+
+
+def test_the_version_is_that_of_the_citation(command):
+    done = command("train.py", "--version")
+    assert (done.returncode, done.stdout) == (0, "keras-unet 1.0.0\n")

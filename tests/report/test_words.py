@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from unet.citations import cited, reference, works
 from unet.report.by_task import words_of
 from unet.report.slices import ISBI_VOLUME
-from unet.report.words import averaging, cited, listed, network, reference, variation, works
+from unet.report.words import averaging, listed, network, variation
 from unet.training.feed import varied
 
 

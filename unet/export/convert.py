@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from unet.network import Network
 from unet.training.trained import load_model
 from utils import UserError, atomic_folder, atomic_path
 
@@ -26,7 +27,7 @@ OPSET = 17  # of ONNX: what tools that are two years old still read
 
 def to_saved_model(model: Path, out: Path) -> None:
     """Write the SavedModel of a trained model.keras as the folder `out`; raises UserError where there is none."""
-    with _float32_network(model) as network, atomic_folder(out) as folder:
+    with float32_network(model) as (network, _), atomic_folder(out) as folder:
         network.export(folder, format="tf_saved_model", verbose=False, input_signature=_signature(network))
 
 
@@ -37,7 +38,7 @@ def to_onnx(model: Path, out: Path) -> None:
     is no model or where tf2onnx and onnx are missing.
     """
     require("onnx", "tf2onnx")
-    with _float32_network(model) as network, atomic_path(out) as path, warnings.catch_warnings():
+    with float32_network(model) as (network, _), atomic_path(out) as path, warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # Keras helps tf2onnx over what NumPy took out
         logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # else a line for each of its steps
         network.export(path, format="onnx", opset_version=OPSET, verbose=False, input_signature=_signature(network))
@@ -61,23 +62,35 @@ def to_openvino(model: Path, out: Path) -> None:
             openvino.serialize(converted, xml, binary)
 
 
-def require(*packages: str) -> None:
-    """Raise UserError where one of these packages is not installed."""
-    missing = [name for name in packages if find_spec(name) is None]
+def to_keras(model: Path, out: Path) -> None:
+    """Write a trained model.keras as the Keras file `out` in float32, which any Keras 3 loads without this project."""
+    with float32_network(model) as (network, _), atomic_path(out) as path:
+        network.save(path)
+
+
+def require(*packages: str, where: str = "requirements-fast.txt") -> None:
+    """Raise UserError, which names the requirements file `where`, if one of these packages is not installed."""
+    missing = [name for name in packages if not _is_there(name)]
     if missing:
         raise UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
-                        "pip install -r requirements-fast.txt")
+                        f"pip install -r {where}")
+
+
+def _is_there(name: str) -> bool:
+    """Whether a package is installed; of one inside another, too, where the other is missing."""
+    return all(find_spec(".".join(name.split(".")[:end])) for end in range(1, name.count(".") + 2))
 
 
 @contextmanager
-def _float32_network(path: Path) -> Iterator[keras.Model]:
-    """A trained network built anew in float32, whatever it trained in and this process computes in."""
+def float32_network(path: Path) -> Iterator[tuple[keras.Model, Network]]:
+    """A trained network built anew in float32, whatever it trained in and this process computes in; and its shape."""
     import keras
 
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        yield load_model(path)[0]
+        model, config = load_model(path)
+        yield model, Network(**config["network"])
     finally:
         keras.config.set_dtype_policy(policy)
 

@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from unet.citations import cited
 from unet.inputs.stacks import format_slices
 from unet.report.base import CLOSE, NOT_JUDGED, Window, cut, untitled
 from unet.report.colours import matched_colours, random_colours, stretched
 from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, paint_membranes, places
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
 from unet.report.slices import SlicePictures, SliceWords
-from unet.report.words import cited
 from unet.scores.isbi import THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
 from unet.segment.walls import find_walls, number_cells

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from unet.citations import cited
 from unet.inputs.folders import MODALITIES
 from unet.report.base import NOT_JUDGED, Pictures, Window
 from unet.report.colours import coloured
 from unet.report.images import ImageWords
 from unet.report.paint import INVENTED, MERGED, MISSED, RIGHT, SPLIT, busiest, paint_objects
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, SKY, Panel, message
-from unet.report.words import Words, cited
+from unet.report.words import Words
 from unet.scores.mistakes import object_mistakes
 from unet.segment.instances import CORE, NUCLEUS, SMALLEST
 from unet.tasks.task import Judged

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unet.citations import cited
 from unet.inputs.stacks import VOLUME, format_slices
 from unet.report.base import Pictures, Window
 from unet.report.colours import linked_colours
-from unet.report.words import Words, cited
+from unet.report.words import Words
 from unet.scores.doubt import windows
 from unet.tasks.task import Judged
 

@@ -5,47 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import yaml
-
+from unet.citations import cited, reference, works
 from unet.tasks.task import Task
 
 if TYPE_CHECKING:
     from unet.report.run import Run
 
-CITATIONS = Path(__file__).resolve().parents[2] / "CITATION.cff"
 OPTIMIZERS = {"adam": "Adam", "sgd": "stochastic gradient descent with momentum 0.99",
               "muon": "Muon ({Muon}) for the kernels of hidden convolutions and Adam for all other weights"}
 NO_SCORES = "Nothing was held out of this run, or it was stopped before it was judged: there are no scores."
-
-
-# ------------------------------------------------------------------------------------------------ whom to cite
-
-
-@cache
-def works() -> dict[str, dict]:
-    """The references of CITATION.cff by their abbreviations."""
-    return {work["abbreviation"]: work for work in yaml.safe_load(CITATIONS.read_text(encoding="utf-8"))["references"]}
-
-
-def cited(name: str) -> str:
-    """A work in the text, as 'Ronneberger et al. 2015'."""
-    return f"{works()[name]['authors'][0]['family-names']} et al. {works()[name]['year']}"
-
-
-def reference(name: str) -> str:
-    """A work in the list of references."""
-    work = works()[name]
-    authors = ", ".join(one.get("name") or f"{one['given-names']} {one['family-names']}" for one in work["authors"])
-    issue = f"({work['issue']})" if "issue" in work else ""
-    pages = f", {work['start']}{'-' + str(work['end']) if 'end' in work else ''}" if "start" in work else ""
-    place = f"{work['journal']} {work['volume']}{issue}{pages}, " if "journal" in work else \
-        f"{work['collection-title']} " if "collection-title" in work else ""
-    where = f"doi {work['doi']}" if "doi" in work else work["url"].removeprefix("https://")  # Markdown makes no link
-    return f"{authors}: {work['title']}. {place}{work['year']}. {where}"
 
 
 # ------------------------------------------------------------------------------------------------ small words

@@ -125,6 +125,15 @@ class Nuclei(ImageFiles, Task):
             out[..., channel] = table[image[..., channel]]
         return out
 
+    def portable(self) -> tuple[list[tuple[str, dict]], str]:
+        if self.resize:
+            return [], f"Images are squeezed to {self.resize} x {self.resize} pixels before."
+        low, high = PERCENTILES
+        return ([("scale_range", {"min_percentile": low, "max_percentile": high}),
+                 ("scale_linear", {"gain": 255.0, "offset": 0.5}), ("clip", {"min": 0.0, "max": 255.5}),
+                 ("ensure_dtype", {"dtype": "uint8"})],
+                "Bright nuclei on dark ground; invert other images first. Empty images are not for it.")
+
     def target(self, label: np.ndarray) -> np.ndarray:
         """Nuclei apart from each other, unless they were squeezed."""
         return (label > 0 if self.resize else separated(label)).astype(np.uint8)

@@ -25,6 +25,10 @@ class ColourImages(ImageFiles):
         """Those of the mean of the channels: between them, colours stay what they are."""
         return super().levels(np.rint(image.mean(axis=2)).astype(np.uint8))
 
+    def portable(self) -> tuple[list[tuple[str, dict]], str]:
+        return super().portable()[0], ("Gray images in three channels become what trained; colours come out paler than "
+                                       "in predict.py.")
+
     def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         """As of slices; the rows have the images' names, too."""
         judged = list(judged)

@@ -64,6 +64,12 @@ class SliceTask(Task):
         grey = (image.astype(np.float32) - np.float32(levels["mean"])) * np.float32(scale)
         return np.clip(np.rint(grey + np.float32(self.normalisation["mean"])), 0, 255).astype(np.uint8)
 
+    def portable(self) -> tuple[list[tuple[str, dict]], str]:
+        to = self.normalisation
+        return ([("zero_mean_unit_variance", {}), ("scale_linear", {"gain": to["sd"], "offset": to["mean"] + 0.5}),
+                 ("clip", {"min": 0.0, "max": 255.5}), ("ensure_dtype", {"dtype": "uint8"})],
+                "Gray images of 8 bits without black padding; of others cut off hot pixels and padding first.")
+
     def inputs(self, path: Path) -> Samples:
         if path.is_dir():
             raise UserError(f"{path} is a folder, but the model was trained on stacks of slices; name a TIFF stack, or "

@@ -133,6 +133,10 @@ class Task(ABC):
         """What the network sees of an image or a part of it: uint8 (H, W[, C])."""
 
     @abstractmethod
+    def portable(self) -> tuple[list[tuple[str, dict]], str]:
+        """`normalise` for other programs: steps by bioimage.io's names, and a sentence on where they differ."""
+
+    @abstractmethod
     def target(self, label: np.ndarray) -> np.ndarray:
         """What the network should say, uint8 (H, W) of 0 .. classes - 1; of one class 1 where it is."""
 

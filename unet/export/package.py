@@ -1,0 +1,191 @@
+"""A package for bioimage.io: model description 0.5, weights of Keras and ONNX, test tensors, a cover, documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import imagecodecs
+import numpy as np
+
+from unet.citations import about, reference, works
+from unet.export.card import aim, card, title
+from unet.export.convert import OPSET, float32_network, to_keras, to_onnx
+from unet.inputs.layouts import layout_of
+from unet.network import Network
+from unet.tasks import task_of
+from unet.tasks.task import Task
+from unet.training.trained import read_config
+from utils import OverlapTile, UserError, atomic_path
+
+if TYPE_CHECKING:
+    from bioimageio.spec.model import v0_5
+
+SIDE = 256  # of the test image, pixels, where the network takes so few
+FEWEST = 2  # strides of the network that a tile's middle has at least
+
+
+def sample_of(config: dict, path: Path | None) -> np.ndarray:
+    """An image (H, W[, C]) for test tensors and cover: that of `path`, or a held-out one of the run's data.
+
+    Raises UserError where neither can be read.
+    """
+    if path:
+        return task_of(config).inputs(path)[0].image
+    try:
+        split = config["split"]
+        return layout_of(config["data"])[(split["holdout"] or split["train"])[0]].image
+    except (UserError, FileNotFoundError, IndexError) as error:
+        raise UserError(f"the data of this run are not where they were ({error}); name an image for the package's test "
+                        "and cover with --sample, or leave bioimageio out of --format") from None
+
+
+def write_package(model: Path, out: Path, image: np.ndarray) -> None:
+    """Write the zip `out` of a trained model.keras, with test tensors of an image (H, W[, C]) as it came."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        config = read_config(model)
+        to_keras(model, folder / "model.keras")
+        to_onnx(model, folder / "model.onnx")
+        (folder / "README.md").write_text(card(model, config), encoding="utf-8")
+        task, network = task_of(config), Network(**config["network"])
+        part = _part(task, network, image)
+        with float32_network(model) as (keras_model, _):
+            output = keras_model.predict_on_batch(prepared(task, part))
+        np.save(folder / "input.npy", part)
+        np.save(folder / "output.npy", output)
+        (folder / "cover.png").write_bytes(imagecodecs.png_encode(_cover(part[0], output[0])))
+        _save(_description(folder, task, network, config), out)
+
+
+def sides(network: Network) -> tuple[int, int]:
+    """Least side that a tile has, with its surroundings, and by how many pixels sides grow."""
+    if network.padding == "valid":
+        return 2 * network.shrinkage + 4 + FEWEST * network.stride, network.stride
+    return 2 * network.margin + FEWEST * network.stride, network.stride
+
+
+def prepared(task: Task, part: np.ndarray) -> np.ndarray:
+    """What the network takes of images (n, H, W, C), by the very steps that the package names; float32."""
+    spatial = (1, 2, 3) if part.shape[-1] == 1 else (1, 2)
+    result = part.astype(np.float32)
+    for name, values in task.portable()[0]:
+        if name == "zero_mean_unit_variance":
+            mean, sd = result.mean(axis=(1, 2, 3), keepdims=True), result.std(axis=(1, 2, 3), keepdims=True)
+            result = (result - mean) / (sd + 1e-6)
+        elif name == "scale_range":
+            low, high = (np.percentile(result, values[end], axis=spatial, keepdims=True)
+                         for end in ("min_percentile", "max_percentile"))
+            result = (result - low) / (high - low + 1e-6)
+        elif name == "scale_linear":
+            result = result * values["gain"] + values["offset"]
+        elif name == "clip":
+            result = result.clip(values["min"], values["max"])
+        else:
+            result = result.astype(values["dtype"])
+    return result.astype(np.float32)
+
+
+def _part(task: Task, network: Network, image: np.ndarray) -> np.ndarray:
+    """The middle of an image, mirrored where it is small, as (1, side, side, C) in its own dtype."""
+    if getattr(task, "resize", None):
+        image = task.normalise(image, task.levels(image))  # squeezed, grey levels as they are
+    least, step = sides(network)
+    side = least + max(0, -(-(SIDE - least) // step)) * step
+    corner = [(size - side) // 2 for size in image.shape[:2]]
+    part = OverlapTile(image.shape[:2], side).cut_at(image, [tuple(corner)])
+    return part if part.ndim == 4 else part[..., np.newaxis]
+
+
+def _cover(part: np.ndarray, output: np.ndarray) -> np.ndarray:
+    """Image and probability, of several classes the likeliest, beside each other; uint8 (side, 2 * side, 3)."""
+    grey = part.astype(np.float32)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    image = ((grey - low) / max(high - low, 1e-6)).clip(0, 1)
+    shown = output if output.shape[-1] == 1 else \
+        (output.argmax(axis=-1, keepdims=True) / (output.shape[-1] - 1)).astype(np.float32)
+    edge = (len(part) - len(shown)) // 2
+    shown = np.pad(shown, ((edge, edge), (edge, edge), (0, 0)))
+    halves = [np.broadcast_to(one, (*one.shape[:2], 3)) for one in (image, shown)]
+    return (255 * np.concatenate(halves, axis=1)).round().astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------ the description
+
+
+def _description(folder: Path, task: Task, network: Network, config: dict) -> v0_5.ModelDescr:
+    import keras
+    import tensorflow
+    from bioimageio.spec.model import v0_5
+
+    parent = v0_5.KerasV3WeightsDescr(source=folder / "model.keras", keras_version=v0_5.Version(keras.__version__),
+                                      backend=("tensorflow", v0_5.Version(tensorflow.__version__)))
+    others = v0_5.OnnxWeightsDescr(source=folder / "model.onnx", opset_version=OPSET, parent="keras_v3")
+    file = v0_5.FileDescr
+    return v0_5.ModelDescr(
+        name=title(task), description=aim(task, config), license=about()["license"], version=about()["version"],
+        authors=[v0_5.Author(name=author["name"]) for author in about()["authors"]],
+        cite=[v0_5.CiteEntry(text=reference(name), doi=work["doi"])  # an address would be asked for over the network
+              for name, work in works().items() if "doi" in work],
+        tags=["unet", "2d", "semantic-segmentation", "keras", task.meaning], covers=[file(source=folder / "cover.png")],
+        documentation=file(source=folder / "README.md"),
+        inputs=[_input(folder, task, network, config)], outputs=[_output(folder, task, network, config)],
+        weights=v0_5.WeightsDescr(keras_v3=parent, onnx=others))
+
+
+def _space(config: dict, axis: str) -> dict:
+    """Unit and size of a pixel along 'y' or 'x', where the run knows it."""
+    voxel = config.get("voxel") or {}
+    return {"unit": "micrometer", "scale": voxel[axis]} if voxel.get(axis) else {}
+
+
+def _input(folder: Path, task: Task, network: Network, config: dict) -> v0_5.InputTensorDescr:
+    from bioimageio.spec.model import v0_5
+
+    least, step = sides(network)
+    size = v0_5.ParameterizedSize(min=least, step=step)
+    names = ["red", "green", "blue"] if config["channels"] == 3 else ["gray"]
+    axes = [v0_5.BatchAxis(), *(v0_5.SpaceInputAxis(id=axis, size=size, **_space(config, axis)) for axis in "yx"),
+            v0_5.ChannelAxis(channel_names=names)]
+    steps, limits = task.portable()
+    whole = ["channel", "y", "x"]
+    processing = []
+    for name, values in steps:
+        own = {"zero_mean_unit_variance": {"axes": whole}, "scale_range": {"axes": whole[1:]}}.get(name, {})
+        processing.append({"id": name, "kwargs": {**values, **own}})
+    return v0_5.InputTensorDescr(
+        id="image", description=limits[:128], axes=axes, data=v0_5.IntervalOrRatioDataDescr(type="float32"),
+        test_tensor=v0_5.FileDescr(source=folder / "input.npy"), pad=v0_5.ReflectPadding(),
+        preprocessing=[*processing, {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}])
+
+
+def _output(folder: Path, task: Task, network: Network, config: dict) -> v0_5.OutputTensorDescr:
+    from bioimageio.spec.model import v0_5
+
+    valid = network.padding == "valid"
+    axes = []
+    for axis in "yx":
+        size = v0_5.SizeReference(tensor_id="image", axis_id=axis, offset=-2 * network.shrinkage if valid else 0)
+        space = {"id": axis, "size": size, **_space(config, axis)}
+        axes.append(v0_5.SpaceOutputAxis(**space) if valid else
+                    v0_5.SpaceOutputAxisWithHalo(halo=network.margin, **space))
+    names = [f"class{number}" for number in range(network.classes)] if network.classes > 1 else [
+        task.output.rsplit(" ", 1)[-1]]
+    return v0_5.OutputTensorDescr(
+        id="probability", description=task.output, test_tensor=v0_5.FileDescr(source=folder / "output.npy"),
+        axes=[v0_5.BatchAxis(), *axes, v0_5.ChannelAxis(channel_names=names)],
+        data=v0_5.IntervalOrRatioDataDescr(type="float32", range=(0.0, 1.0)))
+
+
+def _save(description: v0_5.ModelDescr, out: Path) -> None:
+    """Write the zip, in quiet: what its checks remark is for those who publish it."""
+    from bioimageio.spec import save_bioimageio_package
+    from loguru import logger
+
+    logger.disable("bioimageio")
+    try:
+        with atomic_path(out) as path:
+            save_bioimageio_package(description, output_path=path)
+    finally:
+        logger.enable("bioimageio")
