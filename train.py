@@ -41,18 +41,21 @@ from unet.training.trained import load_model
 from utils import UserError, at_least, file_hash, require_space, run
 
 DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
-            "early_stopping", "precision")  # options that decide what is trained
+            "early_stopping", "validation", "precision")  # options that decide what is trained
+GPU_BATCH = 16  # tiles a step that the preset auto takes on a GPU; untested on one
+VALIDATED = 0.05  # tiles of the validation block after an epoch, share of those that it trained on: 2 % of its time
 
 
 # ------------------------------------------------------------------------------------------------------- the run
 
 
 def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None, resume: bool = False,
-          notes: dict | None = None) -> tuple[keras.Model, dict]:
+          validation: bool = False, notes: dict | None = None) -> tuple[keras.Model, dict]:
     """Train on `work`/patches, write model.keras, config.json, history.csv, curve.png; return model and configuration.
 
-    With `patience` the training stops when the loss on a validation block, the last fifth of the training slices,
-    has not fallen for so many epochs, and the weights of its least loss predict. With `resume` a run goes on where its
+    With `validation` a validation block, the last fifth of the training slices, trains nothing and has its loss in the
+    curve, too. With `patience` the training stops when that loss has not fallen for so many epochs, and the weights of
+    its least loss predict. With `resume` a run goes on where its
     checkpoint is, to the same weights as if it had never stopped; a finished one is only read. `notes` go into the
     configuration: preset, device, and the command's options, of which `tensorboard` logs there, too.
     Raises UserError where an earlier step has to run first, NotLearning for a dead run, KeyboardInterrupt, all saved,
@@ -61,10 +64,11 @@ def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None
     geometry = fresh_geometry(work)
     recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]))
     _check_fit(recipe, geometry)
-    if patience and len(geometry["split"]["train"]) < 2:
-        raise UserError("--early-stopping sets training slices aside and needs two or more")
+    if (patience or validation) and len(geometry["split"]["train"]) < 2:
+        raise UserError("--early-stopping and --validation set training slices aside and need two or more")
     settings = json.loads(json.dumps({  # as a file gives it back
-        **asdict(recipe), "seed": seed, "patience": patience, "precision": keras.config.dtype_policy().name,
+        **asdict(recipe), "seed": seed, "patience": patience, "validation": validation or None,
+        "precision": keras.config.dtype_policy().name,
         "tiles": file_hash(work / "patches" / "geometry.json")}))
     config = {"task": geometry["task"], "network": settings["network"], "channels": geometry["channels"],
               "normalisation": geometry["normalisation"], "recipe": settings, "split": geometry["split"],
@@ -102,9 +106,10 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     """
     recipe, work = keeper.recipe, keeper.work
     patches, keep, validation = work / "patches", geometry["split"]["train"], None
-    if keeper.patience:
-        block = max(1, len(keep) // 5)
-        keep, validation = keep[:-block], Feed(patches, recipe.batch, keep=keep[-block:]).unchanged()
+    if keeper.patience or keeper.config["recipe"]["validation"]:
+        block, most = max(1, len(keep) // 5), max(1, int(VALIDATED * recipe.steps * recipe.batch))
+        validation = Feed(patches, recipe.batch, keep=keep[-block:]).unchanged(64 if keeper.patience else most)
+        keep = keep[:-block]
     feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=keep)
     total, began = recipe.epochs * recipe.steps, time.perf_counter()
     while True:
@@ -160,9 +165,11 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
 def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
     """Give the preset's name and its recipe with what the command line changes in it."""
     name = args.preset
-    if name in (None, "auto"):
-        name = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    automatic = name in (None, "auto")
+    name = "cpu" if automatic else name
     recipe = PRESETS[name]
+    if automatic and tf.config.list_physical_devices("GPU"):  # the preset gpu was never measured, this network was
+        recipe = replace(recipe, batch=GPU_BATCH)
     if args.encoder:
         if args.depth:
             raise UserError("--depth is not for encoders, which halve the image five times; leave it out")
@@ -185,8 +192,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
     parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
                                                  "predicted images (prediction)")
-    parser.add_argument("--preset", choices=["auto", *PRESETS], help="network and schedule; auto fits "
-                                                                                     "the machine: gpu or cpu")
+    parser.add_argument("--preset", choices=["auto", *PRESETS], help="network and schedule; auto is cpu, "
+                                                                            f"on a GPU with {GPU_BATCH} tiles a step")
     whole = at_least(1)
     for name, number, meaning in (("epochs", whole, "pieces of the schedule"), ("steps", whole, "steps an epoch"),
                                   ("batch", whole, "tiles a step"), ("lr", at_least(1e-12, float), "peak of the rate"),
@@ -199,6 +206,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=at_least(0), help="of weights, dropout and the order of tiles (0)")
     parser.add_argument("--early-stopping", type=at_least(1), metavar="PATIENCE", help="stop when the loss on a "
                         "block of training slices has not fallen for so many epochs; its best weights predict")
+    parser.add_argument("--validation", action="store_true", default=None, help="draw the loss on a block of training "
+                        "slices, which then train nothing, into curve.png, too")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], help="arithmetic (auto)")
     parser.add_argument("--resume", action="store_true", help="do what a run that was stopped has left; no "
                         "other option is needed")
@@ -234,7 +243,7 @@ def main() -> None:
     command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,
                "tensorboard": args.tensorboard, "out": str(args.out) if args.out else None}
     model, config = train(args.work, recipe, args.seed or 0, args.early_stopping, args.resume,
-                          {"preset": name, "device": device, "command": command})
+                          bool(args.validation), {"preset": name, "device": device, "command": command})
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
     try:
         finish(args.work, TensorFlow(model), config, outputs)

@@ -225,6 +225,27 @@ def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_pati
         np.testing.assert_allclose(*([float(row[name]) for row in rows] for rows in (history(work), whole)), rtol=1e-4)
 
 
+def test_the_validation_curve_is_of_slices_that_train_nothing_and_changes_no_schedule(work, monkeypatch):
+    feeds = []
+
+    class Spy(Feed):
+        def __init__(self, *arguments, keep):
+            super().__init__(*arguments, keep=keep)
+            feeds.append(self)
+
+    monkeypatch.setattr(train, "Feed", Spy)
+    recipe = replace(TINY, epochs=4, steps=10)
+    train.train(work, recipe, validation=True)
+    assert [feed.tiles.tolist() for feed in feeds] == [[4, 9], [0, 1, 2, 3, 5, 6, 7, 8]]  # tile i is of slice i % 5
+    rows = history(work)
+    assert len(rows) == 4  # the whole schedule, whatever the curve says
+    assert all(0 < float(row["val_loss"]) < 2 for row in rows)
+    assert [image.shape for image in feeds[0].unchanged(1)] == [(1, 16, 16, 1)] * 2  # of 20 tiles an epoch
+    with pytest.raises(UserError, match="differs in validation"):
+        train.train(work, recipe, resume=True)
+    assert recipe_of(train.options().parse_args([]))[1].batch == PRESETS["cpu"].batch
+
+
 def test_early_stopping_needs_two_slices(tmp_path):
     with pytest.raises(UserError, match="two or more"):
         train.train(write_patches(tmp_path, slices=1), TINY, patience=2)
@@ -293,6 +314,13 @@ def test_options_change_the_preset():
     assert recipe.network == replace(PRESETS["keras"].network, filters=8, depth=3, dropout=(0, 0, 0, 0.5))
     with pytest.raises(SystemExit):
         train.options().parse_args(["--epochs", "0"])
+
+
+def test_auto_on_a_gpu_is_the_measured_network_with_larger_batches(monkeypatch):
+    monkeypatch.setattr(train.tf.config, "list_physical_devices", lambda kind: ["a card"])
+    assert recipe_from("") == ("cpu", replace(PRESETS["cpu"], batch=train.GPU_BATCH))
+    assert recipe_from("--batch 3")[1].batch == 3
+    assert recipe_from("--preset gpu") == ("gpu", PRESETS["gpu"])
 
 
 def test_resume_alone_takes_the_options_the_run_began_with(work, tiny_folder, monkeypatch, capsys):

@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from training.tiny import write_patches
 
+import train
 from model import Network, Recipe
+from unet.training import keeper as keeper_module
 from unet.training.keeper import Keeper, read_state
 from utils import UserError
 
@@ -59,3 +62,25 @@ def test_settings_and_tiles_must_be_the_same(tmp_path):
     assert keeper.rows == [{"epoch": 1}]
     with pytest.raises(UserError, match="differs in lr, tiles;"):
         keeper.check({**state, "config": {"recipe": {"lr": 3, "tiles": "another", "batch": 4}}})
+
+
+def test_large_checkpoints_are_written_minutes_apart(tmp_path, monkeypatch):
+    """Of seven epochs, 120 s each, those after 300 s or more and the last; a stop in between says what is there."""
+    clock, work = [0], write_patches(tmp_path)
+
+    def begin(self, epoch, logs=None):
+        self.began = 0.0
+        clock[0] += 120
+
+    monkeypatch.setattr(keeper_module, "LARGE", 1)
+    monkeypatch.setattr(Keeper, "on_epoch_begin", begin)
+    monkeypatch.setattr(keeper_module.time, "monotonic", lambda: clock[0])
+    epochs, original = [], Keeper.save_checkpoint
+    monkeypatch.setattr(Keeper, "save_checkpoint", lambda self: (
+        epochs.append((len(self.rows), self.describe())), original(self)))
+    train.train(work, Recipe(Network(2, 1, dropout=(0, 0)), epochs=7, steps=1, batch=2, average=0))
+    assert [count for count, _ in epochs] == [0, 3, 6, 7]
+    assert len((work / "history.csv").read_text().splitlines()) == 8
+    keeper = keeper_after([1] * 5)
+    keeper.unwritten = 2
+    assert keeper.describe() == "has the weights of epoch 3"

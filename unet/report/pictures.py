@@ -150,7 +150,7 @@ def draw_curve(history: list[dict]) -> Figure:
     axis.plot(steps, [row["loss"] for row in history], color=BLUE, marker=".", label="training loss")
     if "val_loss" in history[0]:
         axis.plot(steps, [row["val_loss"] for row in history], color=ORANGE, marker="s", markersize=4,
-                  label="loss on the validation block, unweighted")
+                  label="loss on the validation block, of slices that train nothing")
     axis.set(xlabel="step", ylabel="cross-entropy", yscale="log", title="Learning curve")
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axis.yaxis.set_minor_locator(NullLocator())

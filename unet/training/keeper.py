@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from unet.training.encoders import build
 from utils import UserError, atomic_path, write_json
 
 CHECKPOINT = "checkpoint.npz"
+LARGE, SELDOM = 100_000_000, 300  # bytes: larger checkpoints are written this many seconds apart, or more
 OUTDATED = ("finished.json", "metrics.json", "holdout.tif", "holdout.png", "curve.png",
             "next.csv")  # by another model.keras
 
@@ -42,6 +44,7 @@ class Keeper(keras.callbacks.Callback):
         self.mean: list[np.ndarray] = []
         self.averaged_from = recipe.epochs - max(1, round(recipe.epochs * recipe.average))  # epoch, from 0
         self.bar = tqdm(disable=True)
+        self.written, self.unwritten = 0.0, 0  # when the last checkpoint was, s, and epochs since
 
     def check(self, state: dict) -> None:
         """Take the history of a checkpoint's state; raises UserError where its settings or tiles are others."""
@@ -72,6 +75,7 @@ class Keeper(keras.callbacks.Callback):
                 variable.assign(arrays[name])
             self.mean = [arrays[name] for name in arrays.files if name.startswith("mean")]
             self.rows = json.loads(str(arrays["state"]))["rows"]
+        self.unwritten = 0
 
     def variables(self) -> list[tuple]:
         """Each variable that training changes, and its name in the checkpoint."""
@@ -94,7 +98,7 @@ class Keeper(keras.callbacks.Callback):
 
     def describe(self) -> str:
         """Say what model.keras has after the epochs so far."""
-        count = len(self.rows)
+        count = len(self.rows) - self.unwritten
         if not count:
             return "is as it was"
         if self.patience:
@@ -124,7 +128,8 @@ class Keeper(keras.callbacks.Callback):
         if self.bar.disable:  # no terminal: a line an epoch instead of the bar
             print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  {seconds:.0f} s", flush=True)
         self.config["seconds"] = round(sum((row["seconds"] for row in self.rows), seconds), 1)
-        if not self.patience or all(logs["val_loss"] < row["val_loss"] for row in self.rows):
+        due = self.due or epoch + 1 >= self.recipe.epochs
+        if all(logs["val_loss"] < row["val_loss"] for row in self.rows) if self.patience else due:
             self.save_model()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append({"epoch": epoch + 1, "step": (epoch + 1) * self.recipe.steps, "learning_rate": rate,
@@ -133,8 +138,17 @@ class Keeper(keras.callbacks.Callback):
             writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
             writer.writerows(self.rows)
-        self.save_checkpoint()  # last: whatever a kill leaves undone before, the epoch that is trained again does
+        self.unwritten += 1
+        if due or self.finished:
+            self.save_checkpoint()  # last: whatever a kill leaves undone before, the epoch that is trained again does
         self.model.stop_training = self.finished
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint: after every epoch, but for large networks; their epochs may be seconds.
+        """
+        size = sum(4 * math.prod(variable.shape) for variable, _ in self.variables())
+        return size < LARGE or time.monotonic() - self.written > SELDOM
 
     def save_model(self) -> None:
         """Write model.keras and the config.json that belongs to it; what judged an older model goes."""
@@ -152,6 +166,7 @@ class Keeper(keras.callbacks.Callback):
         state = json.dumps({"config": self.config, "rows": self.rows})
         with atomic_path(self.work / CHECKPOINT) as temporary:
             np.savez(temporary, state=state, **arrays, **means)
+        self.written, self.unwritten = time.monotonic(), 0
 
 
 def read_state(work: Path) -> dict | None:

@@ -45,6 +45,7 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
     try:
         model = build(Network(**config["network"]), config["channels"], config["normalisation"])
         model.load_weights(path)
+        model.jit_compile = False  # on a GPU XLA would compile it anew for the tiles of each size of image
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
                         f"{TRAIN_FIRST}") from None
