@@ -21,7 +21,7 @@ from unet.inputs.layouts import LAYOUTS, Sample, layout_of
 from unet.inputs.stacks import stack_writer
 from unet.tasks import MEANINGS, choose_task
 from unet.tasks.task import Options, Page, Task
-from unet.training.folder import check_work
+from unet.training.folder import check_work, run_folder
 from unet.workers import default_workers, in_order
 from utils import at_least, atomic_folder, require_space, run
 
@@ -358,7 +358,8 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = vars(options().parse_args())
     data, work = args.pop("data"), args.pop("work")
-    manifest = augment(data, work, Settings(**args))
+    with run_folder(work):
+        manifest = augment(data, work, Settings(**args))
     noun, split, sources = LAYOUTS[manifest["layout"]].noun, manifest["split"], manifest["sources"]
     held_out = ", ".join(sources[number]["name"][:12] for number in split["holdout"])
     print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs; {len(split['train'])} {noun}s to train on with "

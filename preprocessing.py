@@ -20,6 +20,7 @@ from tqdm import tqdm
 from unet.inputs.stacks import open_stack
 from unet.tasks import task_of
 from unet.tasks.task import Task
+from unet.training.folder import run_folder
 from utils import (
     OverlapTile,
     UserError,
@@ -278,9 +279,10 @@ def tiling_of(args: argparse.Namespace, task: Task, shape: Sequence[int]) -> Til
 
 def main() -> None:
     args = options().parse_args()
-    manifest = fresh_manifest(args.work)
-    tiling = tiling_of(args, task_of(manifest), manifest["shape"][1:3])
-    geometry = preprocess(args.work, tiling, args.weights, args.seed)
+    with run_folder(args.work):
+        manifest = fresh_manifest(args.work)
+        tiling = tiling_of(args, task_of(manifest), manifest["shape"][1:3])
+        geometry = preprocess(args.work, tiling, args.weights, args.seed)
     print(f"{args.work / 'patches'}: {geometry['count']} tiles to train on, {tiling.tile}x{tiling.tile} pixels with "
           f"labels of {tiling.label}x{tiling.label}")
 

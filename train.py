@@ -33,6 +33,7 @@ from unet.training.alarm import Alarm
 from unet.training.device import PRECISIONS, prepare_device, ran_out_of_memory
 from unet.training.encoders import ENCODERS, PRETRAINED, build
 from unet.training.feed import Feed
+from unet.training.folder import run_folder
 from unet.training.keeper import Keeper, read_state
 from unet.training.optimizer import compile_model
 from unet.training.pace import Pace
@@ -227,7 +228,12 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
 
 def main() -> None:
     args = options().parse_args()
-    args = resumed(args) if args.resume else args
+    with run_folder(args.work):
+        run_step(resumed(args) if args.resume else args)
+
+
+def run_step(args: argparse.Namespace) -> None:
+    """Train as the command line says, then look back, judge and predict."""
     geometry = fresh_geometry(args.work)
     task = task_of(geometry)
     outputs = task.outputs(args.out)

@@ -23,7 +23,7 @@ from datasets import examine
 from unet.inputs.demo import FILES, MARK, demo_files, make_demo
 from unet.inputs.layouts import Layout, Stacks, kind_of, layout_of
 from unet.tasks import choose_task
-from unet.training.folder import remove, remove_run
+from unet.training.folder import remove, remove_run, run_folder
 from utils import UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,11 +132,12 @@ def run_scripts(args: argparse.Namespace) -> None:
     what = (f"the demo stack, which is synthetic; put your own into {DATA}. All of this run goes to {one.work}"
             if is_demo(one.data) else f"{layout.what}, {len(layout)} {layout.noun}s with labels")
     print(f"== Data: {one.data}, {what}", flush=True)
-    for words in one.commands(needed_copies(one, layout)):
-        print(f"\n== python {shlex.join(words)}", flush=True)
-        status = call(words)
-        if status:
-            sys.exit(status if status > 0 else 128 - status)
+    with run_folder(one.work, whole=True):
+        for words in one.commands(needed_copies(one, layout)):
+            print(f"\n== python {shlex.join(words)}", flush=True)
+            status = call(words)
+            if status:
+                sys.exit(status if status > 0 else 128 - status)
 
 
 def call(words: list[str]) -> int:

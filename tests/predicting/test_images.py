@@ -10,9 +10,9 @@ from numpy.testing import assert_array_equal
 
 from unet.inputs.layouts import StackSamples
 from unet.inputs.stacks import read_stack, write_stack
+from unet.lock import locked
 from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
-from unet.predicting.lock import locked
 from unet.segment.linking import Linker
 from unet.tasks.cells import Cells
 from unet.tasks.task import Outputs

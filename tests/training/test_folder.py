@@ -9,7 +9,7 @@ import tifffile
 from conftest import write_nuclei, write_png
 
 from unet.inputs.stacks import write_stack
-from unet.training.folder import check_work, outputs, predictions, remove_run
+from unet.training.folder import check_work, outputs, predictions, remove_run, run_folder
 from utils import UserError
 
 CONTENT = {"augmented": ("images.tif", "labels.tif"), "patches": ("train-images.npy", "train-labels.npy"),
@@ -134,3 +134,18 @@ def test_what_a_run_would_replace_is_refused(tmp_path, name):
     with pytest.raises(UserError, match=rf"has {name.split('/')[0]} already, which no run .* with --work, or move"):
         check_work(tmp_path)
     assert (tmp_path / name).read_bytes() == b"{}"
+
+
+def test_what_killed_runs_left_half_written_goes_and_nothing_else(tmp_path):
+    work = make_run(tmp_path)
+    before = contents(tmp_path)
+    ours = (".model.123.keras", ".checkpoint.9.npz", ".history.77.csv", ".augmented.a1b2c3d4/images.tif",
+            ".patches.x_y_z_12.old/geometry.json")
+    others = (".DS_Store", ".model.keras", ".notes.12.txt", ".model.mine.keras", ".augmented.mine/x",
+              "trial/.model.1.keras")
+    for name in (*ours, *others):
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_bytes(b"half")
+    with run_folder(work):
+        assert {".run.lock", ".step.lock"} < {path.name for path in work.iterdir()}
+    assert set(contents(tmp_path)) - set(before) == {f"results/{name}" for name in others}

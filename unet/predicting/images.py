@@ -13,10 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from unet.inputs.layouts import Samples
+from unet.lock import locked
 from unet.predicting.ahead import ahead
 from unet.predicting.bands import Bands, height_of, number_by_bands, redraw_by_bands
 from unet.predicting.kept import Kept, Room
-from unet.predicting.lock import locked
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
 from unet.tasks.task import Judged, Outputs, Task, is_large

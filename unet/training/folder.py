@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 from unet.inputs.folders import find_sources, is_image_folder
 from unet.inputs.stacks import is_ours
+from unet.lock import working
 from unet.scores.precision import SUFFIX
 from unet.tasks.task import Outputs
 from utils import UserError, read_json
@@ -18,6 +23,7 @@ FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics
          "holdout.png", "curve.png", "next.csv", "report.html")
 FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
            "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx")}
+UNFINISHED = re.compile(r"\.(augmented|patches)\.[a-z0-9_]{8}(\.old)?")  # as `atomic_folder` names them
 
 
 def marks(work: Path) -> set[str]:
@@ -31,6 +37,23 @@ def _content(path: Path, *keys: str) -> dict:
         return read_json(path, "", keys)
     except (UserError, OSError, TypeError):  # not JSON, or not of this shape
         return {}
+
+
+@contextmanager
+def run_folder(work: Path, whole: bool = False) -> Iterator[None]:
+    """Hold the folder of a run as `working` does, rid of what killed runs left half-written in it."""
+    with working(work, whole):
+        for path in leftovers(work):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
+
+
+def leftovers(work: Path) -> list[Path]:
+    """What killed runs left half-written in a folder, by its hidden name; an unfinished step is none of it."""
+    temporary = re.compile("|".join(rf"\.{re.escape(Path(name).stem)}\.\d+{re.escape(Path(name).suffix)}"
+                                    for name in FILES))
+    return [path for path in (sorted(work.iterdir()) if work.is_dir() else [])
+            if temporary.fullmatch(path.name) or (path.is_dir() and UNFINISHED.fullmatch(path.name))]
 
 
 def check_work(work: Path) -> None:
@@ -71,6 +94,14 @@ def remove_run(work: Path) -> list[Path]:
     """
     if not marks(work):
         return []
+    with run_folder(work):
+        removed = _remove_run(work)
+    if not work.is_symlink() and not any(work.iterdir()):  # until now it had the lock
+        work.rmdir()
+    return removed
+
+
+def _remove_run(work: Path) -> list[Path]:
     ours, folders = predictions(work), [path for path in outputs(work) if path.is_dir()]
     for folder, patterns in FOLDERS.items():
         ours += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
