@@ -171,8 +171,9 @@ def options() -> argparse.ArgumentParser:
     """The command line of `python predict.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("input", type=Path, metavar="INPUT", help="TIFF stack to segment, gray, any size; for a model "
-                        "of single images one, a folder of PNG or TIFF images, or one with images/ or <id>/images/")
+    parser.add_argument("input", type=Path, metavar="INPUT", help="what to segment: a gray stack (TIFF, .npy), or a "
+                        "folder or quoted pattern of PNG, JPEG or TIFF images; for a model of single images one, or a "
+                        "folder with them, with images/ or with <id>/images/")
     parser.add_argument("--model", type=Path, default=Path("results/model.keras"), help="the trained model")
     parser.add_argument("--out", type=Path, help="the network's probability, float32 (without it prediction.tif, of "
                                                  "images the folder prediction)")

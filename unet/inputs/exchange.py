@@ -11,8 +11,10 @@ from skimage.morphology import disk
 
 from unet.inputs.coco import read_coco
 from unet.inputs.folders import image_files
+from unet.inputs.lazy import one_channel
 from unet.inputs.rois import read_rois, write_rois
-from unet.inputs.stacks import one_channel, read_stack, require_ours, write_stack
+from unet.inputs.stacks import require_ours, write_stack
+from unet.inputs.tiffs import TiffPages
 from unet.inputs.two_folders import read_label
 from utils import UserError
 
@@ -43,7 +45,7 @@ def numbered_labels(path: Path, like: Path | None) -> Iterator[tuple[str, np.nda
     if kind in (".zip", ".roi"):
         if like is None:
             raise UserError(f"{path} does not say how large its images are; name them with --like")
-        numbers = read_rois(path, one_channel(like, read_stack(like)).shape)
+        numbers = read_rois(path, one_channel(TiffPages(like)).shape)
         yield from ((f"{number:04d}", page) for number, page in enumerate(numbers))
     elif kind == ".json":
         yield from read_coco(path)
@@ -55,7 +57,7 @@ def numbered_labels(path: Path, like: Path | None) -> Iterator[tuple[str, np.nda
 
 def whole_numbers(path: Path) -> np.ndarray:
     """A stack of numbers uint16 (N, H, W); raises UserError for anything else."""
-    stack = one_channel(path, read_stack(path))
+    stack = np.asarray(one_channel(TiffPages(path)))
     if stack.dtype.kind not in "ui" or stack.min() < 0 or stack.max() > np.iinfo(np.uint16).max:
         raise UserError(f"{path} has values from {stack.min().item():g} to {stack.max().item():g}, {stack.dtype}; "
                         "expected a whole number from 1 to 65535 for each object, 0 = none")

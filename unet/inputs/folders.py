@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 
-from unet.inputs.stacks import VOLUME, read_stack
+from unet.inputs.pages import AS_PNG, read_pixels
+from unet.inputs.stacks import VOLUME
 from utils import UserError
 
 MODALITIES = ("fluorescence", "histology", "bright-field")
@@ -21,7 +21,6 @@ DARK = 64.0  # median grey level below which a coloured image is fluorescence in
 BACKGROUND = (1.0, 50.0, 99.8)  # percentiles of brightness: the darkest, the background, the brightest
 SUFFIXES = (".png", ".tif", ".tiff")
 LAYOUT = "expected <id>/images/<id>.png and <id>/masks/*.png"
-AS_PNG = "open it in Fiji and save it with File > Save As > PNG"
 
 
 @dataclass(frozen=True)
@@ -133,32 +132,6 @@ def find_images(path: str | Path) -> list[Source]:
 
 
 # -------------------------------------------------------------------------------------------------- the files
-
-
-def read_pixels(path: Path) -> np.ndarray:
-    """Pixels (H, W, 1) or (H, W, 3) of a PNG or TIFF file, its own dtype; palettes as colours, transparency dropped.
-
-    Raises UserError where the file is empty, broken, or something else than one image.
-    """
-    if path.suffix.lower() in (".tif", ".tiff"):
-        stack = read_stack(path)
-        if len(stack) != 1:
-            raise UserError(f"{path} has {len(stack)} pages, expected one image; in Fiji: Image > Stacks > Stack to "
-                            "Images, then save each")
-        pixels = stack[0]
-    else:
-        if not path.is_file() or not path.stat().st_size:
-            raise UserError(f"{path} is {'empty (0 bytes)' if path.exists() else 'not there'}; copy it again")
-        try:
-            pixels = imagecodecs.png_decode(path.read_bytes())
-        except (ValueError, RuntimeError) as error:
-            raise UserError(f"{path} cannot be read as a PNG image ({str(error)[:60]}), it is cut short or no PNG; "
-                            f"copy it again, or {AS_PNG}") from None
-    if pixels.ndim == 2:
-        pixels = pixels[..., np.newaxis]
-    if pixels.shape[2] not in (1, 2, 3, 4):
-        raise UserError(f"{path} has {pixels.shape[2]} channels, expected a gray or colour image; {AS_PNG}")
-    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]  # what follows is transparency
 
 
 def read_image(path: Path, news: News | None = None) -> np.ndarray:

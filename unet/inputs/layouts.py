@@ -14,7 +14,10 @@ import numpy as np
 from skimage.measure import label as components
 
 from unet.inputs import folders, two_folders
-from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices, gray, one_channel, read_stack
+from unet.inputs.lazy import Gray, one_channel
+from unet.inputs.pages import open_pages
+from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices
+from unet.inputs.tiffs import TiffPages
 from utils import UserError, file_hash, input_hash
 
 GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'python datasets.py demo' makes a demo "
@@ -105,14 +108,19 @@ class Chosen(Samples):
 
 
 class StackSamples(Samples):
-    """The slices of a gray stack (N, H, W), without labels."""
+    """The gray slices (H, W) of a stack, without labels."""
 
     def __init__(self, path: Path, way_out: str = GET_DATA):
-        self.images, self.files = gray(path, read_stack(path, way_out)), [path]
-        self.names = [f"slice {number}" for number in range(len(self.images))]
+        self.images = Gray(open_pages(path, way_out))
+        self.names, self.files = self.images.names, self.images.files
 
     def __getitem__(self, number: int) -> Sample:
         return Sample(self.names[number], self.images[number])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every slice, pixels."""
+        return self.images.shape[1:3]
 
 
 class Stacks(Layout):
@@ -126,8 +134,8 @@ class Stacks(Layout):
             raise UserError(f"{folder} is no folder; {GET_DATA}")
         self.folder, self.labels_path, self.notes = folder, folder / LABELS, []
         self.files = [folder / name for name in (VOLUME, LABELS, TEST)]
-        self.images = gray(folder / VOLUME, read_stack(folder / VOLUME, GET_DATA))
-        self.labels = one_channel(folder / LABELS, read_stack(folder / LABELS, GET_DATA))
+        self.images = Gray(TiffPages(folder / VOLUME, GET_DATA))
+        self.labels = one_channel(TiffPages(folder / LABELS, GET_DATA))
         if len(self.images) != len(self.labels):
             raise UserError(f"{folder / VOLUME} has {len(self.images)} slices but {LABELS} has {len(self.labels)}; "
                             "every image needs its label, in the same order")
@@ -153,6 +161,8 @@ class Stacks(Layout):
     def to_predict(self) -> StackSamples:
         samples = StackSamples(self.folder / TEST)
         samples.files = self.files
+        for _ in samples.images:  # raises what is wrong with a slice now, not after the training
+            pass
         return samples
 
     def hash_to_predict(self) -> str:

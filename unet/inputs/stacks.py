@@ -1,13 +1,10 @@
-"""TIFF stacks: read whole or refused in one line, written page by page, their slices named in a list."""
+"""TIFF stacks: read whole, written page by page, their slices named in a list."""
 
 from __future__ import annotations
 
-import logging
 import math
-import re
 import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +13,15 @@ import numpy as np
 import tifffile
 from scipy import ndimage
 
+from unet.inputs.lazy import ROWS
+from unet.inputs.tiffs import TiffPages, hear
 from utils import UserError, atomic_path
 
 # the files of an ISBI folder
 VOLUME, LABELS, TEST = "train-volume.tif", "train-labels.tif", "test-volume.tif"
 
 OURS = "keras-unet"  # the Software tag of what is written here; Fiji and napari leave it out when they save
-ROWS = 1024  # written at once: a page may be larger than memory
 LEAST_PADDING = 0.01  # of a slice: fewer black or white pixels at its border are tissue
-BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed to reshape")
-EIGHT_BIT = "in Fiji: Image > Type > 8-bit, then File > Save As > Tiff"
 
 
 def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
@@ -33,91 +29,7 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
 
     Raises UserError where the file is missing, not a TIFF, cut short or empty; `way_out` ends the first of these.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} not found{'; ' + way_out if way_out else ''}")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty (0 bytes); copy it again")
-    try:
-        stack, axes = _read_series(path)
-    except (tifffile.TiffFileError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError, TypeError,
-            MemoryError, AssertionError, struct.error, zlib.error) as error:
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
-        raise UserError(f"{path} cannot be read as a TIFF stack ({cause}); it is cut short or not a TIFF: copy it "
-                        "again, or save it from Fiji with File > Save As > Tiff") from None
-    # two to four are a colour picture's; more are slices that a program called channels for want of another word
-    planes = [size for axis, size in zip(axes[:-1], stack.shape, strict=False) if axis in "CS" and 2 <= size <= 4]
-    if planes:
-        raise UserError(f"{path} has {planes[0]} channels ({axes}, {stack.shape}), expected gray slices; in Fiji: "
-                        "Image > Color > Split Channels, or if they are slices say so in Image > Properties, "
-                        "or in Python with imwrite(..., photometric='minisblack')")
-    if stack.size == 0:
-        raise UserError(f"{path} holds no pixels; save it again from Fiji with File > Save As > Tiff")
-    has_channels = axes.endswith(("S", "C"))
-    if stack.ndim == 2 + has_channels:
-        stack = stack[np.newaxis]
-    if stack.ndim != 3 + has_channels:
-        raise UserError(f"{path} has {stack.ndim} dimensions ({axes}, {stack.shape}), expected one stack of slices; in "
-                        "Fiji split it with Image > Color > Split Channels or Image > Stacks > Tools")
-    return stack
-
-
-def one_channel(path: Path, stack: np.ndarray) -> np.ndarray:
-    """The stack, which must be (N, H, W); raises UserError, naming its file, for colours."""
-    if stack.ndim == 4:
-        raise UserError(f"{path} has {stack.shape[3]} channels, expected gray slices of one; {EIGHT_BIT}")
-    return stack
-
-
-def gray(path: Path, stack: np.ndarray) -> np.ndarray:
-    """Gray images (N, H, W) as uint8 or uint16 as they are, bool as 0 and 255, all else as float32.
-
-    Raises UserError, naming the file, for colours and for pixels that are not numbers.
-    """
-    stack = one_channel(path, stack)
-    if stack.dtype == bool:
-        return stack.astype(np.uint8) * 255
-    if stack.dtype.kind not in "iuf":
-        raise UserError(f"{path} has pixels of type {stack.dtype}, expected grey levels; {EIGHT_BIT}")
-    if stack.dtype not in (np.uint8, np.uint16):
-        stack = stack.astype(np.float32)
-        if not np.isfinite(stack).all():
-            raise UserError(f"{path} has pixels that are not numbers (NaN or infinite); {EIGHT_BIT}")
-    return stack
-
-
-def _read_series(path: Path) -> tuple[np.ndarray, str]:
-    with _hear("tifffile") as heard, warnings.catch_warnings(), tifffile.TiffFile(path) as tiff:
-        warnings.simplefilter("ignore")  # odd metadata does not stop the pixels from being read
-        first, *others = tiff.series
-        if any(series.shape != first.shape for series in others):
-            raise UserError(f"{path} holds images of different sizes, expected one stack of slices; in Fiji: Image > "
-                            "Stacks > Images to Stack, then File > Save As > Tiff")
-        # no compression gains so much: a damaged size would fill the memory
-        if sum(series.nbytes for series in tiff.series) > 2000 * path.stat().st_size + 10**6:
-            raise ValueError(f"it announces {first.shape} pixels in {path.stat().st_size} bytes")
-        # pages that a program appended one by one are a series each: together they are the stack
-        stack = np.stack([series.asarray() for series in tiff.series]) if others else first.asarray()
-    # of a file cut short tifffile reads what is left, and only logs that pages are missing
-    for line in filter(BROKEN_TIFF.search, heard):
-        raise ValueError(line.partition("> ")[2])
-    return stack, first.axes
-
-
-@contextmanager
-def _hear(name: str) -> Iterator[list[str]]:
-    """Collect what a library logs, warnings and worse, in place of showing it."""
-    lines: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = logging.getLogger(name)
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        yield lines
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
+    return np.asarray(TiffPages(path, way_out))
 
 
 @contextmanager
@@ -169,7 +81,7 @@ def open_stack(path: str | Path, shape: list[int]) -> np.ndarray:
 def is_ours(path: Path) -> bool:
     """Whether a TIFF is as this project wrote it: what another program saved, even over ours, is somebody's work."""
     try:
-        with _hear("tifffile"), tifffile.TiffFile(path) as tiff:
+        with hear("tifffile"), tifffile.TiffFile(path) as tiff:
             return tiff.pages[0].software == OURS
     except (tifffile.TiffFileError, OSError, LookupError, ValueError, struct.error):
         return False

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from skimage.measure import label as components
 
-from unet.inputs.folders import Source, image_files, read_pixels
+from unet.inputs.folders import Source, image_files
+from unet.inputs.pages import read_pixels
 from unet.inputs.stacks import VOLUME
 from utils import UserError
 

@@ -71,10 +71,7 @@ class SliceTask(Task):
                 "Gray images of 8 bits without black padding; of others cut off hot pixels and padding first.")
 
     def inputs(self, path: Path) -> Samples:
-        if path.is_dir():
-            raise UserError(f"{path} is a folder, but the model was trained on stacks of slices; name a TIFF stack, or "
-                            "a model of nuclei with --model")
-        return StackSamples(path, "name the TIFF stack to segment")
+        return StackSamples(path, "name the stack to segment")
 
     def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
         return [path for path in (outputs.out, outputs.objects, outputs.redrawn) if path]

@@ -1,0 +1,107 @@
+"""Whatever the format, pages are read one at a time and are the pixels that were written, or one line says why not."""
+
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import write_png
+from numpy.testing import assert_array_equal
+
+from unet.inputs.lazy import Gray
+from unet.inputs.pages import open_pages
+from unet.inputs.voxel import Voxel
+from utils import UserError
+
+STACK = np.random.default_rng(0).integers(0, 256, (5, 40, 33)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("options", [
+    {"imagej": True}, {}, {"compression": "zlib"}, {"compression": "lzw", "predictor": True}, {"rowsperstrip": 7},
+    {"tile": (16, 16)}, {"tile": (16, 16), "compression": "zstd"}, {"bigtiff": True}, {"byteorder": ">"}, {"ome": True},
+    {"metadata": None}], ids=str)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+def test_tiffs_are_read_page_by_page(tmp_path, options, dtype):
+    if options.get("imagej") and dtype == np.int16:
+        return  # ImageJ has no such pixels
+    stack = STACK.astype(dtype) * dtype(100)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", **options)
+    pages = pickle.loads(pickle.dumps(open_pages(tmp_path / "a.tif")))
+    assert (pages.shape, pages.dtype, len(pages)) == (stack.shape, dtype, 5)
+    for number in (3, 0, -1):
+        assert pages[number].dtype == dtype
+        assert_array_equal(pages[number], stack[number])
+    with pytest.raises(IndexError):
+        pages[5]
+
+
+def test_what_workers_get_is_a_name_and_not_pixels(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 400, 300), np.uint8), imagej=True)
+    assert len(pickle.dumps(open_pages(tmp_path / "a.tif"))) < 3000
+
+
+def test_arrays_are_mapped(tmp_path):
+    np.save(tmp_path / "a.npy", STACK)
+    pages = open_pages(tmp_path / "a.npy")
+    assert isinstance(pages[1], np.memmap)
+    assert_array_equal(np.asarray(pages), STACK)
+    np.save(tmp_path / "a.npy", STACK[0])
+    assert_array_equal(np.asarray(open_pages(tmp_path / "a.npy")), STACK[:1])
+    np.save(tmp_path / "a.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(UserError, match="cannot be read as a NumPy array"):
+        open_pages(tmp_path / "a.npy")
+
+
+def test_a_folder_or_a_pattern_is_a_stack_in_the_order_of_its_numbers(tmp_path):
+    for number, page in zip((2, 10, 1), STACK, strict=False):
+        write_png(tmp_path / "in" / f"s{number}.png", page)
+    for path in (tmp_path / "in", tmp_path / "in" / "s*.png"):
+        pages = open_pages(path)
+        assert pages.names == ["s1", "s2", "s10"]
+        assert_array_equal(np.asarray(pages), STACK[[2, 0, 1]])
+    write_png(tmp_path / "in" / "s11.png", STACK[0, 1:])
+    with pytest.raises(UserError, match=r"s11\.png is 39x33 pixels but s1\.png is 40x33"):
+        open_pages(tmp_path / "in")
+    with pytest.raises(UserError, match="has no PNG, JPEG or TIFF image"):
+        open_pages(tmp_path / "in" / "*.gif")
+
+
+def test_gray_pages_have_a_depth_that_networks_take(tmp_path):
+    for given, kept in ((bool, np.uint8), (np.int16, np.float32), (np.float64, np.float32), (np.uint16, np.uint16)):
+        np.save(tmp_path / "a.npy", (STACK > 9).astype(given))
+        pages = Gray(open_pages(tmp_path / "a.npy"))
+        assert pages.dtype == pages[0].dtype == kept
+        assert_array_equal(pages[2] > 0, STACK[2] > 9)
+    np.save(tmp_path / "a.npy", np.where(np.arange(5)[:, None, None] == 4, np.inf, STACK))
+    pages = Gray(open_pages(tmp_path / "a.npy"))
+    assert_array_equal(pages[3], STACK[3])
+    with pytest.raises(UserError, match=r"a\.npy has pixels that are not numbers .* in slice 4"):
+        pages[4]
+
+
+def test_a_page_that_does_not_unpack_is_named(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", STACK, compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        start = tiff.pages[3].dataoffsets[0]
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[start:start + 20] = bytes(20)
+    (tmp_path / "a.tif").write_bytes(content)
+    pages = open_pages(tmp_path / "a.tif")
+    assert_array_equal(pages[2], STACK[2])
+    with pytest.raises(UserError, match=r"a\.tif cannot be read as a TIFF stack at slice 3"):
+        pages[3]
+
+
+@pytest.mark.parametrize(("options", "size"), [
+    ({"imagej": True, "resolution": (4, 2), "metadata": {"unit": "um", "spacing": 3}}, Voxel(0.5, 0.25, 3.0)),
+    ({"imagej": True, "resolution": (72, 72), "metadata": {"unit": "inch"}}, None),
+    ({"resolution": (20000, 10000), "resolutionunit": "CENTIMETER"}, Voxel(1.0, 0.5)),
+    ({"resolution": (72, 72), "resolutionunit": "INCH"}, None), ({}, None),
+    ({"ome": True, "metadata": {"PhysicalSizeX": 5, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 6,
+                                "PhysicalSizeYUnit": "nm"}}, Voxel(0.006, 0.005))], ids=str)
+def test_the_size_of_a_pixel_is_known_in_micrometres(tmp_path, options, size):
+    tifffile.imwrite(tmp_path / "a.tif", STACK, photometric="minisblack", **options)
+    voxel = open_pages(tmp_path / "a.tif").voxel
+    assert (voxel is None) == (size is None)
+    if size:
+        assert list(voxel.as_json().values()) == pytest.approx(list(size.as_json().values()))

@@ -1,0 +1,99 @@
+"""Pages that are read when they are asked for: what all formats have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unet.inputs.voxel import Voxel
+from utils import UserError
+
+ROWS = 1024  # of a page that are looked at at once: it may be larger than memory
+EIGHT_BIT = "in Fiji: Image > Type > 8-bit, then File > Save As > Tiff"
+
+
+class Pages(Sequence[np.ndarray]):
+    """A stack whose pages (H, W[, C]) are read one at a time; `np.asarray` reads it whole.
+
+    It is pickled as the name of its file, not as pixels. Reading a page raises UserError where it is damaged.
+    """
+
+    path: Path  # that the user named, for messages
+    files: list[Path]  # that are read
+    names: list[str]  # of the pages
+    shape: tuple[int, ...]  # (N, H, W[, C])
+    dtype: np.dtype
+    voxel: Voxel | None = None  # size of a pixel; None where it is not known
+
+    @abstractmethod
+    def _read(self, number: int) -> np.ndarray:
+        """Page `number`, 0 .. N-1."""
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        count = len(self)
+        if not -count <= number < count:
+            raise IndexError(f"page {number} of {count}")
+        return self._read(int(number) % count)
+
+    def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
+        try:
+            whole = np.empty(self.shape, dtype or self.dtype)
+        except (MemoryError, ValueError):
+            raise UserError(f"{self.path} has {self.shape} pixels, more than this machine's memory takes") from None
+        for number in range(len(self)):
+            whole[number] = self._read(number)
+        return whole
+
+
+def require_file(path: Path, way_out: str = "") -> None:
+    """Raise UserError where there is no such file, or nothing in it."""
+    if not path.is_file():
+        raise UserError(f"{path} not found{'; ' + way_out if way_out else ''}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty (0 bytes); copy it again")
+
+
+def one_channel(pages: Pages) -> Pages:
+    """The pages, which must be (N, H, W); raises UserError, naming their file, for colours."""
+    if pages.ndim == 4:
+        raise UserError(f"{pages.path} has {pages.shape[3]} channels, expected gray slices of one; {EIGHT_BIT}")
+    return pages
+
+
+class Gray(Pages):
+    """Gray pages (H, W): uint8 and uint16 as they are, bool as 0 and 255, all else as float32.
+
+    Raises UserError for colours, and where a page with pixels that are not numbers is read.
+    """
+
+    def __init__(self, pages: Pages):
+        self._pages = one_channel(pages)
+        self.path, self.files, self.names, self.voxel = pages.path, pages.files, pages.names, pages.voxel
+        self.shape = pages.shape
+        if pages.dtype.kind not in "buif":
+            raise UserError(f"{pages.path} has pixels of the type {pages.dtype}, expected grey levels; {EIGHT_BIT}")
+        self.dtype = np.dtype(np.uint8 if pages.dtype == bool else pages.dtype
+                              if pages.dtype in (np.uint8, np.uint16) else np.float32)
+
+    def _read(self, number: int) -> np.ndarray:
+        page = self._pages[number]
+        if page.dtype == bool:
+            return page.astype(np.uint8) * 255
+        if page.dtype != self.dtype:
+            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                page = page.astype(self.dtype)
+        if page.dtype.kind == "f" and not all(np.isfinite(page[first:first + ROWS]).all()
+                                              for first in range(0, len(page), ROWS)):
+            raise UserError(f"{self.path} has pixels that are not numbers (NaN or infinite) in {self.names[number]}; "
+                            f"{EIGHT_BIT}")
+        return page

@@ -1,0 +1,149 @@
+"""Open what a user names, whatever its format, as pages that are read one at a time."""
+
+from __future__ import annotations
+
+import glob
+import re
+import struct
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+from PIL import JpegImagePlugin, PngImagePlugin
+
+from unet.inputs.lazy import Pages, require_file
+from unet.inputs.tiffs import TiffPages
+from utils import UserError
+
+PNG, JPEG, TIFF = (".png",), (".jpg", ".jpeg"), (".tif", ".tiff")
+AS_PNG = "open it in Fiji and save it with File > Save As > PNG"
+DECODING = (ValueError, RuntimeError, MemoryError, OSError, SyntaxError, LookupError, struct.error)
+
+
+def open_pages(path: str | Path, way_out: str = "") -> Pages:
+    """The pages of a TIFF, PNG, JPEG or .npy file, or of a folder or a pattern (`*`) of images of one size.
+
+    Reads what is needed to know their shape. Raises UserError, ending with `way_out` where nothing is there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return FilePages(path, [file for file in path.iterdir() if not file.name.startswith(".")])
+    if not path.exists() and glob.has_magic(str(path)):
+        return FilePages(path, [Path(name) for name in glob.glob(str(path), recursive=True)])
+    if path.suffix.lower() == ".npy":
+        return NpyPages(path, way_out)
+    if path.suffix.lower() in PNG + JPEG:
+        require_file(path, way_out)
+        return FilePages(path, [path])
+    return TiffPages(path, way_out)
+
+
+class FilePages(Pages):
+    """Files that are a page each, in the order of the numbers in their names; all of one size and type."""
+
+    def __init__(self, path: Path, files: list[Path]):
+        self.path = path
+        self.files = sorted((file for file in files if file.suffix.lower() in PNG + JPEG + TIFF), key=_natural)
+        if not self.files:
+            raise UserError(f"{path} has no PNG, JPEG or TIFF image; name a folder of images, or one file")
+        self.names = [file.stem for file in self.files]
+        first, size = self._read(0), size_of(self.files[0])
+        for file in self.files[1:]:
+            if size_of(file) != size:
+                raise UserError(f"{file} is {_in_words(size_of(file))} pixels but {self.files[0].name} is "
+                                f"{_in_words(size)}; images of one stack have one size")
+        self.shape, self.dtype = (len(self.files), *first.shape), first.dtype
+        opened = TiffPages(self.files[0]) if self.files[0].suffix.lower() in TIFF else None
+        self.voxel = opened and opened.voxel
+
+    def _read(self, number: int) -> np.ndarray:
+        page = read_pixels(self.files[number])
+        page = page[..., 0] if page.shape[2] == 1 else page
+        if number and (page.shape, page.dtype) != (self.shape[1:], self.dtype):
+            raise UserError(f"{self.files[number]} is {page.shape} {page.dtype} but {self.files[0].name} is "
+                            f"{self.shape[1:]} {self.dtype}; images of one stack are alike")
+        return page
+
+
+class NpyPages(Pages):
+    """The pages of an array that `np.save` wrote: (H, W), (N, H, W), (H, W, 3) or (N, H, W, C)."""
+
+    def __init__(self, path: Path, way_out: str = ""):
+        self.path, self.files = path, [path]
+        require_file(path, way_out)
+        array = self._open()
+        if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4) and array.shape[0] > 4):
+            self._single = True
+            self.shape = (1, *array.shape)
+        elif array.ndim in (3, 4):
+            self._single = False
+            self.shape = array.shape
+        else:
+            raise UserError(f"{path} has {array.ndim} dimensions {array.shape}, expected (H, W), (N, H, W) or "
+                            "(N, H, W, C)")
+        if 0 in self.shape:
+            raise UserError(f"{path} holds no pixels {array.shape}; save it again")
+        self.dtype = array.dtype.newbyteorder("=")
+        self.names = [f"slice {number}" for number in range(len(self))]
+
+    def _open(self) -> np.ndarray:
+        try:
+            return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (*DECODING, EOFError, TypeError, OverflowError) as error:
+            cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
+            raise UserError(f"{self.path} cannot be read as a NumPy array ({cause}); save it again with np.save, of "
+                            "numbers alone") from None
+
+    def _read(self, number: int) -> np.ndarray:
+        array = self._open()
+        page = array if self._single else array[number]
+        return page if page.dtype.isnative else page.astype(self.dtype)
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Pixels (H, W, 1) or (H, W, 3) of a PNG, JPEG or TIFF file, its own dtype; palettes as colours, no transparency.
+
+    Raises UserError where the file is empty, broken, or something else than one image.
+    """
+    suffix = path.suffix.lower()
+    if suffix in TIFF:
+        stack = TiffPages(path)
+        if len(stack) != 1:
+            raise UserError(f"{path} has {len(stack)} pages, expected one image; in Fiji: Image > Stacks > Stack to "
+                            "Images, then save each")
+        pixels = stack[0]
+    else:
+        if not path.is_file() or not path.stat().st_size:
+            raise UserError(f"{path} is {'empty (0 bytes)' if path.exists() else 'not there'}; copy it again")
+        name, decode = ("JPEG", imagecodecs.jpeg_decode) if suffix in JPEG else ("PNG", imagecodecs.png_decode)
+        try:
+            pixels = decode(path.read_bytes())
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise UserError(f"{path} cannot be read as a {name} image ({str(error)[:60]}), it is cut short or no "
+                            f"{name}; copy it again, or {AS_PNG}") from None
+    if pixels.ndim == 2:
+        pixels = pixels[..., np.newaxis]
+    if pixels.shape[2] not in (1, 2, 3, 4):
+        raise UserError(f"{path} has {pixels.shape[2]} channels, expected a gray or colour image; {AS_PNG}")
+    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]  # what follows is transparency
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, from its header."""
+    suffix = path.suffix.lower()
+    if suffix in TIFF:
+        return TiffPages(path).shape[1:3]
+    try:
+        with (JpegImagePlugin.JpegImageFile if suffix in JPEG else PngImagePlugin.PngImageFile)(path) as image:
+            return image.height, image.width
+    except DECODING:
+        return read_pixels(path).shape[:2]  # says what is wrong with it
+
+
+def _natural(path: Path) -> list:
+    """Key that sorts a9 before a10; texts and numbers take turns, so that like is compared with like."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", str(path))]
+
+
+def _in_words(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

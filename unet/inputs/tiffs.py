@@ -1,0 +1,141 @@
+"""TIFF stacks, read a page at a time: striped, tiled, compressed, ImageJ's, OME's; a damaged one is refused."""
+
+from __future__ import annotations
+
+import logging
+import re
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from unet.inputs.lazy import Pages, require_file
+from unet.inputs.voxel import voxel_of_tiff
+from utils import UserError
+
+BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed to reshape")
+FAULTS = (tifffile.TiffFileError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError, TypeError,
+          AttributeError, AssertionError, MemoryError, struct.error, zlib.error)
+MAPPED = 2**26  # bytes of a page from which on it is mapped, not read: its rows are used one after the other
+
+
+class TiffPages(Pages):
+    """The pages of a TIFF or BigTIFF file; opened anew in each process, as only its name and layout travel."""
+
+    def __init__(self, path: str | Path, way_out: str = ""):
+        self.path = Path(path)
+        require_file(self.path, way_out)
+        self._handle, self._lock = None, threading.Lock()
+        with self._plain_words():
+            self._examine()
+        self.names = [f"slice {number}" for number in range(len(self))]
+        self.files = [self.path]
+
+    def _examine(self) -> None:
+        """Find out shape, dtype and where the pages lie; they have to be in the file wholly."""
+        with tifffile.TiffFile(self.path) as tiff:
+            first, *others = tiff.series
+            if any(series.shape != first.shape for series in others):
+                raise UserError(f"{self.path} holds images of different sizes, expected one stack of slices; in Fiji: "
+                                "Image > Stacks > Images to Stack, then File > Save As > Tiff")
+            size = self.path.stat().st_size
+            # no compression gains so much: a damaged size would fill the memory
+            if sum(series.nbytes for series in tiff.series) > 2000 * size + 10**6:
+                raise ValueError(f"it announces {first.shape} pixels in {size} bytes")
+            # pages that a program appended one by one are a series each: together they are the stack
+            shape = (len(tiff.series), *first.shape) if others else first.shape
+            self._set_shape(shape, first.axes)
+            self.dtype, self.voxel = first.dtype.newbyteorder("="), voxel_of_tiff(tiff)
+            self._stored = first.dtype.newbyteorder(tiff.byteorder)
+            self._series, self._each = len(tiff.series), len(first.pages) == self.shape[0]
+            self._start = None if others else first.dataoffset  # of pixels that lie one after the other, as they are
+            ends = [self._start + first.nbytes] if self._start is not None else [
+                offset + count for series in tiff.series for page in series.pages if page is not None
+                for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+            if max(ends, default=0) > size:
+                raise ValueError(f"its pixels end at byte {max(ends)} of {size}")
+
+    def _set_shape(self, shape: tuple[int, ...], axes: str) -> None:
+        # two to four are a colour picture's; more are slices that a program called channels for want of another word
+        planes = [length for axis, length in zip(axes[:-1], shape, strict=False) if axis in "CS" and 2 <= length <= 4]
+        if planes:
+            raise UserError(f"{self.path} has {planes[0]} channels ({axes}, {shape}), expected gray slices; in Fiji: "
+                            "Image > Color > Split Channels, or if they are slices say so in Image > Properties, "
+                            "or in Python with imwrite(..., photometric='minisblack')")
+        if 0 in shape:
+            raise UserError(f"{self.path} holds no pixels; save it again from Fiji with File > Save As > Tiff")
+        has_channels = axes.endswith(("S", "C"))
+        if len(shape) == 2 + has_channels:
+            shape = (1, *shape)
+        if len(shape) != 3 + has_channels:
+            raise UserError(f"{self.path} has {len(shape)} dimensions ({axes}, {shape}), expected one stack of slices; "
+                            "in Fiji split it with Image > Color > Split Channels or Image > Stacks > Tools")
+        self.shape = tuple(shape)
+
+    def _read(self, number: int) -> np.ndarray:
+        with self._lock, self._plain_words(number):
+            if self._start is not None:
+                return self._raw(number)
+            if self._handle is None:
+                self._handle = tifffile.TiffFile(self.path)
+            series = self._handle.series
+            if self._series > 1:
+                page = series[number].asarray()
+            elif self._each:
+                page = series[0].pages[number].asarray()
+            else:  # planes that lie in each other: they are read together
+                page = series[0].asarray().reshape(self.shape)[number]
+            return page.reshape(self.shape[1:])
+
+    def _raw(self, number: int) -> np.ndarray:
+        """A page that lies in the file as it is."""
+        count = int(np.prod(self.shape[1:]))
+        start = self._start + number * count * self._stored.itemsize
+        if self._stored.isnative and count * self._stored.itemsize >= MAPPED:
+            return np.memmap(self.path, self._stored, "r", start, self.shape[1:])
+        page = np.fromfile(self.path, self._stored, count, offset=start).reshape(self.shape[1:])
+        return page if self._stored.isnative else page.astype(self.dtype)
+
+    @contextmanager
+    def _plain_words(self, number: int | None = None) -> Iterator[None]:
+        """Answer what tifffile raises or logs with a UserError."""
+        try:
+            with hear("tifffile") as heard, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # odd metadata does not stop the pixels from being read
+                yield
+            # of a file cut short tifffile reads what is left, and only logs that pages are missing
+            for line in filter(BROKEN_TIFF.search, heard):
+                raise ValueError(line.partition("> ")[2])
+        except FAULTS as error:
+            cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
+            where = "" if number is None else f" at slice {number}"
+            raise UserError(f"{self.path} cannot be read as a TIFF stack{where} ({cause}); it is cut short or not a "
+                            "TIFF: copy it again, or save it from Fiji with File > Save As > Tiff") from None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_handle": None, "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+@contextmanager
+def hear(name: str) -> Iterator[list[str]]:
+    """Collect what a library logs, warnings and worse, in place of showing it."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger(name)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate

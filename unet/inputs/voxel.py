@@ -1,0 +1,76 @@
+"""How large a pixel is: read from TIFF tags, ImageJ's and OME's metadata, always in micrometres."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import tifffile
+
+MICROMETRES = {"µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0,
+               "micrometre": 1.0, "nm": 1e-3, "nanometer": 1e-3, "å": 1e-4, "pm": 1e-6, "mm": 1e3, "millimeter": 1e3,
+               "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6, "inch": 25400.0, "in": 25400.0}
+TAG_UNITS = {2: "inch", 3: "cm"}  # of the tag ResolutionUnit
+PRINTED = 10.0  # µm: larger pixels in inches, or in a bare resolution tag, are a printer's or a screen's, not a lens's
+
+
+@dataclass(frozen=True)
+class Voxel:
+    """Size of a pixel and distance of slices, µm; `z` is None where it is not known."""
+
+    y: float
+    x: float
+    z: float | None = None
+
+    def in_words(self) -> str:
+        """For the console and messages."""
+        return f"{self.y:.4g} µm" if math.isclose(self.y, self.x, rel_tol=1e-3) else f"{self.y:.4g} x {self.x:.4g} µm"
+
+    def as_json(self) -> dict:
+        """For config.json and manifests; `Voxel(**content)` is the way back."""
+        return asdict(self)
+
+
+def in_micrometres(value: object, unit: object) -> float | None:
+    """A length in µm; None where it is no positive number or its unit is not known."""
+    try:
+        length = float(value) * MICROMETRES[str(unit).strip().lower()]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return length if 0 < length < math.inf else None
+
+
+def voxel_of_tiff(tiff: tifffile.TiffFile) -> Voxel | None:
+    """The size that an open TIFF's OME or ImageJ metadata or its resolution tags say; None where they say none."""
+    if tiff.is_ome:
+        return _of_ome(tiff.ome_metadata)
+    tags, metadata = tiff.pages[0].tags, tiff.imagej_metadata or {}
+    unit = metadata.get("unit") or TAG_UNITS.get(_value(tags, "ResolutionUnit"))
+    y, x = (in_micrometres(_inverse(_value(tags, name)), unit) for name in ("YResolution", "XResolution"))
+    if y is None or x is None or (max(y, x) > PRINTED and ("unit" not in metadata or unit == "inch")):
+        return None
+    return Voxel(y, x, in_micrometres(metadata.get("spacing"), unit))
+
+
+def _of_ome(text: str | None) -> Voxel | None:
+    try:
+        image = tifffile.xml2dict(text)["OME"]["Image"]
+        pixels = (image[0] if isinstance(image, list | tuple) else image)["Pixels"]
+    except (KeyError, IndexError, TypeError, ValueError, SyntaxError):
+        return None
+    z, y, x = (in_micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+               for axis in "ZYX")
+    return Voxel(y, x, z) if y and x else None
+
+
+def _value(tags: tifffile.TiffTags, name: str) -> object:
+    return tags[name].value if name in tags else None
+
+
+def _inverse(resolution: object) -> float | None:
+    """Length of a pixel of a resolution, which TIFF keeps as a fraction of two whole numbers."""
+    try:
+        pixels, lengths = resolution
+        return lengths / pixels
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
