@@ -486,7 +486,7 @@ def test_pictures_and_kaggles_lines_are_written_on_request(nuclei_folder, tmp_pa
 def test_wrong_commands_are_one_clear_line_before_the_work(command_of, tmp_path):
     write_png(tmp_path / "plain" / "x.png", np.zeros((20, 20), np.uint8))
     for arguments, reason in (
-            ("plain", "trained on stacks of slices"), ("nowhere.tif", "nowhere.tif not found; name the TIFF stack"),
+            ("data", "pages, expected one image"), ("nowhere.tif", "nowhere.tif not found; name the stack"),
             ("data/test-volume.tif --out data/test-volume.tif", "test-volume.tif is an input and would be replaced"),
             ("data/test-volume.tif --out plain", "plain is a folder; name a file"),
             ("data/test-volume.tif --out a.tif --cells a.tif", "a.tif is named for two outputs"),

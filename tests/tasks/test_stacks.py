@@ -143,7 +143,7 @@ def test_a_stack_that_breaks_off_leaves_the_old_one(tmp_path):
 def test_what_cannot_be_predicted_or_written_is_said_before(tmp_path, tiny_folder):
     with pytest.raises(UserError, match="has no PNG, JPEG or TIFF image"):
         CELLS.inputs(tmp_path)
-    with pytest.raises(UserError, match=r"x\.tif not found; name the TIFF stack to segment"):
+    with pytest.raises(UserError, match=r"x\.tif not found; name the stack to segment"):
         CELLS.inputs(tmp_path / "x.tif")
     samples, outputs = CELLS.inputs(tiny_folder / TEST), CELLS.outputs(tmp_path / "prediction.tif")
     assert (len(samples), samples[1].name, samples[1].label) == (6, "slice 1", None)
