@@ -18,6 +18,7 @@ from unet.engines.engines import ENGINES, Engine, open_engine
 from unet.engines.predictor import Predictor, predictor_of
 from unet.engines.seams import Seams
 from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
+from unet.inputs.voxel import Voxel
 from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
 from unet.report.by_task import pictures_of
@@ -42,6 +43,7 @@ from utils import (
 )
 
 NEXT = "next.csv"  # what to label next, beside the run
+OTHER_SIZE = 1.2  # times: pixels that are larger or smaller by more are another size, which is said
 SHOWN = 6  # held-out samples in holdout.png
 
 
@@ -186,6 +188,8 @@ def options() -> argparse.ArgumentParser:
                                                                        "the run's)")
     parser.add_argument("--zooms", type=at_least(0.1, float), nargs="+", help="magnifications that are averaged "
                                                                               "(without it the run's)")
+    parser.add_argument("--match-pixel-size", action="store_true", help="magnify images to the size of pixels that the "
+                        "network was trained on, and its prediction back")
     parser.add_argument("--panels", type=Path, metavar="DIR", help="draw a picture of each image into this folder")
     parser.add_argument("--submission", type=Path, metavar="FILE", help="write Kaggle's run-length CSV, too")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what runs the network; auto takes OpenVINO "
@@ -213,6 +217,25 @@ def extras_of(args: argparse.Namespace, samples: Samples, outputs: Outputs) -> E
     return Extras(args.link, args.table, kept=Kept(outputs.out, about, args.resume))
 
 
+def matching_zooms(args: argparse.Namespace, config: dict, voxel: Voxel | None) -> list[float] | None:
+    """The magnifications to predict at; says where pixels are of another size than those that trained.
+
+    Raises UserError where they are to be matched, and a size is not known.
+    """
+    trained = Voxel(**config["voxel"]) if config.get("voxel") else None
+    if args.match_pixel_size:
+        if args.zooms:
+            raise UserError("--match-pixel-size and --zooms both say how images are magnified; leave one of them out")
+        if voxel is None or trained is None:
+            raise UserError(f"the pixel size of {args.input if voxel is None else 'the images that trained'} is not "
+                            "known; set it in Fiji with Image > Properties, or magnify with --zooms")
+        return [voxel.times(trained)]
+    if voxel and trained and not 1 / OTHER_SIZE < voxel.times(trained) < OTHER_SIZE:
+        print(f"note: a pixel of {args.input} is {voxel.in_words()}, but the network was trained on "
+              f"{trained.in_words()}; --match-pixel-size brings images to that size, and predictions back")
+    return args.zooms
+
+
 def main() -> None:
     args = options().parse_args()
     config = read_config(args.model)
@@ -229,10 +252,11 @@ def main() -> None:
     if args.submission:
         check_output(args.submission, 0)
         samples.check_apart([args.submission])
+    zooms = matching_zooms(args, config, samples.voxel)
     extras = extras_of(args, samples, outputs)
     engine, device = open_engine(args.model, args.engine, args.precision)
     print(device)
-    predictor = predictor_of(engine, config, args.flips, args.zooms)
+    predictor = predictor_of(engine, config, args.flips, zooms)
     if "learnt" not in config:
         print(f"note: the run of {args.model} was stopped before thresholds and walls were learnt, so .5 is taken; "
               f"'python train.py --work {args.model.parent} --resume' does what is left")

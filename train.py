@@ -236,8 +236,8 @@ def run_step(args: argparse.Namespace) -> None:
     """Train as the command line says, then look back, judge and predict."""
     geometry = fresh_geometry(args.work)
     task = task_of(geometry)
-    outputs = task.outputs(args.out)
-    task.check_outputs(outputs, layout_of(geometry["data"]).to_predict())  # now, not after the training
+    outputs, layout = task.outputs(args.out), layout_of(geometry["data"])
+    task.check_outputs(outputs, layout.to_predict())  # now, not after the training
     device = prepare_device(args.precision or "auto")
     name, recipe = recipe_of(args)
     network = recipe.network
@@ -249,7 +249,8 @@ def run_step(args: argparse.Namespace) -> None:
     command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,
                "tensorboard": args.tensorboard, "out": str(args.out) if args.out else None}
     model, config = train(args.work, recipe, args.seed or 0, args.early_stopping, args.resume,
-                          bool(args.validation), {"preset": name, "device": device, "command": command})
+                          bool(args.validation), {"preset": name, "device": device, "command": command,
+                           "voxel": layout.voxel and layout.voxel.as_json()})
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
     try:
         finish(args.work, TensorFlow(model), config, outputs)

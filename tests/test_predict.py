@@ -17,7 +17,9 @@ from predict import FinalStep, finish
 from unet.engines.engines import TensorFlow
 from unet.engines.predictor import Predictor
 from unet.inputs.layouts import Sample, layout_of
-from unet.inputs.stacks import TEST, read_stack, write_stack
+from unet.inputs.pages import open_pages
+from unet.inputs.stacks import TEST, read_stack, stack_writer, write_stack
+from unet.inputs.voxel import Voxel
 from unet.segment.instances import from_run_lengths
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.cells import Cells
@@ -389,6 +391,32 @@ def test_a_table_and_linked_numbers_come_on_request(command_of, tmp_path):
     refused = command_of("data/test-volume.tif", "--out", "p.tif", "--table", "p.tif")[0]
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     assert "p.tif is named for two outputs" in refused.stderr
+
+
+def test_the_size_of_a_pixel_reaches_outputs_and_another_one_is_said(command_of, cells_run, tmp_path):
+    images = draw_stacks(2, 40, 1)[0]
+    with stack_writer(tmp_path / "fine.tif", images.shape, np.uint8, voxel=Voxel(0.004, 0.004, 0.05)) as write:
+        for image in images:
+            write(image)
+    result = command_of("fine.tif", "--out", "p.tif", "--table", "p.csv")[0]
+    assert (result.returncode, "note" in result.stdout) == (0, False)
+    for name in ("p.tif", "p-cells.tif"):
+        assert open_pages(tmp_path / name).voxel == Voxel(pytest.approx(0.004), pytest.approx(0.004), 0.05)
+    heads, first = ((tmp_path / "p.csv").read_text().splitlines()[line].split(",") for line in (0, 1))
+    values = dict(zip(heads, first, strict=True))
+    assert float(values["area_um2"]) == pytest.approx(float(values["area_px"]) * 0.004**2, rel=1e-4)
+
+    refused = command_of("fine.tif", "--out", "p.tif", "--match-pixel-size")[0]
+    assert refused.returncode == 2 and "the pixel size of the images that trained is not known" in refused.stderr
+    config = read_json(cells_run / "config.json", "")
+    (cells_run / "config.json").write_text(json.dumps({**config, "voxel": {"y": 0.002, "x": 0.002, "z": None}}))
+    told = command_of("fine.tif", "--out", "p.tif")[0]
+    assert "a pixel of fine.tif is 0.004 µm, but the network was trained on 0.002 µm; --match-pixel-size" in told.stdout
+    matched = command_of("fine.tif", "--out", "p.tif", "--match-pixel-size")[0]
+    assert "no flips at 2 times the size" in matched.stdout and "note" not in matched.stdout
+    assert read_stack(tmp_path / "p.tif").shape == images.shape
+    refused = command_of("data/test-volume.tif", "--out", "p.tif", "--match-pixel-size")[0]
+    assert "the pixel size of data/test-volume.tif is not known" in refused.stderr
 
 
 def test_a_stopped_prediction_goes_on_where_it_stood(command_of, tmp_path):

@@ -10,7 +10,8 @@ from numpy.testing import assert_array_equal
 
 from unet.inputs.lazy import Gray
 from unet.inputs.pages import open_pages
-from unet.inputs.voxel import Voxel
+from unet.inputs.stacks import stack_writer
+from unet.inputs.voxel import Voxel, voxel_of_tiff
 from utils import UserError
 
 STACK = np.random.default_rng(0).integers(0, 256, (5, 40, 33)).astype(np.uint8)
@@ -105,3 +106,19 @@ def test_the_size_of_a_pixel_is_known_in_micrometres(tmp_path, options, size):
     assert (voxel is None) == (size is None)
     if size:
         assert list(voxel.as_json().values()) == pytest.approx(list(size.as_json().values()))
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [(np.float32, False), (np.uint16, False), (np.uint32, False),
+                                                 (np.float32, True)])
+def test_what_is_written_keeps_the_size(tmp_path, dtype, channels):
+    shape = (3, 2, 8, 9) if channels else (3, 8, 9)
+    with stack_writer(tmp_path / "a.tif", shape, dtype, channels, Voxel(0.004, 0.005, 0.05)) as write:
+        for _ in range(3):
+            write(np.zeros(shape[1:], dtype))
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        voxel = voxel_of_tiff(tiff)
+        assert tiff.series[0].axes == ("ZCYX" if channels else "ZYX" if tiff.is_imagej else tiff.series[0].axes)
+    assert (voxel.y, voxel.x) == pytest.approx((0.004, 0.005), rel=1e-4)
+    assert voxel.z == (None if dtype == np.uint32 else pytest.approx(0.05))
+    assert Voxel(0.008, 0.008).times(Voxel(0.004, 0.016)) == pytest.approx(1)
+    assert Voxel(0.008, 0.008).times(Voxel(0.004, 0.004)) == pytest.approx(2)

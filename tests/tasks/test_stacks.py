@@ -103,6 +103,12 @@ def test_the_last_slices_judge(tmp_path, count, expected):
         CELLS.split(layout, f"0-{count - 1}", 0)
 
 
+class Listed(list):
+    """Samples of pixels whose size is not known."""
+
+    voxel = None
+
+
 def one_of(shape, classes=1, seed=0):
     """A prediction with other numbers in each of its maps."""
     rng = np.random.default_rng(seed)
@@ -114,7 +120,7 @@ def one_of(shape, classes=1, seed=0):
 def test_predictions_become_imagej_stacks(tmp_path, classes):
     task = Classes(classes) if classes > 1 else CELLS
     outputs = Outputs(*(tmp_path / name for name in ("a.tif", "b.tif", "c.tif")))
-    samples = [Sample("slice", np.zeros((5, 7), np.uint8))] * 2
+    samples = Listed([Sample("slice", np.zeros((5, 7), np.uint8))] * 2)
     pages = [one_of((5, 7), classes, seed) for seed in range(2)]
     with task.writer(outputs, samples) as write:
         for page in pages:
@@ -133,7 +139,7 @@ def test_a_stack_that_breaks_off_leaves_the_old_one(tmp_path):
     outputs = CELLS.outputs(tmp_path / "prediction.tif")
     for path in CELLS.files(outputs, []):
         path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), CELLS.writer(outputs, [Sample("", np.zeros((5, 7)))] * 2) as write:
+    with pytest.raises(KeyboardInterrupt), CELLS.writer(outputs, Listed([Sample("", np.zeros((5, 7)))] * 2)) as write:
         write(one_of((5, 7)))
         raise KeyboardInterrupt
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"prediction.tif": b"old",

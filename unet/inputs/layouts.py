@@ -18,6 +18,7 @@ from unet.inputs.lazy import Gray, one_channel
 from unet.inputs.pages import open_pages
 from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices
 from unet.inputs.tiffs import TiffPages
+from unet.inputs.voxel import Voxel
 from utils import UserError, file_hash, input_hash
 
 GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'python datasets.py demo' makes a demo "
@@ -47,6 +48,7 @@ class Samples(Sequence[Sample]):
 
     names: list[str]
     files: list[Path]  # that they come from: no output may replace one
+    voxel: Voxel | None = None  # size of their pixels; None where it is not known
 
     def __len__(self) -> int:
         return len(self.names)
@@ -102,6 +104,7 @@ class Chosen(Samples):
     def __init__(self, layout: Layout, numbers: Sequence[int]):
         self.layout, self.numbers = layout, numbers
         self.names, self.files = [layout.names[number] for number in numbers], layout.files
+        self.voxel = layout.voxel
 
     def __getitem__(self, number: int) -> Sample:
         return self.layout[self.numbers[number]]
@@ -112,7 +115,7 @@ class StackSamples(Samples):
 
     def __init__(self, path: Path, way_out: str = GET_DATA):
         self.images = Gray(open_pages(path, way_out))
-        self.names, self.files = self.images.names, self.images.files
+        self.names, self.files, self.voxel = self.images.names, self.images.files, self.images.voxel
 
     def __getitem__(self, number: int) -> Sample:
         return Sample(self.names[number], self.images[number])
@@ -135,6 +138,7 @@ class Stacks(Layout):
         self.folder, self.labels_path, self.notes = folder, folder / LABELS, []
         self.files = [folder / name for name in (VOLUME, LABELS, TEST)]
         self.images = Gray(TiffPages(folder / VOLUME, GET_DATA))
+        self.voxel = self.images.voxel
         self.labels = one_channel(TiffPages(folder / LABELS, GET_DATA))
         if len(self.images) != len(self.labels):
             raise UserError(f"{folder / VOLUME} has {len(self.images)} slices but {LABELS} has {len(self.labels)}; "

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from unet.inputs.lazy import ROWS
 from unet.inputs.tiffs import TiffPages, hear
+from unet.inputs.voxel import Voxel, tiff_tags
 from utils import UserError, atomic_path
 
 # the files of an ISBI folder
@@ -33,22 +34,23 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
 
 
 @contextmanager
-def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, channels: bool = False
-                 ) -> Iterator[Callable[[np.ndarray], None]]:
+def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, channels: bool = False,
+                 voxel: Voxel | None = None) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield `write(page)`, which appends a page to one ImageJ stack of `shape` (N, H, W[, 3]); all or nothing.
 
     With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page (C, H, W). dtype uint8, uint16 or float32; or
     uint32, which ImageJ has not: that is a plain BigTIFF. Only the page at hand is in memory. Above 4 GiB the stack is
-    still one that ImageJ reads: a header, then all pixels.
+    still one that ImageJ reads: a header, then all pixels. `voxel` is kept as Fiji, napari and `voxel_of_tiff` read it.
     Leaving without having written all N pages raises ValueError.
     """
     axes = "ZCYX" if channels else "TYXS" if len(shape) == 4 else "ZYX"
     with atomic_path(path) as temporary:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout described above
-            tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=np.dtype(dtype) != np.uint32,
-                             bigtiff=np.dtype(dtype) == np.uint32, metadata={"axes": axes},
-                             photometric="rgb" if axes == "TYXS" else "minisblack", software=OURS)
+            plain = np.dtype(dtype) == np.uint32
+            tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=not plain, bigtiff=plain,
+                             **tiff_tags(voxel, not plain, axes), software=OURS,
+                             photometric="rgb" if axes == "TYXS" else "minisblack")
         with tifffile.TiffFile(temporary) as tiff:
             start = tiff.pages[0].dataoffsets[0]
         end = start + math.prod(shape) * np.dtype(dtype).itemsize

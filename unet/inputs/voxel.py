@@ -26,6 +26,10 @@ class Voxel:
         """For the console and messages."""
         return f"{self.y:.4g} µm" if math.isclose(self.y, self.x, rel_tol=1e-3) else f"{self.y:.4g} x {self.x:.4g} µm"
 
+    def times(self, other: Voxel) -> float:
+        """How many times as long as another's sides this one's are: the magnification that makes them alike."""
+        return math.sqrt(self.y * self.x / (other.y * other.x))
+
     def as_json(self) -> dict:
         """For config.json and manifests; `Voxel(**content)` is the way back."""
         return asdict(self)
@@ -50,6 +54,17 @@ def voxel_of_tiff(tiff: tifffile.TiffFile) -> Voxel | None:
     if y is None or x is None or (max(y, x) > PRINTED and ("unit" not in metadata or unit == "inch")):
         return None
     return Voxel(y, x, in_micrometres(metadata.get("spacing"), unit))
+
+
+def tiff_tags(voxel: Voxel | None, imagej: bool, axes: str) -> dict:
+    """Arguments of `tifffile.imwrite` that keep the size: in ImageJ's own words, or as resolution in centimetres."""
+    metadata: dict = {"axes": axes}
+    if voxel is None:
+        return {"metadata": metadata}
+    if not imagej:
+        return {"metadata": metadata, "resolution": (1e4 / voxel.x, 1e4 / voxel.y), "resolutionunit": "CENTIMETER"}
+    metadata |= {"unit": "um", **({"spacing": voxel.z} if voxel.z else {})}
+    return {"metadata": metadata, "resolution": (1 / voxel.x, 1 / voxel.y)}
 
 
 def _of_ome(text: str | None) -> Voxel | None:

@@ -29,14 +29,11 @@ class Extras:
 
     link : one number for a cell through the stack
     table : CSV file for a row per object
-    pixel_size : (y, x) of one pixel in `unit`; None where it is not known
     kept : where what is finished is kept until all is
     """
 
     link: bool = False
     table: Path | None = None
-    pixel_size: tuple[float, float] | None = None
-    unit: str = "px"
     kept: Kept | None = None
 
 
@@ -76,8 +73,8 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
             with ExitStack() as stack:
                 write = stack.enter_context(task.writer(outputs, samples))
                 room = kept or stack.enter_context(Room(outputs.out))
-                rows = extras.table and stack.enter_context(
-                    table_writer(extras.table, extras.pixel_size, extras.unit))
+                size = samples.voxel and (samples.voxel.y, samples.voxel.x)
+                rows = extras.table and stack.enter_context(table_writer(extras.table, size, "um"))
                 # the next image is read and predicted while this one is segmented and written
                 predicted = stack.enter_context(closing(ahead(
                     (number, sample, _probability(predictor, task, sample.image, number, room))

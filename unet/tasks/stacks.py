@@ -92,10 +92,11 @@ class SliceTask(Task):
         several = self.classes > 1
         shape = (count, self.classes, *size) if several else (count, *size)
         with ExitStack() as files:
-            page = files.enter_context(stack_writer(outputs.out, shape, np.float32, channels=several))
+            page = files.enter_context(stack_writer(outputs.out, shape, np.float32, several, samples.voxel))
             numbers = outputs.objects and files.enter_context(
-                stack_writer(outputs.objects, (count, *size), number_type(size)))
-            walls = outputs.redrawn and files.enter_context(stack_writer(outputs.redrawn, shape, np.float32, several))
+                stack_writer(outputs.objects, (count, *size), number_type(size), voxel=samples.voxel))
+            walls = outputs.redrawn and files.enter_context(
+                stack_writer(outputs.redrawn, shape, np.float32, several, samples.voxel))
 
             def write(judged: Judged) -> None:
                 page(np.moveaxis(judged.probability, -1, 0) if several else judged.probability)
