@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unet.inputs.layouts import layout_of
+from unet.inputs.pages import open_pages
 from unet.tasks.cells import Cells
 from unet.tasks.of_images import CellImages
 from utils import UserError
@@ -44,6 +45,10 @@ IMAGES = {
 
 DRAWN = {"gray.png": IMAGES["gray.png"], "label.png": imagecodecs.png_encode(draw_stacks(1, 48)[1][0]),
          "label.tif": tiff(draw_stacks(1, 48)[1][0])}
+ARRAY = io.BytesIO()
+np.save(ARRAY, IMAGE)
+FILES = {"a.npy": ARRAY.getvalue(), "a.jpg": imagecodecs.jpeg_encode(IMAGE[0]), "a.png": IMAGES["gray.png"],
+         "b.png": IMAGES["16 bit.png"]}
 EDITS = st.tuples(
     st.sampled_from(["flip", "cut", "insert", "remove", "0", "-1", "2**31 - 1", "1", "-2**31"]),
     st.one_of(st.floats(0, 1), st.integers(0, 400)),  # a share of the file, or a byte of its head
@@ -101,6 +106,24 @@ def test_a_damaged_stack(tmp_path, file):
     path = tmp_path / "in.tif"
     path.write_bytes(damage(TIFFS[file[0]], file[1]))
     read_all(lambda: Cells().inputs(path))
+
+
+@pytest.mark.slow
+@fuzzed
+@given(damaged(FILES))
+def test_a_damaged_array_or_picture(tmp_path, file):
+    path = tmp_path / file[0]
+    path.write_bytes(damage(FILES[file[0]], file[1]))
+    read_all(lambda: Cells().inputs(path))
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_arrays_and_pictures_are_read_where_nothing_happened_to_them(tmp_path, name):
+    (tmp_path / name).write_bytes(FILES[name])
+    pages = open_pages(tmp_path / name)
+    assert pages.shape == (3 if name == "a.npy" else 1, 48, 48)
+    pixels = np.asarray(pages, int) // (99 if name == "b.png" else 1)
+    assert np.abs(pixels - IMAGE[:len(pages)]).mean() <= (8 if name == "a.jpg" else 0)  # a JPEG is not to the bit
 
 
 @pytest.mark.slow

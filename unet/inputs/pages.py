@@ -6,6 +6,7 @@ import glob
 import re
 import struct
 from pathlib import Path
+from tokenize import TokenError
 
 import imagecodecs
 import numpy as np
@@ -89,7 +90,7 @@ class NpyPages(Pages):
     def _open(self) -> np.ndarray:
         try:
             return np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (*DECODING, EOFError, TypeError, OverflowError) as error:
+        except (*DECODING, EOFError, TypeError, ArithmeticError, TokenError) as error:
             cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
             raise UserError(f"{self.path} cannot be read as a NumPy array ({cause}); save it again with np.save, of "
                             "numbers alone") from None
@@ -121,6 +122,8 @@ def read_pixels(path: Path) -> np.ndarray:
         except (ValueError, RuntimeError, MemoryError) as error:
             raise UserError(f"{path} cannot be read as a {name} image ({str(error)[:60]}), it is cut short or no "
                             f"{name}; copy it again, or {AS_PNG}") from None
+    if pixels.size == 0:
+        raise UserError(f"{path} holds no pixels; copy it again, or {AS_PNG}")
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
     if pixels.shape[2] not in (1, 2, 3, 4):
