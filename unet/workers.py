@@ -17,6 +17,7 @@ from typing import TypeVar
 from utils import UserError
 
 Job, Result = TypeVar("Job"), TypeVar("Result")
+_HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
@@ -51,17 +52,24 @@ def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -
 def _signals_held() -> Iterator[None]:
     """Keep Ctrl-C and SIGTERM waiting, here and in processes started meanwhile, whose imports would show a traceback.
 
-    Windows has no such thing; there Ctrl-C at that moment may show one.
+    Processes inherit the mask; here it is not enough, for a library's thread takes the signal and Python still runs the
+    handler. Windows has no mask; there Ctrl-C at that moment may show a traceback.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
     resource_tracker.ensure_running()  # it would let the signals in again when it is started
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _HELD}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what the mask kept is noted now, too
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 _handed_over: dict[str, Callable] = {}  # what a worker process calls, from its start on
