@@ -36,6 +36,8 @@ class Recipe:
     average: float = 0.2  # share of the schedule, at its end, over whose epochs the weights are averaged
     optimizer: str = "adam"  # 'adam', 'muon' or 'sgd' with momentum 0.99
     intensity: float = 0.0  # strength of random gamma, contrast, brightness and noise while training; 1 is a lot
+    validation: bool = False  # set a validation block, the last fifth of the training slices, aside for the curve
+    patience: int | None = None  # epochs after which to stop where the loss on that block has not fallen
     pretrained: str = "none"  # what an encoder learnt before: 'imagenet', or 'none'
     flips: int = 1  # test-time flips and turns whose predictions are averaged: 1 (none) to 8
     zooms: tuple[float, ...] = (1.0,)  # test-time magnifications of the image whose predictions are averaged

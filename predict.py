@@ -124,7 +124,7 @@ class FinalStep:
             return
         shown: list[Judged] = []
         judged = predictions(self.predictor, self.task, Chosen(self.layout, numbers), learnt,
-                             self.task.holdout_outputs(self.work, self.outputs), "judging")
+                             self.task.holdout_outputs(self.work, self.outputs), Extras(title="judging"))
         scores = self.task.score(_kept(judged, shown), numbers, learnt)
         write_json(self.work / "metrics.json", scores)
         save(pictures_of(self.task).holdout(shown, learnt), self.work / "holdout.png", dpi=80)

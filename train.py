@@ -50,33 +50,30 @@ VALIDATED = 0.05  # tiles of the validation block after an epoch, share of those
 # ------------------------------------------------------------------------------------------------------- the run
 
 
-def train(work: Path, recipe: Recipe, seed: int = 0, patience: int | None = None, resume: bool = False,
-          validation: bool = False, notes: dict | None = None) -> tuple[keras.Model, dict]:
+def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes: dict | None = None
+          ) -> tuple[keras.Model, dict]:
     """Train on `work`/patches, write model.keras, config.json, history.csv, curve.png; return model and configuration.
 
-    With `validation` a validation block, the last fifth of the training slices, trains nothing and has its loss in the
-    curve, too. With `patience` the training stops when that loss has not fallen for so many epochs, and the weights of
-    its least loss predict. With `resume` a run goes on where its
-    checkpoint is, to the same weights as if it had never stopped; a finished one is only read. `notes` go into the
-    configuration: preset, device, and the command's options, of which `tensorboard` logs there, too.
+    With `resume` a run goes on where its checkpoint is, to the same weights as if it had never stopped; a finished one
+    is only read. `notes` go into the configuration: preset, device, and the command's options, of which `tensorboard`
+    logs there, too.
     Raises UserError where an earlier step has to run first, NotLearning for a dead run, KeyboardInterrupt, all saved,
     on Ctrl-C.
     """
     geometry = fresh_geometry(work)
     recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]))
     _check_fit(recipe, geometry)
-    if (patience or validation) and len(geometry["split"]["train"]) < 2:
+    if (recipe.patience or recipe.validation) and len(geometry["split"]["train"]) < 2:
         raise UserError("--early-stopping and --validation set training slices aside and need two or more")
     settings = json.loads(json.dumps({  # as a file gives it back
-        **asdict(recipe), "seed": seed, "patience": patience, "validation": validation or None,
-        "precision": keras.config.dtype_policy().name,
+        **asdict(recipe), "seed": seed, "precision": keras.config.dtype_policy().name,
         "tiles": file_hash(work / "patches" / "geometry.json")}))
     config = {"task": geometry["task"], "network": settings["network"], "channels": geometry["channels"],
               "normalisation": geometry["normalisation"], "recipe": settings, "split": geometry["split"],
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
                            "keras": keras.__version__, "numpy": np.__version__},
               "data": geometry["data"], **(notes or {})}
-    keeper = Keeper(work, recipe, config, patience)
+    keeper = Keeper(work, recipe, config)
     state = read_state(work) if resume else None
     if state:
         keeper.check(state)
@@ -107,9 +104,9 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     """
     recipe, work = keeper.recipe, keeper.work
     patches, keep, validation = work / "patches", geometry["split"]["train"], None
-    if keeper.patience or keeper.config["recipe"]["validation"]:
+    if recipe.patience or recipe.validation:
         block, most = max(1, len(keep) // 5), max(1, int(VALIDATED * recipe.steps * recipe.batch))
-        validation = Feed(patches, recipe.batch, keep=keep[-block:]).unchanged(64 if keeper.patience else most)
+        validation = Feed(patches, recipe.batch, keep=keep[-block:]).unchanged(64 if recipe.patience else most)
         keep = keep[:-block]
     feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=keep)
     total, began = recipe.epochs * recipe.steps, time.perf_counter()
@@ -182,7 +179,8 @@ def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
         spare = network.dropout[-1:] * args.depth  # deeper levels drop out as much as the bottom did
         network = replace(network, depth=args.depth, dropout=(network.dropout[:-1] + spare)[:args.depth + 1])
     changes = {key: getattr(args, key) for key in ("epochs", "steps", "batch", "lr") if getattr(args, key)}
-    return name, replace(recipe, network=replace(network, filters=args.filters or network.filters), **changes)
+    return name, replace(recipe, network=replace(network, filters=args.filters or network.filters),
+                         patience=args.early_stopping, validation=bool(args.validation), **changes)
 
 
 def options() -> argparse.ArgumentParser:
@@ -248,8 +246,8 @@ def run_step(args: argparse.Namespace) -> None:
     precision = {policy: name for name, policy in PRECISIONS.items()}[keras.config.dtype_policy().name]
     command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,
                "tensorboard": args.tensorboard, "out": str(args.out) if args.out else None}
-    model, config = train(args.work, recipe, args.seed or 0, args.early_stopping, args.resume,
-                          bool(args.validation), {"preset": name, "device": device, "command": command,
+    model, config = train(args.work, recipe, args.seed or 0, args.resume,
+                          {"preset": name, "device": device, "command": command,
                            "voxel": layout.voxel and layout.voxel.as_json()})
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
     try:

@@ -206,7 +206,7 @@ def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_pati
     monkeypatch.setattr(train, "Feed", Spy)
     # steps as long as this end far from where they began: the loss of some epoch is the least
     recipe = replace(TINY, epochs=30, lr=0.3, warmup=0)
-    model, _ = train.train(work, recipe, patience=2)
+    model, _ = train.train(work, replace(recipe, patience=2))
     assert [feed.tiles.tolist() for feed in feeds] == [[4, 9], [0, 1, 2, 3, 5, 6, 7, 8]]  # tile i is of slice i % 5
     whole = history(work)
     values = [float(row["val_loss"]) for row in whole]
@@ -218,9 +218,9 @@ def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_pati
 
     stop_at(monkeypatch, len(whole) - 1)  # one epoch before patience ends
     with pytest.raises(KeyboardInterrupt, match=f"epoch {best + 1} of {best + 2}, of the least loss on the validation"):
-        train.train(work, recipe, patience=2)
+        train.train(work, replace(recipe, patience=2))
     monkeypatch.undo()
-    train.train(work, recipe, patience=2, resume=True)
+    train.train(work, replace(recipe, patience=2), resume=True)
     for name in ("epoch", "loss", "val_loss", "learning_rate"):
         np.testing.assert_allclose(*([float(row[name]) for row in rows] for rows in (history(work), whole)), rtol=1e-4)
 
@@ -235,7 +235,7 @@ def test_the_validation_curve_is_of_slices_that_train_nothing_and_changes_no_sch
 
     monkeypatch.setattr(train, "Feed", Spy)
     recipe = replace(TINY, epochs=4, steps=10)
-    train.train(work, recipe, validation=True)
+    train.train(work, replace(recipe, validation=True))
     assert [feed.tiles.tolist() for feed in feeds] == [[4, 9], [0, 1, 2, 3, 5, 6, 7, 8]]  # tile i is of slice i % 5
     rows = history(work)
     assert len(rows) == 4  # the whole schedule, whatever the curve says
@@ -248,7 +248,7 @@ def test_the_validation_curve_is_of_slices_that_train_nothing_and_changes_no_sch
 
 def test_early_stopping_needs_two_slices(tmp_path):
     with pytest.raises(UserError, match="two or more"):
-        train.train(write_patches(tmp_path, slices=1), TINY, patience=2)
+        train.train(write_patches(tmp_path, slices=1), replace(TINY, patience=2))
 
 
 # ------------------------------------------------------------------------------------------- tiles and arithmetics

@@ -14,7 +14,7 @@ from utils import UserError
 
 
 def keeper_after(losses, epochs=10, patience=None, average=0.2):
-    keeper = Keeper(None, Recipe(Network(), epochs=epochs, average=average), {}, patience)
+    keeper = Keeper(None, Recipe(Network(), epochs=epochs, average=average, patience=patience), {})
     keeper.rows = [{"val_loss": loss} for loss in losses]
     return keeper
 

@@ -30,11 +30,13 @@ class Extras:
     link : one number for a cell through the stack
     table : CSV file for a row per object
     kept : where what is finished is kept until all is
+    title : what the progress bar says
     """
 
     link: bool = False
     table: Path | None = None
     kept: Kept | None = None
+    title: str = "predicting"
 
 
 NONE = Extras()
@@ -57,7 +59,7 @@ class Predicts(Protocol):
 
 
 def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict, outputs: Outputs,
-                title: str = "predicting", extras: Extras = NONE) -> Iterator[Judged]:
+                extras: Extras = NONE) -> Iterator[Judged]:
     """Yield each sample with its prediction, which is written to `outputs`; they are in their place after the last.
 
     An image of `LARGE` pixels and more is worked on by bands of rows, where task and predictor can; its probability
@@ -79,7 +81,8 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
                 predicted = stack.enter_context(closing(ahead(
                     (number, sample, _probability(predictor, task, sample.image, number, room))
                     for number, sample in enumerate(samples))))
-                for number, sample, probability in tqdm(predicted, title, len(samples), unit="image", disable=None):
+                for number, sample, probability in tqdm(predicted, extras.title, len(samples), unit="image",
+                                                        disable=None):
                     redrawn, objects = _segmented(task, probability, learnt)
                     one = Judged(sample, probability, redrawn, _linked(objects, link, sample.name))
                     write(one)

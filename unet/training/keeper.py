@@ -30,16 +30,16 @@ class Keeper(keras.callbacks.Callback):
     """After each epoch writes the weights that predict, the curve and, last, a checkpoint: what a stopped run needs.
 
     The weights that predict are the mean over the schedule's end (Izmailov et al. 2018, algorithm 1), chosen by the
-    schedule and by nothing that was measured; before its end, those of now. With `patience` they are those of the
+    schedule and by nothing that was measured; before its end, those of now. With patience they are those of the
     least loss on the validation block, and the run ends when that has not fallen for so many epochs.
 
     Killed at any moment, a run goes on from the checkpoint, one file that is there whole or as it was: weights,
     optimizer, the states of dropout's random numbers (which .keras files leave out), the mean, the history.
     """
 
-    def __init__(self, work: Path, recipe: Recipe, config: dict, patience: int | None = None):
+    def __init__(self, work: Path, recipe: Recipe, config: dict):
         super().__init__()
-        self.work, self.recipe, self.config, self.patience = work, recipe, config, patience
+        self.work, self.recipe, self.config = work, recipe, config
         self.rows: list[dict] = []  # of history.csv
         self.mean: list[np.ndarray] = []
         self.averaged_from = recipe.epochs - max(1, round(recipe.epochs * recipe.average))  # epoch, from 0
@@ -92,7 +92,7 @@ class Keeper(keras.callbacks.Callback):
     @property
     def finished(self) -> bool:
         """Whether the schedule is at its end, or patience is."""
-        if self.patience and self.rows and len(self.rows) - 1 - self.best >= self.patience:
+        if self.recipe.patience and self.rows and len(self.rows) - 1 - self.best >= self.recipe.patience:
             return True
         return len(self.rows) >= self.recipe.epochs
 
@@ -101,7 +101,7 @@ class Keeper(keras.callbacks.Callback):
         count = len(self.rows) - self.unwritten
         if not count:
             return "is as it was"
-        if self.patience:
+        if self.recipe.patience:
             return f"has the weights of epoch {self.best + 1} of {count}, of the least loss on the validation block"
         if count > self.averaged_from + 1:
             return f"has the mean of the weights of epochs {self.averaged_from + 1} to {count}"
@@ -121,7 +121,7 @@ class Keeper(keras.callbacks.Callback):
         self.began = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None) -> None:
-        if epoch >= self.averaged_from and not self.patience:
+        if epoch >= self.averaged_from and not self.recipe.patience:
             weights, count = self.model.get_weights(), epoch - self.averaged_from + 1
             self.mean = [mean + (new - mean) / count for mean, new in zip(self.mean or weights, weights, strict=True)]
         seconds = round(time.perf_counter() - self.began, 2)
@@ -129,7 +129,7 @@ class Keeper(keras.callbacks.Callback):
             print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  {seconds:.0f} s", flush=True)
         self.config["seconds"] = round(sum((row["seconds"] for row in self.rows), seconds), 1)
         due = self.due or epoch + 1 >= self.recipe.epochs
-        if all(logs["val_loss"] < row["val_loss"] for row in self.rows) if self.patience else due:
+        if all(logs["val_loss"] < row["val_loss"] for row in self.rows) if self.recipe.patience else due:
             self.save_model()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append({"epoch": epoch + 1, "step": (epoch + 1) * self.recipe.steps, "learning_rate": rate,
