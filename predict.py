@@ -133,9 +133,10 @@ class FinalStep:
         """Predict what nobody labelled; next.csv says what of it to label next."""
         learnt = self.config["learnt"]
         doubts = []
-        for one in predictions(self.predictor, self.task, self.inputs, learnt, self.outputs):
+        for one in predictions(self.predictor, self.task, self.inputs, learnt, self.outputs,
+                               extras=Extras(spread=True)):
             probability = np.asarray(one.probability)
-            doubts.append(doubt_of(one.sample.name, probability, self.task.decides(probability, learnt)))
+            doubts.append(doubt_of(one.sample.name, probability, self.task.decides(probability, learnt), one.spread))
         write_doubts(self.work / NEXT, doubts)
 
 

@@ -14,6 +14,7 @@ from augmentation import Settings, augment
 from preprocessing import fresh_geometry
 from unet.inputs.layouts import layout_of
 from unet.inputs.stacks import LABELS
+from unet.scores.doubt import read_doubts
 
 TRAIN = ("--batch", 4, "--filters", 8, "--depth", 2, "--precision", "float32")
 
@@ -45,6 +46,7 @@ def test_three_scripts_make_a_prediction(tiny_run, tmp_path):
         "augmented", "patches", "checkpoint.npz", "model.keras", "config.json", "history.csv", "metrics.json",
         "holdout.tif", "holdout.png", "curve.png", "finished.json",
         "next.csv"}
+    assert all(one.disagreement > 0 for one in read_doubts(tiny_run / "results" / "next.csv"))
     # data/ is as it was
     assert fresh_geometry(tiny_run / "results")["count"] == 135
     finished = json.loads((tiny_run / "results" / "finished.json").read_text())

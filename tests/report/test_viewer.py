@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 
@@ -21,8 +22,8 @@ def viewed(request, runs, tmp_path):
     """A run of each task, and the page with its viewer alone."""
     run = runs[request.param]
     write_doubts(run.work / "next.csv", [
-        doubt_of(one.sample.name, one.probability, run.task.decides(one.probability, run.learnt))
-        for one in run.predicted(range(len(run.to_predict)))])
+        doubt_of(one.sample.name, one.probability, run.task.decides(one.probability, run.learnt),
+                 np.full(one.objects.shape, 0.125)) for one in run.predicted(range(len(run.to_predict)))])
     page = tmp_path / "page.html"
     page.write_text(PAGE.format(title="viewer", body=viewer(run, pictures_of(run.task))), encoding="utf-8")
     yield run, page
@@ -45,6 +46,7 @@ def test_samples_come_with_all_their_pictures_and_objects(viewed):
         assert sample["size"] == list(one.objects.shape)
         if pictures_of(run.task).object_name:
             assert sum(row["area"] for row in sample["objects"]) == (one.objects > 0).sum()
+    assert "<th>disagreement</th>" in page.read_text() and "<td>0.125</td>" in page.read_text()
     assert "http" not in page.read_text()
 
 

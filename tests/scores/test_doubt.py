@@ -23,6 +23,27 @@ def test_a_tile_counts_what_lies_in_it():
     assert [tile.doubt for tile in one.tiles] == pytest.approx([1, 0])  # the mean of all four tiles is the slice's
 
 
+def test_the_disagreement_of_flips_stands_beside_and_ranks_nothing(tmp_path):
+    where, spread = np.zeros((8, 8), bool), np.zeros((8, 8), np.float32)
+    where[:2, :2] = True
+    spread[0, 0], spread[5, 5] = 0.2, 0.5  # nothing counts at the second
+    sure, unsure = np.zeros((8, 8)), np.full((8, 8), 0.5)
+    one = doubt_of("slice 3", sure, where, spread, most=2)
+    assert one.disagreement == pytest.approx(0.05)
+    assert [tile.disagreement for tile in one.tiles] == pytest.approx([0.2, 0])
+    write_doubts(tmp_path / "next.csv", [one, doubt_of("slice 4", unsure, where)])
+    again = read_doubts(tmp_path / "next.csv")
+    assert [one.name for one in again] == ["slice 4", "slice 3"]
+    assert [one.disagreement for one in again] == [None, pytest.approx(0.05)]
+    assert again[0].tiles[0].disagreement is None
+
+
+def test_a_table_of_an_earlier_run_is_read(tmp_path):
+    (tmp_path / "next.csv").write_text("rank,name,doubt,tile,y,x,height,width,tile_doubt\n1,slice 3,.5,1,0,4,8,8,.7\n")
+    one, = read_doubts(tmp_path / "next.csv")
+    assert (one.doubt, one.disagreement, one.tiles[0].doubt, one.tiles[0].disagreement) == (0.5, None, 0.7, None)
+
+
 def test_where_nothing_counts_nothing_is_in_doubt_and_it_is_listed(tmp_path):
     one = doubt_of("slice 0", np.full((8, 8), 0.5), np.zeros((8, 8), bool))
     assert one.doubt == 0

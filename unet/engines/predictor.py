@@ -44,17 +44,33 @@ class Predictor:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Predict a whole image: normalised by itself, as those that trained were."""
+        return self._classes(self._whole(image))
+
+    def with_spread(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Predict as a call does; gives with it how far flips and magnifications disagree, None where there is one.
+
+        That is their standard deviation, float32 (H, W), 0 to .5; of several classes the greatest. Sums and sums of
+        squares are kept, not the flips.
+        """
+        if self.flips == len(self.zooms) == 1:
+            return self(image), None
+        mean, squares = np.split(self._whole(image, squares=True), 2, axis=-1)
+        spread = np.sqrt(np.maximum(squares - mean**2, 0)).max(axis=-1)  # what is alike differs by rounding
+        return self._classes(np.ascontiguousarray(mean)), spread
+
+    def _whole(self, image: np.ndarray, squares: bool = False) -> np.ndarray:
+        """Means over flips and magnifications; see `_averaged`."""
         normalised = self.task.normalise(image, self.task.levels(image))
-        total = sum(self._magnified(normalised, zoom) for zoom in self.zooms) / len(self.zooms)
+        total = sum(self._magnified(normalised, zoom, squares) for zoom in self.zooms) / len(self.zooms)
         return total if total.shape[:2] == image.shape[:2] else _resized(total, image.shape[:2])
 
-    def _magnified(self, normalised: np.ndarray, zoom: float) -> np.ndarray:
+    def _magnified(self, normalised: np.ndarray, zoom: float, squares: bool) -> np.ndarray:
         if zoom == 1:
-            return self.predict(normalised)
+            return self._tiled(normalised, squares=squares)
         shape = normalised.shape[:2]
         size = [max(1, round(side * zoom)) for side in shape]
         larger = np.clip(np.rint(resize(normalised, size, order=1, preserve_range=True)), 0, 255)
-        return _resized(self.predict(larger.astype(np.uint8)), shape)
+        return _resized(self._tiled(larger.astype(np.uint8), squares=squares), shape)
 
     def predict(self, normalised: np.ndarray, core: int | None = None, margin: int | None = None) -> np.ndarray:
         """Predict what the network sees, uint8 (H, W[, C]), in each flip; the mean is given.
@@ -63,7 +79,7 @@ class Predictor:
         field, so no seam is left. Where memory runs out, tiles of half the side are tried, then and afterwards. Raises
         MemoryError where the smallest are too large.
         """
-        return self._bounded(normalised.shape[:2], core, lambda core: self._averaged(normalised, core, margin))
+        return self._classes(self._tiled(normalised, core, margin))
 
     def rows(self, image: np.ndarray, levels: dict, first: int, last: int) -> np.ndarray:
         """Predict rows `first` to `last` - 1 of an image too large to be predicted whole; float32 (rows, W[, classes]).
@@ -73,8 +89,7 @@ class Predictor:
         stride. Raises as `predict`.
         """
         shape = last - first, image.shape[1]
-        total = self._bounded(shape, None, lambda core: self._rows(image, levels, first, shape, core))
-        return total if self.network.classes > 1 else total[..., 0]
+        return self._classes(self._bounded(shape, None, lambda core: self._rows(image, levels, first, shape, core)))
 
     @property
     def by_rows(self) -> bool:
@@ -84,6 +99,14 @@ class Predictor:
     def row_step(self, shape: tuple[int, int]) -> int:
         """How many rows of an image of `shape` are predicted best at once: those of a row of tiles."""
         return overlap_tiles(self.network, shape, self.limits.core).cores[0]
+
+    def _classes(self, total: np.ndarray) -> np.ndarray:
+        """A probability (H, W, classes) as it is given: (H, W) of one class."""
+        return total if self.network.classes > 1 else total[..., 0]
+
+    def _tiled(self, normalised: np.ndarray, core: int | None = None, margin: int | None = None, squares: bool = False
+               ) -> np.ndarray:
+        return self._bounded(normalised.shape[:2], core, lambda core: self._averaged(normalised, core, margin, squares))
 
     def _bounded(self, shape: tuple[int, int], core: int | None, call: Callable[[int], np.ndarray]) -> np.ndarray:
         """Call with the core that the limits allow, then with half of it, and so on, while memory runs out."""
@@ -130,10 +153,13 @@ class Predictor:
                     view += one
         return total / self.flips
 
-    def _averaged(self, normalised: np.ndarray, core: int, margin: int | None) -> np.ndarray:
-        """All flips of a tile are predicted together, those of one shape at once, as many as the limits allow."""
+    def _averaged(self, normalised: np.ndarray, core: int, margin: int | None, squares: bool) -> np.ndarray:
+        """Means over the flips of the probability and, as further channels, of its `squares`; float32 (H, W, channels).
+
+        All flips of a tile are predicted together, those of one shape at once, as many as the limits allow.
+        """
         image = normalised if normalised.ndim == 3 else normalised[..., np.newaxis]
-        total = np.zeros((*image.shape[:2], self.network.classes), np.float32)
+        total = np.zeros((*image.shape[:2], (2 if squares else 1) * self.network.classes), np.float32)
         images = [turned(image, number) for number in range(self.flips)]
         sums = [turned(total, number) for number in range(self.flips)]  # views: what is added there is turned back
         for shape in dict.fromkeys(one.shape for one in images):
@@ -145,9 +171,9 @@ class Predictor:
                     batch = numbers[first:first + size]
                     probability = self.engine(np.concatenate([tiles.cut(images[one], [place]) for one in batch]))
                     for one, tile in zip(batch, probability, strict=True):
-                        tiles.add(sums[one], tile, corner)
+                        tiles.add(sums[one], np.concatenate([tile, tile**2], axis=-1) if squares else tile, corner)
         total /= self.flips
-        return total if self.network.classes > 1 else total[..., 0]
+        return total
 
     def in_words(self, learnt: dict) -> str:
         """What is done to each image, for the console."""

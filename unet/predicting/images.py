@@ -31,12 +31,14 @@ class Extras:
     table : CSV file for a row per object
     kept : where what is finished is kept until all is
     title : what the progress bar says
+    spread : how far flips disagree, too; of images worked on by bands, or kept before, it is not known
     """
 
     link: bool = False
     table: Path | None = None
     kept: Kept | None = None
     title: str = "predicting"
+    spread: bool = False
 
 
 NONE = Extras()
@@ -50,6 +52,9 @@ class Predicts(Protocol):
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Probability, float32 (H, W[, classes])."""
+
+    def with_spread(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Probability, and how far flips disagree, float32 (H, W); None where there is one."""
 
     def rows(self, image: np.ndarray, levels: dict, first: int, last: int) -> np.ndarray:
         """Probability of rows `first` to `last` - 1."""
@@ -79,12 +84,12 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
                 rows = extras.table and stack.enter_context(table_writer(extras.table, size, "um"))
                 # the next image is read and predicted while this one is segmented and written
                 predicted = stack.enter_context(closing(ahead(
-                    (number, sample, _probability(predictor, task, sample.image, number, room))
+                    (number, sample, *_probability(predictor, task, sample.image, number, room, extras.spread))
                     for number, sample in enumerate(samples))))
-                for number, sample, probability in tqdm(predicted, extras.title, len(samples), unit="image",
-                                                        disable=None):
+                for number, sample, probability, spread in tqdm(predicted, extras.title, len(samples), unit="image",
+                                                                disable=None):
                     redrawn, objects = _segmented(task, probability, learnt)
-                    one = Judged(sample, probability, redrawn, _linked(objects, link, sample.name))
+                    one = Judged(sample, probability, redrawn, _linked(objects, link, sample.name), spread)
                     write(one)
                     if rows:
                         rows(number, sample.name, np.asarray(one.objects), sample.image)
@@ -101,14 +106,16 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
             kept.remove()
 
 
-def _probability(predictor: Predicts, task: Task, image: np.ndarray, number: int, room: Room) -> np.ndarray | Bands:
+def _probability(predictor: Predicts, task: Task, image: np.ndarray, number: int, room: Room, wants_spread: bool
+                 ) -> tuple[np.ndarray | Bands, np.ndarray | None]:
+    """Probability, and how far flips disagree, where that is wanted and known."""
     if is_large(image.shape) and predictor.by_rows:
-        return _by_bands(predictor, task, image, room.folder_of(number, image))
-    probability = room.get(number, image)
+        return _by_bands(predictor, task, image, room.folder_of(number, image)), None
+    probability, spread = room.get(number, image), None
     if probability is None:
-        probability = predictor(image)
+        probability, spread = predictor.with_spread(image) if wants_spread else (predictor(image), None)
         room.put(number, image, probability)
-    return probability
+    return probability, spread
 
 
 def _by_bands(predictor: Predicts, task: Task, image: np.ndarray, folder: Path) -> Bands:

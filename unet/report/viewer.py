@@ -32,6 +32,8 @@ MOST = 40  # samples that nobody labelled in the page at most, and as many held-
 NEXT = 10  # rows of what to label next
 SIDE = 1024  # of a picture at most, pixels: larger ones are shown smaller
 QUALITY = 75  # of JPEG
+DISAGREEMENT = ("Disagreement is the standard deviation between the flips whose mean the probability is, at the same "
+                "pixels; it ranks nothing. ")
 FIRST = 2  # pictures that are shown before any is asked for, beside the objects
 
 
@@ -115,17 +117,20 @@ def next_to_label(doubts: Sequence[Doubt], places: dict[str, tuple[int, int]], p
     """
     if not doubts:
         return ""
-    rows = []
+    rows, disagree = [], any(one.disagreement is not None for one in doubts)
+    heads = ["rank", noun, "doubt", *["disagreement"] * disagree, "tiles and their doubt"]
     for rank, one in enumerate(doubts, 1):
         place, step = places[one.name]
         boxes = [[edge // step for edge in (tile.y, tile.x, tile.y + tile.height, tile.x + tile.width)]
                  for tile in one.tiles]
         buttons = " ".join(f'<button data-tile="{[place, *box]}">y {tile.y}, x {tile.x}: {tile.doubt:.3f}</button>'
                            for tile, box in zip(one.tiles, boxes, strict=True))
-        rows.append(f"<tr><td>{rank}</td><td>{html.escape(one.name)}</td><td>{one.doubt:.3f}</td><td>{buttons}</td></tr>")
+        flips = f"<td>{'' if one.disagreement is None else f'{one.disagreement:.3f}'}</td>" if disagree else ""
+        rows.append(f"<tr><td>{rank}</td><td>{html.escape(one.name)}</td><td>{one.doubt:.3f}</td>{flips}"
+                    f"<td>{buttons}</td></tr>")
     return (f"<h2>What to label next</h2><p>Of the {noun}s that nobody labelled these are the ones that the network is "
             f"least sure of: by the entropy of its probability, {pictures.doubt_means}, 0 = sure, 1 = knows nothing. "
-            "Beside each the tiles with most of it; a button goes there. All are in next.csv. The network does not "
-            "know what it is sure of and wrong about: look at a few others, too.</p>"
-            f"<table><thead><tr><th>rank</th><th>{noun}</th><th>doubt</th><th>tiles and their doubt</th></tr></thead>"
+            "Beside each the tiles with most of it; a button goes there. All are in next.csv. "
+            f"{DISAGREEMENT if disagree else ''}The network does not know what it is sure of and wrong about: look at "
+            f"a few others, too.</p><table><thead><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead>"
             f"<tbody>{''.join(rows)}</tbody></table>")

@@ -4,6 +4,9 @@ Doubt is the entropy of the network's probability, 0 where it is sure and 1 wher
 pixels where labels decide something (of cells: along predicted membranes). Uncertainty sampling, as Settles calls it in
 his survey (Active learning literature survey, University of Wisconsin 2009). It sees what the network hesitates at, not
 what it is sure of and wrong about.
+
+Beside it stands the disagreement: the standard deviation over the flips that were averaged, a mean over the same
+pixels. It ranks nothing: where nothing is flipped there is none.
 """
 
 from __future__ import annotations
@@ -20,27 +23,33 @@ from utils import OverlapTile, atomic_path
 
 SIDE = 128  # of tiles at most, pixels; of small images half the side
 TILES = 3  # named of each slice
-COLUMNS = ("rank", "name", "doubt", "tile", "y", "x", "height", "width", "tile_doubt")
+COLUMNS = ("rank", "name", "doubt", "disagreement", "tile", "y", "x", "height", "width", "tile_doubt",
+           "tile_disagreement")
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a slice or image, in pixels; its doubt is on the scale of the whole's."""
+    """A part of a slice or image, in pixels; its doubt and disagreement are on the scale of the whole's."""
 
     y: int
     x: int
     height: int
     width: int
     doubt: float
+    disagreement: float | None = None
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """How unsure the network is of a slice or image, 0 to 1, and of its worst tiles, worst first."""
+    """How unsure the network is of a slice or image, 0 to 1, and of its worst tiles, worst first.
+
+    `disagreement` is that of its flips, 0 to .5; None where there was one flip, or it is not known.
+    """
 
     name: str
     doubt: float
     tiles: Sequence[Tile]
+    disagreement: float | None = None
 
 
 def entropy(probability: np.ndarray) -> np.ndarray:
@@ -55,18 +64,26 @@ def windows(shape: Sequence[int]) -> list[tuple[slice, slice]]:
     return [(slice(y, y + side), slice(x, x + side)) for y, x in OverlapTile(tuple(shape), side).inside()]
 
 
-def doubt_of(name: str, probability: np.ndarray, where: np.ndarray, most: int = TILES) -> Doubt:
+def doubt_of(name: str, probability: np.ndarray, where: np.ndarray, spread: np.ndarray | None = None,
+             most: int = TILES) -> Doubt:
     """The doubt of a probability (H, W[, K]) where bool (H, W) says that it counts; `most` tiles are named.
 
+    `spread` (H, W) is the standard deviation over flips, where there is one.
     A tile's is the sum over its pixels by the number that a tile of this image has on average: a tile with few pixels
     that count is no place to label, however unsure they are.
     """
-    counted = np.where(where, entropy(probability), 0)
     share = where.mean()
-    tiles = [Tile(y.start, x.start, y.stop - y.start, x.stop - x.start, float(counted[y, x].mean() / share))
+    kinds = [entropy(probability), *([spread] if spread is not None else [])]
+    counted = np.where(where, kinds, 0) / (share or 1)
+
+    def means(*part: slice) -> list[float]:
+        return [float(one[part].mean()) for one in counted]
+
+    tiles = [Tile(y.start, x.start, y.stop - y.start, x.stop - x.start, *means(y, x))
              for y, x in windows(where.shape)] if share else []
     tiles = sorted(tiles, key=lambda tile: -tile.doubt)[:most]
-    return Doubt(name, float(counted.mean() / share) if share else 0.0, tiles)
+    doubt, *disagreement = means()
+    return Doubt(name, doubt, tiles, *disagreement)
 
 
 def write_doubts(path: Path, doubts: Iterable[Doubt]) -> None:
@@ -75,9 +92,10 @@ def write_doubts(path: Path, doubts: Iterable[Doubt]) -> None:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for rank, one in enumerate(sorted(doubts, key=lambda one: -one.doubt), 1):
-            tiles = [(number, tile.y, tile.x, tile.height, tile.width, f"{tile.doubt:.4f}")
-                     for number, tile in enumerate(one.tiles, 1)]
-            rows.writerows([rank, one.name, f"{one.doubt:.4f}", *tile] for tile in tiles or [[""] * 6])
+            tiles = [(number, tile.y, tile.x, tile.height, tile.width, _written(tile.doubt),
+                      _written(tile.disagreement)) for number, tile in enumerate(one.tiles, 1)]
+            whole = [rank, one.name, _written(one.doubt), _written(one.disagreement)]
+            rows.writerows([*whole, *tile] for tile in tiles or [[""] * 7])
 
 
 def read_doubts(path: Path) -> list[Doubt]:
@@ -86,8 +104,17 @@ def read_doubts(path: Path) -> list[Doubt]:
     if path.is_file():
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                one = doubts.setdefault(row["name"], Doubt(row["name"], float(row["doubt"]), []))
+                one = doubts.setdefault(row["name"], Doubt(row["name"], float(row["doubt"]), [],
+                                                           _read(row.get("disagreement"))))
                 if row["tile"]:
                     one.tiles.append(Tile(*(int(row[name]) for name in ("y", "x", "height", "width")),
-                                          float(row["tile_doubt"])))
+                                          float(row["tile_doubt"]), _read(row.get("tile_disagreement"))))
     return list(doubts.values())
+
+
+def _written(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _read(value: str | None) -> float | None:
+    return float(value) if value else None

@@ -54,6 +54,7 @@ class Judged:
     probability : float32 (H, W[, classes]), the network's
     redrawn : the same with walls drawn, or that very array
     objects : int32 (H, W), a number for each object, 0 = none
+    spread : float32 (H, W), how far flips disagree; None where it is not known
     Of a very large image they are no arrays, but give rows as arrays do, and `np.asarray` reads them whole.
     """
 
@@ -61,6 +62,7 @@ class Judged:
     probability: np.ndarray
     redrawn: np.ndarray
     objects: np.ndarray
+    spread: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
