@@ -12,13 +12,16 @@ import keras
 import numpy as np
 import pytest
 import tifffile
-from conftest import draw_nuclei, draw_stacks
+from conftest import draw_nuclei, draw_stacks, write_stacks
 from numpy.testing import assert_allclose
+from training.tiny import write_patches
 
 from unet.engines.engines import TensorFlow
 from unet.engines.predictor import Predictor
 from unet.export import formats
 from unet.export.package import prepared, sides, write_package
+from unet.inputs.stacks import VOLUME, stack_writer
+from unet.inputs.voxel import Voxel
 from unet.network import Network
 from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
@@ -141,6 +144,31 @@ def test_the_command(command, tmp_path):
     assert names == {"bioimageio.zip", "model.onnx", "savedmodel", "model.xml", "model.bin", "README.md",
                      formats.MARK}
     assert command("model.py", "export", model, "--out", "out", "--format", "onnx").returncode == 0  # ours: replaced
+
+
+@needs
+@pytest.mark.slow
+def test_the_size_of_a_pixel_goes_from_the_images_into_the_package(core, command, monkeypatch, tmp_path):
+    images, labels = draw_stacks()
+    write_stacks(tmp_path / "data", images, labels, images)
+    with stack_writer(tmp_path / "data" / VOLUME, images.shape, np.uint8, voxel=Voxel(0.004, 0.005, 0.05)) as write:
+        for image in images:
+            write(image)
+    write_patches(tmp_path / "run", data=str(tmp_path / "data"))
+    monkeypatch.setattr("train.finish", lambda *_: None)
+    trained = command("train.py", "--work", "run", "--epochs", 1, "--steps", 1, "--batch", 2, "--filters", 4,
+                      "--depth", 1)
+    assert trained.returncode == 0, trained.stderr
+    done = command("model.py", "export", "run/model.keras", "--out", "out", "--format", "bioimageio")
+    assert done.returncode == 0, done.stderr
+    assert "size of pixels, here 0.004 x 0.005 µm." in (tmp_path / "out" / "README.md").read_text()
+    package = core.load_description(tmp_path / "out" / "bioimageio.zip")
+    for tensor in (package.inputs[0], package.outputs[0]):
+        found = {axis.id: (axis.unit, axis.scale) for axis in tensor.axes if axis.type == "space"}
+        assert found == {"y": ("micrometer", pytest.approx(0.004)), "x": ("micrometer", pytest.approx(0.005))}
+    for weights in ("keras_v3", "onnx"):
+        summary = core.test_model(tmp_path / "out" / "bioimageio.zip", weight_format=weights)
+        assert summary.status == "passed", summary.details
 
 
 def test_what_is_wrong_is_said_in_a_line(command, monkeypatch, tmp_path):

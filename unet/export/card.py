@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unet.citations import reference, version, works
+from unet.inputs.voxel import Voxel
 from unet.network import Network
 from unet.tasks import task_of
 from unet.tasks.task import Task
@@ -27,10 +28,11 @@ def title(task: Task) -> str:
 def aim(task: Task, config: dict) -> str:
     """What it was trained on, so that others see whether it is for their images."""
     split, noun = config["split"], getattr(task, "noun", "image")
+    size = f", here {Voxel(**config['voxel']).in_words()}" if config.get("voxel") else ""
     colours = "coloured (red, green, blue)" if config["channels"] == 3 else "gray"
     return (f"A U-Net that gives the {task.output}. It was trained with {version()} on {len(split['train'])} {colours} "
-            f"{noun}s of one user's data, and is for images like those: the same stain, microscope and size of pixels. "
-            "On others look at the result before you trust it.")
+            f"{noun}s of one user's data, and is for images like those: the same stain, microscope and size of "
+            f"pixels{size}. On others look at the result before you trust it.")
 
 
 def goes_in(task: Task, network: Network) -> str:
