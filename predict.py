@@ -1,13 +1,14 @@
 """The final step: a trained model and any images -> prediction.tif, the network's probability, and its objects.
 
     python predict.py STACK.tif --model results/model.keras --out prediction.tif
+    python predict.py STACK.tif --model results/fold-*/model.keras    several models, their mean
     python predict.py FOLDER    single images, each for itself -> prediction/<name>.tif and <name>-labels.tif
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet.engines.engines import ENGINES, Engine, open_engine
+from unet.engines.ensemble import Ensemble, learnt_together, models_of, read_configs
 from unet.engines.predictor import Predictor, predictor_of
 from unet.engines.seams import Seams
 from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
@@ -28,7 +30,7 @@ from unet.segment.instances import run_lengths
 from unet.tasks import task_of
 from unet.tasks.task import Judged, Outputs, Task, separates
 from unet.training.device import PRECISIONS
-from unet.training.trained import TRAIN_FIRST, read_config
+from unet.training.trained import TRAIN_FIRST
 from utils import (
     NotLearning,
     UserError,
@@ -174,10 +176,11 @@ def options() -> argparse.ArgumentParser:
     """The command line of `python predict.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("input", type=Path, metavar="INPUT", help="what to segment: a gray stack (TIFF, .npy), or a "
-                        "folder or quoted pattern of PNG, JPEG or TIFF images; for a model of single images one, or a "
-                        "folder with them, with images/ or with <id>/images/")
-    parser.add_argument("--model", type=Path, default=Path("results/model.keras"), help="the trained model")
+    parser.add_argument("input", type=Path, nargs="?", metavar="INPUT", help="what to segment: a gray stack "
+                        "(TIFF, .npy), or a folder or quoted pattern of PNG, JPEG or TIFF images; for a model of "
+                        "single images one, or a folder with them, with images/ or with <id>/images/")
+    parser.add_argument("--model", type=Path, nargs="+", default=Path("results/model.keras"), metavar="FILE",
+                        help="the trained model; of several, or of a quoted pattern, the mean of what they say")
     parser.add_argument("--out", type=Path, help="the network's probability, float32 (without it prediction.tif, of "
                                                  "images the folder prediction)")
     parser.add_argument("--cells", type=Path, metavar="FILE", help="a number for each cell and slice (without it "
@@ -205,6 +208,19 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
+def arguments() -> argparse.Namespace:
+    """What the command line says, all models as a list; the input may stand behind them, too."""
+    parser = options()
+    args = parser.parse_args()
+    args.model = args.model if isinstance(args.model, list) else [args.model]
+    if args.input is None and len(args.model) > 1 and args.model[-1].suffix != ".keras":
+        *args.model, args.input = args.model
+    if args.input is None:
+        parser.error("INPUT is missing: what to segment")
+    args.model = models_of(args.model)
+    return args
+
+
 def extras_of(args: argparse.Namespace, samples: Samples, outputs: Outputs) -> Extras:
     """What else the user asked for, and where what is finished is kept; raises UserError where it can't be."""
     if args.link and not (outputs.objects or args.table):
@@ -213,17 +229,18 @@ def extras_of(args: argparse.Namespace, samples: Samples, outputs: Outputs) -> E
         check_output(args.table, 0)
         samples.check_apart([args.table, *filter(None, (outputs.out, outputs.redrawn))])
     about = {f"--{name}": str(value) for name, value in vars(args).items() if name not in ("input", "model", "resume")}
-    about |= {"input": [str(args.input.resolve()), list(samples.names)], "model": file_hash(args.model),
-              "config.json": file_hash(args.model.with_name("config.json"))}
+    about |= {"input": [str(args.input.resolve()), list(samples.names)],
+              "model": [file_hash(model) for model in args.model],
+              "config.json": [file_hash(model.with_name("config.json")) for model in args.model]}
     return Extras(args.link, args.table, kept=Kept(outputs.out, about, args.resume))
 
 
-def matching_zooms(args: argparse.Namespace, config: dict, voxel: Voxel | None) -> list[float] | None:
-    """The magnifications to predict at; says where pixels are of another size than those that trained.
+def matching_zooms(args: argparse.Namespace, trained: dict | None, voxel: Voxel | None) -> list[float] | None:
+    """The magnifications to predict at; says where pixels are of another size than those that `trained` a model.
 
     Raises UserError where they are to be matched, and a size is not known.
     """
-    trained = Voxel(**config["voxel"]) if config.get("voxel") else None
+    trained = Voxel(**trained) if trained else None
     if args.match_pixel_size:
         if args.zooms:
             raise UserError("--match-pixel-size and --zooms both say how images are magnified; leave one of them out")
@@ -237,14 +254,32 @@ def matching_zooms(args: argparse.Namespace, config: dict, voxel: Voxel | None) 
     return args.zooms
 
 
+def open_models(args: argparse.Namespace, configs: Sequence[dict], voxel: Voxel | None) -> Predictor | Ensemble:
+    """All models that the command line names, as one predictor; says what runs them, and which learnt nothing yet."""
+    sizes = {str(config.get("voxel")): config.get("voxel") for config in configs}
+    zooms = {size: matching_zooms(args, trained, voxel) for size, trained in sizes.items()}
+    members, stopped = [], [config for config in configs if "learnt" not in config]
+    for model, config in zip(args.model, configs, strict=True):
+        engine, device = open_engine(model, args.engine, args.precision)
+        if not members:
+            print(device)
+        if config in stopped:
+            instead = ".5 is" if len(stopped) == len(configs) else "those of the others are"
+            print(f"note: the run of {model} was stopped before thresholds and walls were learnt, so {instead} taken; "
+                  f"'python train.py --work {model.parent} --resume' does what is left")
+        config = {**config, "recipe": configs[0]["recipe"]}  # one model's flips are all models'
+        members.append(predictor_of(engine, config, args.flips, zooms[str(config.get("voxel"))]))
+    return Ensemble(members) if len(members) > 1 else members[0]
+
+
 def main() -> None:
-    args = options().parse_args()
-    config = read_config(args.model)
-    task, learnt = task_of(config), config.get("learnt", {})
+    args = arguments()
+    configs = read_configs(args.model)
+    task, learnt = task_of(configs[0]), learnt_together(configs)
     learnt = task.unlearnt(learnt) if args.no_walls else learnt
     outputs = task.outputs(args.out, args.cells, args.walls)
     if args.walls and not task.redraws(learnt):
-        raise UserError(f"--walls {args.walls}: {args.model} draws no walls; leave it out")
+        raise UserError(f"--walls {args.walls}: {args.model[0]} draws no walls; leave it out")
     samples = task.inputs(args.input)
     task.check_outputs(outputs, samples)
     if args.panels:
@@ -253,16 +288,10 @@ def main() -> None:
     if args.submission:
         check_output(args.submission, 0)
         samples.check_apart([args.submission])
-    zooms = matching_zooms(args, config, samples.voxel)
     extras = extras_of(args, samples, outputs)
-    engine, device = open_engine(args.model, args.engine, args.precision)
-    print(device)
-    predictor = predictor_of(engine, config, args.flips, zooms)
-    if "learnt" not in config:
-        print(f"note: the run of {args.model} was stopped before thresholds and walls were learnt, so .5 is taken; "
-              f"'python train.py --work {args.model.parent} --resume' does what is left")
+    predictor = open_models(args, configs, samples.voxel)
     seams = Seams(predictor) if args.check_seams else None
-    if seams and predictor.zooms != (1.0,):
+    if seams and any(member.zooms != (1.0,) for member in predictor.members):
         raise UserError("--check-seams looks at tiles of the image's own size; leave it out, or add --zooms 1")
     lines, count = ["ImageId,EncodedPixels"], 0
     for one in predictions(predictor, task, samples, learnt, outputs, extras=extras):

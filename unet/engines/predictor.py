@@ -92,6 +92,11 @@ class Predictor:
         return self._classes(self._bounded(shape, None, lambda core: self._rows(image, levels, first, shape, core)))
 
     @property
+    def members(self) -> Sequence[Predictor]:
+        """The trained networks that predict, as `Ensemble` has several."""
+        return (self,)
+
+    @property
     def by_rows(self) -> bool:
         """Whether `rows` gives what a call gives."""
         return self.task.by_rows and self.zooms == (1.0,)

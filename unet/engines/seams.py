@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unet.engines.ensemble import Ensemble
 from unet.engines.predictor import Predictor, overlap_tiles
 from unet.tasks.task import is_large
 from utils import turned
@@ -31,13 +32,14 @@ def seams_of(predictor: Predictor, shape: tuple[int, int]) -> tuple[np.ndarray, 
 class Seams:
     """Sums up absolute differences of neighbouring pixels, across seams and elsewhere."""
 
-    def __init__(self, predictor: Predictor):
+    def __init__(self, predictor: Predictor | Ensemble):
         self.predictor, self.sums, self.counts = predictor, np.zeros(2), np.zeros(2)  # elsewhere, across seams
 
     def add(self, probability: np.ndarray) -> None:
         """Look at one more prediction (H, W[, classes]), made at its own size."""
         height, width = probability.shape[:2]
-        rows, columns = seams_of(self.predictor, (height, width))
+        rows, columns = (np.unique(np.concatenate(places)) for places in zip(
+            *(seams_of(member, (height, width)) for member in self.predictor.members), strict=True))
         for first in range(0, height, BAND):
             # a row more, so that no pair of rows is left out
             band = probability[first:first + BAND + 1]

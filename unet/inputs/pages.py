@@ -44,7 +44,7 @@ class FilePages(Pages):
 
     def __init__(self, path: Path, files: list[Path]):
         self.path = path
-        self.files = sorted((file for file in files if file.suffix.lower() in PNG + JPEG + TIFF), key=_natural)
+        self.files = sorted((file for file in files if file.suffix.lower() in PNG + JPEG + TIFF), key=natural)
         if not self.files:
             raise UserError(f"{path} has no PNG, JPEG or TIFF image; name a folder of images, or one file")
         self.names = [file.stem for file in self.files]
@@ -143,7 +143,7 @@ def size_of(path: Path) -> tuple[int, int]:
         return read_pixels(path).shape[:2]  # says what is wrong with it
 
 
-def _natural(path: Path) -> list:
+def natural(path: Path) -> list:
     """Key that sorts a9 before a10; texts and numbers take turns, so that like is compared with like."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", str(path))]
 

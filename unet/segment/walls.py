@@ -203,11 +203,13 @@ def fit_judge(examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict | None:
     return {**learnt, "weights": best.x.tolist()}
 
 
-def judge(walls: Walls, learnt: dict | None) -> np.ndarray:
+def judge(walls: Walls, learnt: dict | list | None) -> np.ndarray:
     """Probability of each wall that one cell lies on both its sides, float64 (n,), by what `fit_judge` learnt.
 
-    The mean of the probability along it where that was nothing.
+    The mean of the probability along it where that was nothing; of several judges, a list, the mean of what they say.
     """
+    if isinstance(learnt, list):
+        return np.mean([judge(walls, one) for one in learnt], axis=0)
     return expit(_terms(features(walls), learnt) @ np.array(learnt["weights"])) if learnt else walls.mean
 
 

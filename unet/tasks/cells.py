@@ -85,6 +85,21 @@ class Cells(SliceTask):
         learnt, curve = learn_cells(outputs, labels, walls), threshold_curve(outputs, labels)
         return {**learnt, "plain_threshold": pick_threshold(curve), "plain_curve": curve}
 
+    def together(self, learnts: Sequence[dict]) -> dict:
+        """Thresholds and the walls' width are means, walls get the mean of what all judges say.
+
+        Walls are drawn where most models draw them, as those learnt it.
+        """
+        drawing = [learnt for learnt in learnts if self.redraws(learnt)]
+        draws = 2 * len(drawing) > len(learnts)
+        walls = {"width": float(np.mean([learnt["walls"]["width"] for learnt in drawing])),
+                 "judge": [learnt["walls"]["judge"] for learnt in drawing]} if draws else None
+        chosen = drawing if draws else [self.unlearnt(learnt) for learnt in learnts]
+        means = {name: float(np.mean([learnt[name] for learnt in of]))
+                 for name, of in (("threshold", chosen), ("plain_threshold", learnts))}
+        why = None if draws else f"{len(drawing)} of {len(learnts)} models draw them"
+        return {**super().together(learnts), **means, "walls": walls, "why": why}
+
     def redraws(self, learnt: dict) -> bool:
         return bool(learnt.get("walls"))
 

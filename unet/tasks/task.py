@@ -156,6 +156,10 @@ class Task(ABC):
         """What is learnt from probabilities and labels of samples that trained; for config.json."""
         return {}
 
+    def together(self, learnts: Sequence[dict]) -> dict:
+        """What several models learnt, as `learn` gives it with the samples that it was learnt "on", as one."""
+        return {"on": sorted({number for learnt in learnts for number in learnt["on"]})}
+
     def redraws(self, learnt: dict) -> bool:
         """Whether `redraw` changes anything."""
         return False
