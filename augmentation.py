@@ -21,6 +21,7 @@ from unet.inputs.layouts import LAYOUTS, Sample, layout_of
 from unet.inputs.stacks import stack_writer
 from unet.tasks import MEANINGS, choose_task
 from unet.tasks.task import Options, Page, Task
+from unet.training.copies import in_words, needed_copies, tiles_of, whole
 from unet.training.folder import check_work, run_folder
 from unet.workers import default_workers, in_order
 from utils import at_least, atomic_folder, require_space, run
@@ -259,7 +260,7 @@ class Pairs:
 class Settings:
     """What the command line says; None is the task's own default."""
 
-    copies: int | None = None  # augmented copies of each sample to train on
+    copies: float | None = None  # augmented copies of each sample to train on, on average
     holdout: str | None = None
     seed: int = 0
     workers: int | None = None
@@ -284,14 +285,17 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     # split first: copies of one sample must not reach the hold-out
     held_out = task.split(layout, settings.holdout, settings.seed)
     train = [number for number in range(len(layout)) if number not in held_out]
-    copies = task.default_copies if settings.copies is None else settings.copies
+    size, sizes = task.page_shape(samples), [samples[number].image.shape[:2] for number in train]
+    copies = needed_copies(task, sizes, tiles_of(task, size[:2])) if settings.copies is None else whole(settings.copies)
+    each = [0] * len(samples)
+    for number, count in zip(train, task.copies(sizes, [samples[number].group for number in train], copies),
+                             strict=True):
+        each[number] = count
     levels = [task.levels(sample.image) for sample in samples]
-    each = task.copies(samples, train, copies)
     jobs = [(number, copy) for copy in range(1, max(each) + 1) for number in train if copy <= each[number]]
     for note in [*layout.notes, *notes]:
         print(f"note: {note}")
-    size = task.page_shape(samples)
-    pages = sum(sum(1 for _ in task.pages(sample)) for sample in samples) + len(jobs)
+    pages = sum(task.page_count(sample.image.shape[:2]) for sample in samples) + len(jobs)
     image, label = samples[0].image, task.label(samples[0].label)
     manifest = {
         "layout": layout.name, "task": task.settings(), "data": str(Path(data).resolve()), "inputs": layout.hashes(),
@@ -299,8 +303,11 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
         "split": {"train": train, "holdout": held_out}, "options": asdict(task.options),
         "sources": [{"name": sample.name, "group": sample.group, "shape": list(sample.image.shape[:2]), "copies": count,
                      "levels": its_levels} for sample, count, its_levels in zip(samples, each, levels, strict=True)]}
-    require_space(work, int(np.prod(size)) * pages * image.itemsize
-                  + int(np.prod(size[:2])) * pages * label.itemsize + 10_000_000)
+    needed = pages * (int(np.prod(size)) * image.itemsize + int(np.prod(size[:2])) * label.itemsize)
+    enough = ", as many as training draws" if settings.copies is None and copies < task.default_copies else ""
+    print(f"{in_words(copies, len(train), layout.noun)}{enough}: {pages:,} pairs with the originals, "
+          f"{needed / 1e9:.2g} GB on the disk", flush=True)
+    require_space(work, needed + 10_000_000)
     pairs = in_order(Pairs(samples, levels, task, size[:2], settings.seed).make, jobs,
                      settings.workers or default_workers())
     with (atomic_folder(work / "augmented") as folder, closing(pairs),
@@ -335,9 +342,10 @@ def options() -> argparse.ArgumentParser:
                         help="folder with the three TIFF stacks, with images/ and labels/ of equal names, or with "
                              "<id>/images/<id>.png and <id>/masks/*.png")
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
-    parser.add_argument("--copies", type=at_least(0),
-                        help="augmented copies of each training slice; of images on average, more of rare "
-                             f"modalities (without it {Task.default_copies}, with --resize 0)")
+    parser.add_argument("--copies", type=at_least(0, float),
+                        help="augmented copies of each training slice, .5 for every other one; of images on average, "
+                             f"more of rare modalities (without it what training draws, {Task.default_copies} at most, "
+                             "with --resize 0)")
     parser.add_argument("--holdout", help="slices that judge and never train: 25-29, or 3,7,11, or none (without it "
                                           "the last 5; of fewer than 30 slices the last sixth); of images their "
                                           "names' beginnings, with commas (without it a tenth of each modality)")
@@ -363,7 +371,7 @@ def main() -> None:
     noun, split, sources = LAYOUTS[manifest["layout"]].noun, manifest["split"], manifest["sources"]
     held_out = ", ".join(sources[number]["name"][:12] for number in split["holdout"])
     print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs; {len(split['train'])} {noun}s to train on with "
-          f"{manifest['copies']} copies of each on average; held out: {held_out or 'none'}")
+          f"{manifest['copies']:.3g} copies of each on average; held out: {held_out or 'none'}")
 
 
 if __name__ == "__main__":

@@ -317,7 +317,7 @@ def test_the_command_says_what_it_made_and_refuses_in_one_line(command, tiny_fol
             (tiny_folder, ("--resize", 64), f"--resize is not for {tiny_folder}, a folder of TIFF stacks; leave it"),
             (nuclei_folder, ("--classes", 3), f"--classes is not for {nuclei_folder}, a folder of images with masks;"),
             (nuclei_folder, ("--window", 64, "--resize", 64), "not allowed with argument --window"),
-            (tiny_folder, ("--copies", -1), "-1 is not a whole number of 0 or more")):
+            (tiny_folder, ("--copies", -1), "-1 is not a number of 0 or more")):
         refused = command("augmentation.py", "--data", data, *arguments)
         assert refused.returncode == 2
         assert reason in refused.stderr.splitlines()[-1]

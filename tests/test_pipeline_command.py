@@ -168,7 +168,7 @@ def test_a_folder_that_is_not_there_is_one_clear_line(make):
 
 def copies(calls):
     words = calls[0]
-    return int(words[words.index("--copies") + 1]) if "--copies" in words else None
+    return float(words[words.index("--copies") + 1]) if "--copies" in words else None
 
 
 SHORT = "--epochs 2 --steps 10 --batch 3"  # reads 60 tiles; of 6 slices of 64x64, 5 train
@@ -178,17 +178,19 @@ SHORT = "--epochs 2 --steps 10 --batch 3"  # reads 60 tiles; of 6 slices of 64x6
     ({"train": SHORT, "tile": "--tile 64 --margin 8"}, 11),  # 12 pages a slice, the original among them
     ({"train": SHORT, "tile": "--tile 32 --margin 0"}, 2),  # 4 tiles a page
     ({"train": SHORT, "tile": "--tile 64 --margin 8", "augment": "--holdout none"}, 9),
-    ({"train": "--epochs 1 --steps 1 --batch 1"}, 1),
-    ({}, None),  # 2,000 tiles of 5 slices: the default 30 copies are fewer
+    ({"train": "--epochs 1 --steps 2 --batch 1"}, 0.4),  # 2 copies of 5 slices, which have 5 tiles unchanged
+    ({}, 30),  # 2,000 tiles of 5 slices: the default 30 copies are fewer
     ({"train": SHORT, "augment": "--copies 7"}, 7),
-    ({"train": f"{SHORT} --preset auto"}, None),
-], ids=["a tile a page", "four tiles a page", "no hold-out", "one at least", "the default at most", "the user's own",
-        "the machine's schedule"])
+    ({"train": f"{SHORT} --preset auto"}, 11),
+    ({"train": "--preset auto"}, None),
+    ({"train": "--preset auto", "tile": "--tile 8 --margin 0"}, 30),
+], ids=["a tile a page", "four tiles a page", "no hold-out", "fewer than slices", "the default at most",
+        "the user's own", "the machine's preset", "the usual schedule and tiles", "the usual schedule"])
 def test_copies_follow_what_the_schedule_reads(make, here, options, expected):
     put(here / "data", VOLUME, LABELS, TEST)
     _, calls, text = make(preset="fast", **options)
     assert copies(calls) == expected
-    assert ("in place of 30" in text) == (expected not in (None, 7))
+    assert ("in place of 30" in text) == (expected not in (30, 7, None))
 
 
 def test_the_fast_preset_reads_eight_copies_of_slices_like_isbis(make, here):
@@ -196,11 +198,11 @@ def test_the_fast_preset_reads_eight_copies_of_slices_like_isbis(make, here):
     put(here / "data", VOLUME, LABELS, TEST, slices=30, size=512)
     _, calls, text = make(preset="fast")
     assert copies(calls) == 8
-    assert "Training reads 2,000 tiles: 8 copies of each slice are enough, in place of 30" in text
+    assert "Training reads 2,000 tiles: 8 copies of each slice are enough, in place of 30 of each" in text
 
 
 def test_squeezed_nuclei_are_never_augmented_unasked(make, here, nuclei_folder):
-    assert copies(make(data=nuclei_folder, preset="nuclei", augment="--resize 64")[1]) is None
+    assert copies(make(data=nuclei_folder, preset="nuclei", augment="--resize 64")[1]) == 0
 
 
 def test_a_preset_that_is_not_there_is_said_before_the_work(make, here):

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shlex
 import signal
@@ -23,6 +22,7 @@ from datasets import examine
 from unet.inputs.demo import FILES, MARK, demo_files, make_demo
 from unet.inputs.layouts import Layout, Stacks, kind_of, layout_of
 from unet.tasks import choose_task
+from unet.training import copies as planning
 from unet.training.folder import remove, remove_run, run_folder
 from utils import UserError, run
 
@@ -44,7 +44,7 @@ class Plan:
     tile: list[str]
     train: list[str]
 
-    def commands(self, copies: int | None) -> list[list[str]]:
+    def commands(self, copies: float | None) -> list[list[str]]:
         """The three scripts and their options; `copies` is None where it is not for us to say."""
         work = ["--work", str(self.work)]
         out = ["--out", str(self.out)] if self.out else []
@@ -88,39 +88,47 @@ def readable(data: Path) -> Layout:
                         f"with 'make DATA={DEMO}'") from None
 
 
-def needed_copies(one: Plan, layout: Layout) -> int | None:
-    """How many augmented copies the schedule reads; None where they are not fewer than the task's default.
+def needed_copies(one: Plan, layout: Layout) -> float | None:
+    """How many augmented copies the schedule draws, on average; None where the user says how many.
 
-    None, too, where the user says how many, and without a preset: then the schedule is the machine's, which reads them
-    all. Raises UserError for an unknown preset.
+    None, too, for the usual schedule on the usual tiles: step 1 knows that one. Raises UserError for an unknown preset.
     """
     asked = augmentation.options().parse_args(one.augment)
     tiles = preprocessing.options().parse_args(one.tile)
+    if asked.copies is not None:
+        return None
+    reads = tiles_read(one)
+    task = choose_task(layout, asked.task, classes=asked.classes, window_side=asked.window, resize=asked.resize)
+    held_out = task.split(layout, asked.holdout, asked.seed)
+    sizes = [layout.size(number) for number in range(len(layout)) if number not in held_out]
+    shape = task.page_shape(layout)[:2]
+    tiling = preprocessing.tiling_of(tiles, task, shape)
+    preprocessing.check_tiling(task, tiling, tiles.weights or task.default_weights, shape)
+    if reads == planning.READS and tiling == preprocessing.task_tiling(task, shape):
+        return None
+    each = len(preprocessing.tile_corners(tiling, shape, task.windowed))
+    copies = planning.needed_copies(task, sizes, each, reads)
+    if copies < task.default_copies:
+        print(f"== Training reads {reads:,} tiles: {planning.in_words(copies, len(sizes), layout.noun)} are enough, in "
+              f"place of {task.default_copies} of each", flush=True)
+    return copies
+
+
+def tiles_read(one: Plan) -> int:
+    """How many tiles the schedule of a run reads; raises UserError for an unknown preset."""
     schedule = argparse.ArgumentParser(add_help=False)
     schedule.add_argument("--preset", default=one.preset)
     for name in ("epochs", "steps", "batch"):
         schedule.add_argument(f"--{name}", type=int)
     train = schedule.parse_known_args(one.train)[0]
-    if train.preset == "auto" or asked.copies is not None:
-        return None
+    if train.preset == "auto" and not (train.epochs or train.steps or train.batch):
+        return planning.READS
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from model import PRESETS  # it takes seconds to come in, and with it all of Keras
-    if train.preset not in PRESETS:
+    if train.preset not in ("auto", *PRESETS):
         raise UserError(f"there is no preset {train.preset}; choose auto, {', '.join(PRESETS)}")
-    recipe = PRESETS[train.preset]
-    reads = (train.epochs or recipe.epochs) * (train.steps or recipe.steps) * (train.batch or recipe.batch)
-    task = choose_task(layout, asked.task, classes=asked.classes, window_side=asked.window, resize=asked.resize)
-    count = len(layout) - len(task.split(layout, asked.holdout, asked.seed))
-    shape = task.page_shape(layout)[:2]
-    tiling = preprocessing.tiling_of(tiles, task, shape)
-    preprocessing.check_tiling(task, tiling, tiles.weights or task.default_weights, shape)
-    each = len(preprocessing.tile_corners(tiling, shape, task.windowed))
-    copies = max(1, math.ceil(reads / (count * each)) - 1)  # the original is read, too
-    if copies >= task.default_copies:
-        return None
-    print(f"== Training reads {reads:,} tiles: {copies} copies of each {layout.noun} are enough, in place of "
-          f"{task.default_copies}", flush=True)
-    return copies
+    recipe = PRESETS["cpu" if train.preset == "auto" else train.preset]
+    return (train.epochs or recipe.epochs) * (train.steps or recipe.steps) * (train.batch or recipe.batch)
 
 
 def run_scripts(args: argparse.Namespace) -> None:

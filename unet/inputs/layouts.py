@@ -15,7 +15,7 @@ from skimage.measure import label as components
 
 from unet.inputs import folders, two_folders
 from unet.inputs.lazy import Gray, one_channel
-from unet.inputs.pages import open_pages
+from unet.inputs.pages import open_pages, size_of
 from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices
 from unet.inputs.tiffs import TiffPages
 from unet.inputs.voxel import Voxel
@@ -84,6 +84,10 @@ class Layout(Samples):
     def listed(self, numbers: Sequence[int]) -> str:
         """Samples in words, for messages."""
         return f"{self.noun} {', '.join([self.names[number] for number in numbers[:6]] + ['...'] * (len(numbers) > 6))}"
+
+    @abstractmethod
+    def size(self, number: int) -> tuple[int, int]:
+        """Height and width of a sample, pixels, without reading its pixels where the file says so."""
 
     @abstractmethod
     def hashes(self) -> dict[str, str]:
@@ -156,6 +160,9 @@ class Stacks(Layout):
     def __getitem__(self, number: int) -> Sample:
         return Sample(self.names[number], self.images[number], self.labels[number])
 
+    def size(self, number: int) -> tuple[int, int]:
+        return self.images.shape[1:3]
+
     def listed(self, numbers: Sequence[int]) -> str:
         return f"slice {format_slices(numbers)}"
 
@@ -223,6 +230,9 @@ class Folders(Layout):
         label = self.label_of(source, image.shape[:2])
         self._modalities[number] = folders.modality_of(image)
         return Sample(source.name, image, label, self._modalities[number])
+
+    def size(self, number: int) -> tuple[int, int]:
+        return size_of(self.sources[number].image)
 
     def objects(self, label: np.ndarray) -> np.ndarray:
         """The objects of a label (H, W), a number for each, 0 = none."""

@@ -139,8 +139,7 @@ class Words(ABC):
             "task": f"{self.task.name}: the network puts out the {self.task.output}",
             f"{noun}s that trained": self.counted(run, run.train),
             f"{noun}s that judged, and never trained": self.counted(run, run.holdout),
-            f"augmented copies of each {noun}": f"{manifest['copies']}{' on average' * self.task.windowed}, seed "
-                                                f"{manifest['seed']}",
+            f"augmented copies of each {noun}": f"{self.copies(manifest)}, seed {manifest['seed']}",
             "drawn for each copy": "; ".join(f"{name.replace('_', ' ')} {_range(value)}"
                                              for name, value in manifest["options"].items()),
             "tiles": f"{geometry['count']} to train on, {geometry['tile']} pixels, of pages of {size[0]} x {size[1]}",
@@ -160,6 +159,11 @@ class Words(ABC):
         """The hold-out's scores, of all and one by one, as the console showed them; Markdown."""
         return NO_SCORES if run.scores is None else f"```text\n{self.task.table(run.scores)}\n```"
 
+    def copies(self, manifest: dict, unit: str = "") -> str:
+        """How many copies each sample gave."""
+        copies = manifest["copies"]
+        return f"{copies:.3g}{unit}{' on average' * (self.task.windowed or copies != int(copies))}"
+
     def augmentation(self, run: Run) -> str:
         """What step 1 drew, as a list."""
         options = run.manifest["options"]
@@ -173,8 +177,8 @@ class Words(ABC):
         manifest, noun, versions = run.manifest, run.layout.noun, run.config["versions"]
         judged = f"{self.counted(run, run.holdout)} were held out beforehand and never trained" if run.holdout else \
             f"no {noun} was held out"
-        copies = (f"Each of the {len(run.train)} {noun}s that train was augmented {manifest['copies']} times"
-                  f"{' on average' * self.task.windowed} by {self.augmentation(run)}. " if manifest["copies"] else "")
+        copies = (f"Each of the {len(run.train)} {noun}s that train was augmented {self.copies(manifest, ' times')} by "
+                  f"{self.augmentation(run)}. " if manifest["copies"] else "")
         sentences = [
             f"{self.aim} with {network(run)} ({cited('U-Net')}), trained on {self.data(run)}.",
             f"Of these, {judged}.",

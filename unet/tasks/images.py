@@ -83,21 +83,24 @@ class ImageFiles:
         around = [(corner[0] - cut.margin, corner[1] - cut.margin)]
         return cut.cut_at(image, around)[0], cut.cut_at(label, around)[0], {"corner": corner}
 
-    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
+    def page_count(self, shape: tuple[int, int]) -> int:
+        return len(self._corners(shape))
+
+    def copies(self, sizes: Sequence[tuple[int, int]], groups: Sequence[str], copies: float) -> list[int]:
         """Rare modalities more often, by the square root of their number of images, yet not endlessly.
 
-        Within a modality an image by the square root of the number of its windows.
+        Within a modality an image by the square root of the number of its windows. One of each at least, unless
+        `copies` is less.
         """
-        shares = [0.0] * len(samples)
-        roots = {number: len(self._corners(samples[number].image.shape[:2])) ** 0.5 for number in train}
-        images = Counter(samples[number].group for number in train)
-        windows = Counter()
-        for number, root in roots.items():
-            windows[samples[number].group] += root
-        total = copies * len(train) / sum(count**0.5 for count in images.values())
-        for number, root in roots.items():
-            group = samples[number].group
-            shares[number] = total * images[group] ** 0.5 * root / windows[group]
+        roots = [self.page_count(size) ** 0.5 for size in sizes]
+        images, windows = Counter(groups), Counter()
+        for group, root in zip(groups, roots, strict=True):
+            windows[group] += root
+        total = copies * len(sizes) / sum(count**0.5 for count in images.values())
+        shares = [total * images[group] ** 0.5 * root / windows[group]
+                  for group, root in zip(groups, roots, strict=True)]
+        if copies < 1:
+            return np.diff(np.floor(np.cumsum([0.0, *shares]) + 1e-6).astype(int)).tolist()
         return [max(1, round(share)) if share else 0 for share in shares]
 
     def inputs(self, path: Path) -> Samples:

@@ -76,7 +76,7 @@ class Task(ABC):
     weights: ClassVar[tuple[str, ...]] = ("none", "balance", "border")
     normalisation: ClassVar[dict] = {"mean": 128.0, "sd": 40.0}  # of all that the network sees, grey levels
     options: ClassVar[Options] = Options()
-    default_copies: ClassVar[int] = 30  # of each sample to train on
+    default_copies: ClassVar[int] = 30  # of each sample to train on, at most where nobody says how many
     default_weights: ClassVar[str] = "none"
     default_out: ClassVar[Path] = Path("prediction.tif")
     numbers_objects: ClassVar[bool] = False  # into a file of their own, unasked
@@ -116,9 +116,17 @@ class Task(ABC):
     def window(self, sample: Sample, rng: np.random.Generator) -> Page:
         """The part that one augmented copy is made of, with the context that turning it needs, as large or larger."""
 
-    def copies(self, samples: Sequence[Sample], train: Sequence[int], copies: int) -> list[int]:
-        """How many augmented copies each sample gives, `copies` on average; none where it is not in `train`."""
-        return [copies if number in train else 0 for number in range(len(samples))]
+    def page_count(self, shape: tuple[int, int]) -> int:
+        """How many parts `pages` gives of a sample (H, W)."""
+        return 1
+
+    def copies(self, sizes: Sequence[tuple[int, int]], groups: Sequence[str], copies: float) -> list[int]:
+        """How many augmented copies each of the samples that train gives, `copies` on average, at even distances.
+
+        Of each its (height, width) in pixels and its group.
+        """
+        count, total = len(sizes), round(copies * len(sizes))
+        return [(number + 1) * total // count - number * total // count for number in range(count)]
 
     # ------------------------------------------------------------------------------------------- step 2
 
