@@ -181,8 +181,9 @@ def options() -> argparse.ArgumentParser:
                         "single images one, or a folder with them, with images/ or with <id>/images/")
     parser.add_argument("--model", type=Path, nargs="+", default=Path("results/model.keras"), metavar="FILE",
                         help="the trained model; of several, or of a quoted pattern, the mean of what they say")
-    parser.add_argument("--out", type=Path, help="the network's probability, float32 (without it prediction.tif, of "
-                                                 "images the folder prediction)")
+    parser.add_argument("--out", type=Path, help="the network's probability, float32; its name says the format: .tif, "
+                        ".ome.tif, .zarr, or without an ending a folder of TIFF files (without it prediction.tif, of "
+                        "images the folder prediction)")
     parser.add_argument("--cells", type=Path, metavar="FILE", help="a number for each cell and slice (without it "
                         "cells.tif beside prediction.tif)")
     walls = parser.add_mutually_exclusive_group()

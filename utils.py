@@ -230,7 +230,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes its place, with all that was written, when all went well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
     temporary.chmod(0o755)  # as a plain mkdir would: mkdtemp is for the owner alone
     old = temporary.with_name(temporary.name + ".old")
     try:

@@ -516,7 +516,7 @@ def test_wrong_commands_are_one_clear_line_before_the_work(command_of, tmp_path)
     for arguments, reason in (
             ("data", "pages, expected one image"), ("nowhere.tif", "nowhere.tif not found; name the stack"),
             ("data/test-volume.tif --out data/test-volume.tif", "test-volume.tif is an input and would be replaced"),
-            ("data/test-volume.tif --out plain", "plain is a folder; name a file"),
+            ("data/test-volume.tif --out plain", "name another output, for instance plain/prediction.tif"),
             ("data/test-volume.tif --out a.tif --cells a.tif", "a.tif is named for two outputs"),
             ("data/test-volume.tif --submission plain", "plain is a folder"),
             ("data/test-volume.tif --panels plain/x.png", "x.png is no folder that can be written"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from glob import escape
 from pathlib import Path
 
 import psutil
@@ -85,10 +87,15 @@ def _held(path: Path, what: Path, option: str, sweep: Callable[[Path, int], None
 
 
 def _leftovers(output: Path, process: int) -> None:
-    """Remove what a dead process left half-written of an output, a file or a folder of files."""
+    """Remove what a dead process left half-written of an output, file or folder; a folder it moved comes back."""
     temporary_path(output, process).unlink(missing_ok=True)
     for path in output.glob(f".*.{process}.*") if output.is_dir() else ():
         path.unlink()
+    for path in sorted(output.parent.glob(f".{escape(output.name)}.{process}.*")):  # as `atomic_folder` names them
+        if path.suffix == ".old" and not output.exists():
+            path.rename(output)
+        else:
+            shutil.rmtree(path)
 
 
 def _ancestors() -> set[int]:

@@ -193,7 +193,8 @@ def test_what_is_no_tiff_is_not_ours_and_what_is_not_there_is_in_nobodys_way(tmp
     write_png(tmp_path / "c.png", np.zeros((4, 4), np.uint8))
     assert not any(is_ours(tmp_path / name) for name in ("a.tif", "b.tif", "c.png", "nowhere.tif"))
     require_ours(tmp_path / "nowhere.tif")
-    require_ours(tmp_path)  # a folder is refused elsewhere
+    with pytest.raises(UserError, match="is there already"):
+        require_ours(tmp_path)
 
 
 def test_padding_touches_the_border_and_is_large():

@@ -106,7 +106,7 @@ def test_the_last_slices_judge(tmp_path, count, expected):
 class Listed(list):
     """Samples of pixels whose size is not known."""
 
-    voxel = None
+    voxel, names = None, ()
 
 
 def one_of(shape, classes=1, seed=0):
@@ -155,8 +155,9 @@ def test_what_cannot_be_predicted_or_written_is_said_before(tmp_path, tiny_folde
     assert (len(samples), samples[1].name, samples[1].label) == (6, "slice 1", None)
     CELLS.check_outputs(outputs, samples)
     for wrong, reason in (
-            (replace(outputs, out=tmp_path), "is a folder; name a file"),
-            (replace(outputs, objects=tiny_folder), "is a folder; name a file"),
+            (replace(outputs, out=tmp_path), "is a folder around an input and would be replaced"),
+            (replace(outputs, objects=tiny_folder), "is a folder around an input and would be replaced"),
+            (replace(outputs, out=tmp_path / "a.png"), r"a\.png: \.png is no format that predictions are written in"),
             (replace(outputs, objects=outputs.out), "prediction.tif is named for two outputs"),
             (replace(outputs, out=tiny_folder / TEST), "test-volume.tif is an input and would be replaced")):
         with pytest.raises(UserError, match=reason):

@@ -54,12 +54,14 @@ class Samples(Sequence[Sample]):
         return len(self.names)
 
     def check_apart(self, outputs: Sequence[Path]) -> None:
-        """Raise UserError where one of the files to be written is read from, or is meant for two outputs."""
+        """Raise UserError where one of the files or folders to be written is read from, or is meant for two outputs."""
         inputs, places = {path.resolve() for path in self.files}, [path.resolve() for path in outputs]
+        above = inputs.union(*(path.parents for path in inputs))
         for place in places:
-            if place in inputs:
-                raise UserError(f"{place} is an input and would be replaced; name another output")
-            if places.count(place) > 1:
+            if place in above or not inputs.isdisjoint(place.parents):
+                how = "is" if place in inputs else "lies in" if place not in above else "is a folder around"
+                raise UserError(f"{place} {how} an input and would be replaced; name another output")
+            if places.count(place) > 1 or any(place in other.parents for other in places):
                 raise UserError(f"{place} is named for two outputs; give each a name of its own")
 
 

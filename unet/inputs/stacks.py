@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from utils import UserError, atomic_path
 VOLUME, LABELS, TEST = "train-volume.tif", "train-labels.tif", "test-volume.tif"
 
 OURS = "keras-unet"  # the Software tag of what is written here; Fiji and napari leave it out when they save
+OME = (".ome.tif", ".ome.tiff")  # how names of OME-TIFFs end
 LEAST_PADDING = 0.01  # of a slice: fewer black or white pixels at its border are tissue
 
 
@@ -35,21 +37,25 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
 
 @contextmanager
 def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, channels: bool = False,
-                 voxel: Voxel | None = None) -> Iterator[Callable[[np.ndarray], None]]:
+                 voxel: Voxel | None = None, called: Sequence[str] = ()) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield `write(page)`, which appends a page to one ImageJ stack of `shape` (N, H, W[, 3]); all or nothing.
 
     With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page (C, H, W). dtype uint8, uint16 or float32; or
-    uint32, which ImageJ has not: that is a plain BigTIFF. Only the page at hand is in memory. Above 4 GiB the stack is
-    still one that ImageJ reads: a header, then all pixels. `voxel` is kept as Fiji, napari and `voxel_of_tiff` read it.
-    Leaving without having written all N pages raises ValueError.
+    uint32, which ImageJ has not: that is a plain BigTIFF. A name that ends with .ome.tif gives an OME-TIFF, in which
+    channels are `called` so. Only the page at hand is in memory. Above 4 GiB the stack is still one that ImageJ reads:
+    a header, then all pixels. `voxel` is kept as Fiji, napari and `voxel_of_tiff` read it. Leaving without having
+    written all N pages raises ValueError.
     """
     axes = "ZCYX" if channels else "TYXS" if len(shape) == 4 else "ZYX"
+    kind = "ome" if str(path).lower().endswith(OME) else "plain" if np.dtype(dtype) == np.uint32 else "imagej"
+    tags = tiff_tags(voxel, kind, axes)
+    if kind == "ome" and called:
+        tags["metadata"]["Channel"] = {"Name": list(called)}
     with atomic_path(path) as temporary:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout described above
-            plain = np.dtype(dtype) == np.uint32
-            tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=not plain, bigtiff=plain,
-                             **tiff_tags(voxel, not plain, axes), software=OURS,
+            tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=kind == "imagej", ome=kind == "ome",
+                             bigtiff={"imagej": False, "plain": True, "ome": None}[kind], **tags, software=OURS,
                              photometric="rgb" if axes == "TYXS" else "minisblack")
         with tifffile.TiffFile(temporary) as tiff:
             start = tiff.pages[0].dataoffsets[0]
@@ -81,7 +87,15 @@ def open_stack(path: str | Path, shape: list[int]) -> np.ndarray:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a TIFF is as this project wrote it: what another program saved, even over ours, is somebody's work."""
+    """Whether a TIFF is as this project wrote it: what another program saved, even over ours, is somebody's work.
+
+    A folder is where all files in it are, or where it is an OME-Zarr image of ours to which nothing was added.
+    """
+    if path.is_dir():
+        inside = [file for file in path.iterdir() if file.name != ".DS_Store"]
+        if _creator(path) == OURS:
+            return all(file.name in (".zattrs", ".zgroup") or file.name.isdecimal() for file in inside)
+        return all(file.is_file() and is_ours(file) for file in inside)
     try:
         with hear("tifffile"), tifffile.TiffFile(path) as tiff:
             return tiff.pages[0].software == OURS
@@ -89,11 +103,20 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def _creator(folder: Path) -> str | None:
+    """Who wrote an OME-Zarr image; None where it does not say."""
+    try:
+        return json.loads((folder / ".zattrs").read_text())["_creator"]["name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def require_ours(path: Path) -> None:
-    """Raise UserError where a file would be replaced that this project did not write."""
-    if path.is_file() and not is_ours(path):
+    """Raise UserError where a file or folder would be replaced that this project did not write."""
+    if path.exists() and not is_ours(path):
+        inside = f", for instance {path / 'prediction.tif'}" if path.is_dir() else ""
         raise UserError(f"{path} is there already, and was not written or was changed by another program since; move "
-                        "it away, or name another output")
+                        f"it away, or name another output{inside}")
 
 
 def padding(image: np.ndarray) -> np.ndarray:

@@ -56,13 +56,20 @@ def voxel_of_tiff(tiff: tifffile.TiffFile) -> Voxel | None:
     return Voxel(y, x, in_micrometres(metadata.get("spacing"), unit))
 
 
-def tiff_tags(voxel: Voxel | None, imagej: bool, axes: str) -> dict:
-    """Arguments of `tifffile.imwrite` that keep the size: in ImageJ's own words, or as resolution in centimetres."""
+def tiff_tags(voxel: Voxel | None, kind: str, axes: str) -> dict:
+    """Arguments of `tifffile.imwrite` that keep the size: ImageJ's or OME's words, or as resolution in centimetres.
+
+    `kind` is 'imagej', 'ome', or 'plain'.
+    """
     metadata: dict = {"axes": axes}
     if voxel is None:
         return {"metadata": metadata}
-    if not imagej:
+    if kind == "plain":
         return {"metadata": metadata, "resolution": (1e4 / voxel.x, 1e4 / voxel.y), "resolutionunit": "CENTIMETER"}
+    if kind == "ome":
+        lengths = {axis: length for axis, length in zip("ZYX", (voxel.z, voxel.y, voxel.x), strict=True) if length}
+        return {"metadata": {**metadata, **{f"PhysicalSize{axis}": length for axis, length in lengths.items()},
+                             **{f"PhysicalSize{axis}Unit": "µm" for axis in lengths}}}
     metadata |= {"unit": "um", **({"spacing": voxel.z} if voxel.z else {})}
     return {"metadata": metadata, "resolution": (1 / voxel.x, 1 / voxel.y)}
 

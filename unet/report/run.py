@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing import Content
-from unet.inputs.layouts import Layout, Sample, layout_of
+from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
 from unet.inputs.stacks import open_stack
 from unet.scores.doubt import Doubt, read_doubts
 from unet.tasks import task_of
@@ -95,7 +95,7 @@ class Run:
 
     # -------------------------------------------------------------------------------- what came out
 
-    def _judged(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> Judged | None:
+    def _judged(self, outputs: Outputs, samples: Samples, number: int) -> Judged | None:
         probability = self.task.read(outputs, samples, number)
         if probability is None:
             return None
@@ -107,13 +107,13 @@ class Run:
         """The held-out samples and what was predicted of them, as far as it is there."""
         if self.scores is None:
             return []
-        samples = [self.layout[number] for number in self.holdout]
+        samples = Chosen(self.layout, self.holdout)
         outputs = self.task.holdout_outputs(self.work, self.outputs)
         rows = (self._judged(outputs, samples, number) for number in range(len(samples)))
         return [row for row in rows if row is not None]
 
     @cached_property
-    def to_predict(self) -> Sequence[Sample]:
+    def to_predict(self) -> Samples:
         """What nobody labelled."""
         return self.layout.to_predict()
 

@@ -120,6 +120,9 @@ class ImageFiles:
 
     def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
         samples.check_apart(self.files(outputs, samples.names))
+        if outputs.out.suffix == ".zarr":
+            raise UserError(f"{outputs.out}: images are predicted into a folder with files for each, not into a Zarr; "
+                            f"name a folder with --out, for instance {outputs.out.with_name('prediction')}")
         if outputs.out.exists() and not outputs.out.is_dir():
             raise UserError(f"{outputs.out} is a file; predicted images go into a folder, name one with --out, for "
                             f"instance {outputs.out.with_name('prediction')}")
@@ -142,7 +145,7 @@ class ImageFiles:
 
         yield write
 
-    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+    def read(self, outputs: Outputs, samples: Samples, number: int) -> np.ndarray | None:
         path, size = outputs.out / f"{samples[number].name}.tif", samples[number].image.shape[:2]
         try:
             page = open_stack(path, [self.classes, *size])

@@ -10,9 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from unet.inputs.layouts import Layout, Sample, Samples, StackSamples
-from unet.inputs.stacks import open_stack, padding, parse_slices, require_ours, stack_writer
+from unet.inputs.ome_zarr import Stack
+from unet.inputs.stacks import padding, parse_slices
+from unet.inputs.writers import check_writable, page_writer, read_page
 from unet.tasks.task import Judged, Outputs, Page, Task, number_type, numbered
-from utils import UserError, check_output
+from utils import UserError
 
 HOLDOUT = 5  # slices at the end of the stack that judge and never train: 25-29 of ISBI's 30
 CLIPPED = (0.1, 99.9)  # percentiles between which pixels of more than 8 bits count: a hot pixel moves nothing
@@ -76,42 +78,41 @@ class SliceTask(Task):
     def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
         return [path for path in (outputs.out, outputs.objects, outputs.redrawn) if path]
 
+    def _stacks(self, outputs: Outputs, samples: Samples) -> dict[Path, Stack]:
+        """What is written where: float32 probabilities (of several classes a channel each), uint16 objects."""
+        count, size = len(samples), samples[0].image.shape
+        several = self.classes > 1
+        names = [f"class {number}" for number in range(self.classes)] if several else [self.output]
+        probability = Stack((count, self.classes, *size) if several else (count, *size), np.float32, samples.voxel,
+                            samples.names, names)
+        objects = Stack((count, *size), number_type(size), samples.voxel, samples.names, ["objects"])
+        places = {outputs.out: probability, outputs.objects: objects, outputs.redrawn: probability}
+        return {path: stack for path, stack in places.items() if path}
+
     def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
         samples.check_apart(self.files(outputs, samples.names))
-        pixels = len(samples) * samples[0].image.size
-        check_output(outputs.out, 4 * pixels * self.classes)
-        for path in filter(None, (outputs.objects, outputs.redrawn)):
-            check_output(path, 4 * pixels)
-        for path in self.files(outputs, samples.names):
-            require_ours(path)
+        for path, stack in self._stacks(outputs, samples).items():
+            check_writable(path, stack)
 
     @contextmanager
     def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
-        """Stacks of a page a slice: float32 probabilities (of several classes a channel each), uint16 objects."""
-        count, size = len(samples), samples[0].image.shape
-        several = self.classes > 1
-        shape = (count, self.classes, *size) if several else (count, *size)
+        """Stacks of a page a slice, in the formats that their names say."""
+        def planes(probability: np.ndarray) -> np.ndarray:
+            return np.moveaxis(probability, -1, 0) if self.classes > 1 else probability
+
         with ExitStack() as files:
-            page = files.enter_context(stack_writer(outputs.out, shape, np.float32, several, samples.voxel))
-            numbers = outputs.objects and files.enter_context(
-                stack_writer(outputs.objects, (count, *size), number_type(size), voxel=samples.voxel))
-            walls = outputs.redrawn and files.enter_context(
-                stack_writer(outputs.redrawn, shape, np.float32, several, samples.voxel))
+            write_to = {path: files.enter_context(page_writer(path, stack))
+                        for path, stack in self._stacks(outputs, samples).items()}
 
             def write(judged: Judged) -> None:
-                page(np.moveaxis(judged.probability, -1, 0) if several else judged.probability)
-                if numbers:
-                    numbers(numbered(judged, outputs.objects))
-                if walls:
-                    walls(np.moveaxis(judged.redrawn, -1, 0) if several else judged.redrawn)
+                write_to[outputs.out](planes(judged.probability))
+                if outputs.objects:
+                    write_to[outputs.objects](numbered(judged, outputs.objects))
+                if outputs.redrawn:
+                    write_to[outputs.redrawn](planes(judged.redrawn))
 
             yield write
 
-    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
-        size = samples[number].image.shape
-        shape = [len(samples), self.classes, *size] if self.classes > 1 else [len(samples), *size]
-        try:
-            page = open_stack(outputs.out, shape)[number]
-        except (FileNotFoundError, ValueError):  # not there, or of other slices
-            return None
-        return np.moveaxis(page, 0, -1) if self.classes > 1 else page
+    def read(self, outputs: Outputs, samples: Samples, number: int) -> np.ndarray | None:
+        page = read_page(outputs.out, self._stacks(outputs, samples)[outputs.out], number)
+        return np.moveaxis(page, 0, -1) if page is not None and self.classes > 1 else page

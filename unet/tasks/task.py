@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from unet.inputs.layouts import Layout, Sample, Samples
+from unet.inputs.writers import beside
 from utils import UserError
 
 Range = tuple[float, float]  # least and most, drawn uniformly
@@ -211,8 +212,8 @@ class Task(ABC):
     def outputs(self, out: Path | None, objects: Path | None = None, redrawn: Path | None = None) -> Outputs:
         """The files asked for; by default `default_out`, and objects beside it."""
         out = out or self.default_out
-        beside = out.with_name("cells.tif" if out.name == self.default_out.name else f"{out.stem}-cells.tif")
-        return Outputs(out, objects or (beside if self.numbers_objects else None), redrawn)
+        cells = out.with_name("cells.tif") if out.name == self.default_out.name else beside(out, "cells")
+        return Outputs(out, objects or (cells if self.numbers_objects else None), redrawn)
 
     @abstractmethod
     def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
@@ -227,7 +228,7 @@ class Task(ABC):
         """Open the outputs for predictions of `samples` in their order; nothing half-written is left."""
 
     @abstractmethod
-    def read(self, outputs: Outputs, samples: Sequence[Sample], number: int) -> np.ndarray | None:
+    def read(self, outputs: Outputs, samples: Samples, number: int) -> np.ndarray | None:
         """The probability (H, W[, classes]) of `samples[number]` as `writer` wrote it; None where it isn't there."""
 
     def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:

@@ -23,7 +23,7 @@ FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics
          "holdout.png", "curve.png", "next.csv", "report.html")
 FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
            "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx")}
-UNFINISHED = re.compile(r"\.(augmented|patches)\.[a-z0-9_]{8}(\.old)?")  # as `atomic_folder` names them
+UNFINISHED = re.compile(r"\.(augmented|patches)\.(\d+\.)?[a-z0-9_]{8}(\.old)?")  # as `atomic_folder` names them
 
 
 def marks(work: Path) -> set[str]:
@@ -83,7 +83,7 @@ def predictions(work: Path) -> list[Path]:
     names |= {source.name for source in (find_sources(data) if is_image_folder(data) else [])}
     inside = [f"{name}{end}" for name in sorted(names) for end in (".tif", SUFFIX)]
     files = (file for path in dict.fromkeys(outputs(work))
-             for file in ([path / name for name in inside] if path.is_dir() else [path]))
+             for file in ([path / name for name in inside] if path.is_dir() and path.suffix != ".zarr" else [path]))
     return [path for path in files if is_ours(path)]
 
 
@@ -102,7 +102,7 @@ def remove_run(work: Path) -> list[Path]:
 
 
 def _remove_run(work: Path) -> list[Path]:
-    ours, folders = predictions(work), [path for path in outputs(work) if path.is_dir()]
+    ours, folders = predictions(work), [path for path in outputs(work) if path.is_dir() and path.suffix != ".zarr"]
     for folder, patterns in FOLDERS.items():
         ours += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
     ours += [work / name for name in FILES if (work / name).is_file()]
@@ -110,9 +110,12 @@ def _remove_run(work: Path) -> list[Path]:
 
 
 def remove(files: list[Path], *folders: Path) -> list[Path]:
-    """Remove files, and of `folders` and what lies in them those where nothing is left; returns the files."""
+    """Remove files, and of `folders` and what lies in them those where nothing is left; returns the files.
+
+    An image that is a folder, a Zarr, counts as a file.
+    """
     for path in files:
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     inside = {parent for path in files for parent in path.parents
               if any(parent.is_relative_to(folder) for folder in folders)}
     for folder in sorted(inside, key=lambda path: -len(path.parts)):
