@@ -7,24 +7,27 @@ draw; intensity (noise, brightness) touches the image alone. Held-out slices are
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from unet.inputs.layouts import LAYOUTS, Sample, layout_of
-from unet.inputs.stacks import stack_writer
+from unet.inputs.layouts import LAYOUTS, Layout, Sample, layout_of
+from unet.inputs.rows import Rows, new_stack
 from unet.tasks import MEANINGS, choose_task
 from unet.tasks.task import Options, Page, Task
-from unet.training.copies import in_words, needed_copies, tiles_of, whole
+from unet.training.copies import Job, jobs_of
 from unet.training.folder import check_work, run_folder
+from unet.training.plan import Settings, announce, plan, stacks_of, write_manifest
+from unet.training.unfinished import unfinished
 from unet.workers import default_workers, in_order
-from utils import at_least, atomic_folder, require_space, run
+from utils import at_least, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")
 CORNERS = ("left-bottom", "left-top", "right-bottom", "right-top")
@@ -234,104 +237,72 @@ def vary_intensity(image: np.ndarray, rng: np.random.Generator, options: Options
     return image, record
 
 
+@lru_cache(maxsize=1)  # one job after the other is of one sample
+def _sample(layout: Layout, number: int) -> Sample:
+    return layout[number]
+
+
 @dataclass(frozen=True)
 class Pairs:
-    """What augmented pairs are made of: the samples by number, and the task that cuts windows of them."""
+    """What pairs are made of, by name, and where they go: a worker process reads and writes them itself."""
 
-    samples: Sequence[Sample]
-    levels: Sequence[dict]  # of each sample, as `Task.levels` gives them
+    layout: Layout
     task: Task
-    size: tuple[int, int]  # of a page, pixels
-    seed: int
+    manifest: dict  # without its pages
+    files: dict[str, Rows]  # images and labels
 
-    def make(self, job: tuple[int, int]) -> Page:
-        """The augmented page of a job (sample, copy); its generator is seeded by (seed, sample, copy)."""
-        rng = np.random.default_rng((self.seed, *job))
-        image, label, where = self.task.window(self.samples[job[0]], rng)
-        grey_level = self.task.grey_level(self.levels[job[0]])
-        image, label, record = augment_pair(image, label, rng, self.task.options, self.size, grey_level)
-        return image, label, {**where, "operations": record}
+    def make(self, job: Job) -> tuple[dict[str, int], list[dict]]:
+        """Write a job's pages; gives their checksum in each file, and what the manifest keeps of each page."""
+        sample, crcs, records = _sample(self.layout, job.sample), dict.fromkeys(self.files, 0), []
+        for page, (image, label, record) in enumerate(self.pages(job, sample), job.page):
+            for (name, file), array in zip(self.files.items(), (image, label), strict=True):
+                crcs[name] = file.write([page], [array], crcs[name])
+            records.append({"page": page, "source": job.sample, "name": sample.name, **record})
+        return crcs, records
+
+    def pages(self, job: Job, sample: Sample) -> Iterator[Page]:
+        """The unchanged pages of a sample, or its augmented one, whose generator is seeded by (seed, sample, copy)."""
+        if not job.copy:
+            yield from ((image, label, {**where, "operations": []}) for image, label, where in self.task.pages(sample))
+            return
+        seed = [self.manifest["seed"], job.sample, job.copy]
+        rng = np.random.default_rng(seed)
+        image, label, where = self.task.window(sample, rng)
+        size, grey_level = self.manifest["shape"][1:3], self.task.grey_level(
+            self.manifest["sources"][job.sample]["levels"])
+        image, label, record = augment_pair(image, label, rng, self.task.options, tuple(size), grey_level)
+        yield image, label, {"seed": seed, **where, "operations": record}
 
 
 # ------------------------------------------------------------------------------------------------- the step
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the command line says; None is the task's own default."""
-
-    copies: float | None = None  # augmented copies of each sample to train on, on average
-    holdout: str | None = None
-    seed: int = 0
-    workers: int | None = None
-    task: str | None = None  # what the labels say
-    classes: int | None = None
-    window: int | None = None
-    resize: int | None = None
 
 
 def augment(data: Path, work: Path, settings: Settings) -> dict:
     """Write `work`/augmented/: images.tif, labels.tif (all originals first, then the copies) and manifest.json.
 
     Returns the manifest. Raises UserError for wrong input, and where `work` has what no run made; the folder is
-    replaced as a whole or not at all.
+    replaced as a whole or not at all. What is finished at a stop is kept for the next call with the same to do.
     """
     check_work(work)
     layout = layout_of(data)
     task = choose_task(layout, settings.task, classes=settings.classes, window_side=settings.window,
                        resize=settings.resize)
-    notes, samples = task.check(layout), list(layout)
-    notes += [f"labels are taken as {task.meaning}; {layout.doubt}"] if layout.doubt else []
-    # split first: copies of one sample must not reach the hold-out
-    held_out = task.split(layout, settings.holdout, settings.seed)
-    train = [number for number in range(len(layout)) if number not in held_out]
-    size, sizes = task.page_shape(samples), [samples[number].image.shape[:2] for number in train]
-    copies = needed_copies(task, sizes, tiles_of(task, size[:2])) if settings.copies is None else whole(settings.copies)
-    each = [0] * len(samples)
-    for number, count in zip(train, task.copies(sizes, [samples[number].group for number in train], copies),
-                             strict=True):
-        each[number] = count
-    levels = [task.levels(sample.image) for sample in samples]
-    jobs = [(number, copy) for copy in range(1, max(each) + 1) for number in train if copy <= each[number]]
-    for note in [*layout.notes, *notes]:
-        print(f"note: {note}")
-    pages = sum(task.page_count(sample.image.shape[:2]) for sample in samples) + len(jobs)
-    image, label = samples[0].image, task.label(samples[0].label)
-    manifest = {
-        "layout": layout.name, "task": task.settings(), "data": str(Path(data).resolve()), "inputs": layout.hashes(),
-        "shape": [pages, *size], "seed": settings.seed, "copies": copies,
-        "split": {"train": train, "holdout": held_out}, "options": asdict(task.options),
-        "sources": [{"name": sample.name, "group": sample.group, "shape": list(sample.image.shape[:2]), "copies": count,
-                     "levels": its_levels} for sample, count, its_levels in zip(samples, each, levels, strict=True)]}
-    needed = pages * (int(np.prod(size)) * image.itemsize + int(np.prod(size[:2])) * label.itemsize)
-    enough = ", as many as training draws" if settings.copies is None and copies < task.default_copies else ""
-    print(f"{in_words(copies, len(train), layout.noun)}{enough}: {pages:,} pairs with the originals, "
-          f"{needed / 1e9:.2g} GB on the disk", flush=True)
-    require_space(work, needed + 10_000_000)
-    pairs = in_order(Pairs(samples, levels, task, size[:2], settings.seed).make, jobs,
-                     settings.workers or default_workers())
-    with (atomic_folder(work / "augmented") as folder, closing(pairs),
-          stack_writer(folder / "images.tif", manifest["shape"], image.dtype) as write_image,
-          stack_writer(folder / "labels.tif", manifest["shape"][:3], label.dtype) as write_label,
-          open(folder / "manifest.json", "w") as file):
-        file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "samples": [')
-        bar = tqdm(pairs, total=len(jobs), desc="augmenting", unit="pair", disable=None)
-        for page, (one, its_label, record) in enumerate(_records(samples, task, jobs, bar, settings.seed)):
-            write_image(one)
-            write_label(its_label)
-            file.write(("," if page else "") + "\n  " + json.dumps({"page": page, **record}))
-        file.write("\n ]\n}\n")
+    manifest = plan(layout, task, settings)
+    jobs = jobs_of([(task.page_count(source["shape"]), source["copies"]) for source in manifest["sources"]])
+    stacks = stacks_of(manifest, layout, task)
+    needed = announce(manifest, task, stacks, settings.copies is None) + 10_000_000
+    with unfinished(work / "augmented", "pairs", {"manifest": manifest}, needed, lambda folder: {
+            name: new_stack(folder / f"{name}.tif", *stack) for name, stack in stacks.items()}) as part:
+        pairs, left = Pairs(layout, task, manifest, part.rows), part.left(len(jobs))
+        with closing(in_order(pairs.make, [jobs[number] for number in left], settings.workers or default_workers())
+                     ) as results:
+            bar = tqdm(results, total=len(jobs), initial=len(jobs) - len(left), desc="augmenting", unit="pair",
+                       disable=None)
+            for number, (crcs, records) in zip(left, bar, strict=True):
+                part.add(number, [record["page"] for record in records], crcs, records)
+        order = sorted(range(len(jobs)), key=lambda number: jobs[number].page)
+        write_manifest(part.folder / "manifest.json", manifest, chain.from_iterable(part.contents(order)))
     return manifest
-
-
-def _records(samples: Sequence[Sample], task: Task, jobs: Sequence[tuple[int, int]], pairs: Iterable[Page], seed: int
-             ) -> Iterator[Page]:
-    """All pages in order, the originals first, each with what the manifest keeps of it."""
-    for source, sample in enumerate(samples):
-        for image, label, where in task.pages(sample):
-            yield image, label, {"source": source, "name": sample.name, **where, "operations": []}
-    for (source, copy), (image, label, record) in zip(jobs, pairs, strict=True):
-        yield image, label, {"source": source, "name": samples[source].name, "seed": [seed, source, copy], **record}
 
 
 def options() -> argparse.ArgumentParser:

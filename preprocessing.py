@@ -7,7 +7,6 @@ order.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +16,18 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from scipy.ndimage import label as components
 from tqdm import tqdm
 
-from unet.inputs.stacks import open_stack
+from unet.inputs.rows import Rows, new_array, stack_rows
 from unet.tasks import task_of
 from unet.tasks.task import Task
 from unet.training.folder import run_folder
+from unet.training.unfinished import unfinished
 from utils import (
     OverlapTile,
     UserError,
     at_least,
-    atomic_folder,
     file_hash,
     input_hash,
     read_json,
-    require_space,
     run,
     write_json,
 )
@@ -127,7 +125,8 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
 
     images uint8 (n, tile, tile[, 3]), labels uint8 (n, label, label) of 0 and 1, or of 0 .. classes - 1, weights
     float32, sources int32 (n): the sample that each tile comes from. Without `weights` what the task takes by default.
-    Returns the geometry. Raises UserError where step 1 has to run first.
+    Returns the geometry. Raises UserError where step 1 has to run first. What is finished at a stop is kept for the
+    next call with the same to do.
     """
     manifest = fresh_manifest(work)
     task = task_of(manifest)
@@ -135,30 +134,37 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     shape = manifest["shape"][1:3]
     tiling = tiling or task_tiling(task, shape)
     check_tiling(task, tiling, weights, shape)
-    images = open_stack(work / "augmented" / "images.tif", manifest["shape"])
-    labels = open_stack(work / "augmented" / "labels.tif", manifest["shape"][:3])
+    images = stack_rows(work / "augmented" / "images.tif", manifest["shape"])
+    labels = stack_rows(work / "augmented" / "labels.tif", manifest["shape"][:3])
     held_out = set(manifest["split"]["holdout"])  # judged whole by predict.py: no tile of them is needed
     pages = [page for page in manifest["samples"] if page["source"] not in held_out]
     corners = tile_corners(tiling, shape, task.windowed)
     count = len(pages) * len(corners)
-    require_space(work, count * (tiling.tile**2 * task.channels + tiling.label**2 * (1 if weights == "none" else 5)))
-    shares = class_shares((task.target(labels[page["page"]]) for page in pages if not page["operations"]), task.classes)
+    originals = [page["page"] for page in pages if not page["operations"]]
+    shares = class_shares((task.target(labels[page]) for page in tqdm(
+        originals, desc="counting classes", unit="page", leave=False, disable=None)), task.classes)
     if max(shares) == 1:
         raise UserError(f"{manifest['data']}: the labels to train on have one value everywhere, expected objects and "
                         "background; label what is missing, or hold out others with --holdout in augmentation.py")
+    geometry = {
+        "task": manifest["task"], "tile": tiling.tile, "margin": tiling.margin, "core": tiling.core,
+        "label": tiling.label, "valid": tiling.valid, "channels": task.channels, "classes": task.classes,
+        "normalisation": task.normalisation, "weights": weights, "shares": shares, "split": manifest["split"],
+        "data": manifest["data"], "count": count, "manifest": file_hash(work / "augmented" / "manifest.json")}
     content, levels = Content(task, weights, shares), [source["levels"] for source in manifest["sources"]]
-
-    with atomic_folder(work / "patches") as target:
-        places = np.random.default_rng((seed, 5)).permutation(count).reshape(-1, len(corners))
-        arrays = (content.arrays(images[page["page"]], labels[page["page"]], levels[page["source"]])
-                  for page in tqdm(pages, desc="tiles", unit="page", disable=None))
-        _write_tiles(target, arrays, [page["source"] for page in pages], places, corners, tiling)
-        geometry = {
-            "task": manifest["task"], "tile": tiling.tile, "margin": tiling.margin, "core": tiling.core,
-            "label": tiling.label, "valid": tiling.valid, "channels": task.channels, "classes": task.classes,
-            "normalisation": task.normalisation, "weights": weights, "shares": shares, "split": manifest["split"],
-            "data": manifest["data"], "count": count, "manifest": file_hash(work / "augmented" / "manifest.json")}
-        write_json(target / "geometry.json", geometry)
+    places = np.random.default_rng((seed, 5)).permutation(count).reshape(-1, len(corners))
+    needed = count * (tiling.tile**2 * task.channels + tiling.label**2 * (1 if weights == "none" else 5))
+    with unfinished(work / "patches", "tiles", {"geometry": geometry, "seed": seed}, needed,
+                    lambda folder: _new_tiles(folder, geometry)) as part:
+        left = part.left(len(pages))
+        for number in tqdm(left, total=len(pages), initial=len(pages) - len(left), desc="tiles", unit="page",
+                           disable=None):
+            page, its_places = pages[number], places[number].tolist()
+            arrays = content.arrays(images[page["page"]], labels[page["page"]], levels[page["source"]])
+            part.add(number, its_places, _write_tiles(part.rows, arrays, its_places, corners, tiling))
+        sources = np.repeat(np.int32([page["source"] for page in pages]), len(corners))
+        np.save(part.folder / "train-sources.npy", sources[np.argsort(places, axis=None)])
+        write_json(part.folder / "geometry.json", geometry)
     return geometry
 
 
@@ -197,35 +203,28 @@ def tile_corners(tiling: Tiling, shape: Sequence[int], windowed: bool) -> list[t
     return mirrored if tiling.valid and not windowed else cut.inside()
 
 
-def _write_tiles(folder: Path, pages: Iterable[dict[str, np.ndarray]], sources: Sequence[int], places: np.ndarray,
-                 corners: list[tuple[int, int]], tiling: Tiling) -> None:
-    """Write the tiles of `pages` to train-images.npy, train-labels.npy, ..., those of a page (row) at its `places`.
+def _new_tiles(folder: Path, geometry: dict) -> dict[str, Rows]:
+    """Make the files of the tiles; neighbours in them are strangers."""
+    tile, label = (geometry["tile"],) * 2, (geometry["label"],) * 2
+    kinds = {"images": (tile if geometry["channels"] == 1 else (*tile, geometry["channels"]), np.uint8),
+             "labels": (label, np.uint8), "weights": (label, np.float32)}
+    return {name: new_array(folder / f"train-{name}.npy", (geometry["count"], *shape), dtype)
+            for name, (shape, dtype) in kinds.items() if name != "weights" or geometry["weights"] != "none"}
 
-    Neighbours in the files are strangers. Labels and weights lack a valid network's edge.
+
+def _write_tiles(files: dict[str, Rows], arrays: dict[str, np.ndarray], places: Sequence[int],
+                 corners: list[tuple[int, int]], tiling: Tiling) -> dict[str, int]:
+    """Write the tiles of a page at their places, and give their checksum in each file.
+
+    Labels and weights lack a valid network's edge.
     """
-    np.save(folder / "train-sources.npy", np.repeat(np.int32(sources), len(corners))[np.argsort(places, axis=None)])
-    edge = (tiling.tile - tiling.label) // 2
+    edge, crcs = (tiling.tile - tiling.label) // 2, {}
     inner = [(y + edge, x + edge) for y, x in corners]
-    files: dict[str, np.ndarray] = {}
-    for page, place in zip(pages, places, strict=True):
-        for name, array in page.items():
-            whole = name == "images"
-            cut = OverlapTile(array.shape[:2], tiling.tile if whole else tiling.label)
-            tiles = cut.cut_at(array, corners if whole else inner)
-            if name not in files:
-                files[name] = _npy(folder / f"train-{name}.npy", tiles.dtype, (places.size, *tiles.shape[1:]))
-            files[name][place] = tiles
-    for array in files.values():
-        array.flush()
-
-
-def _npy(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    """A new .npy file of `shape`, mapped for writing."""
-    mapped = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a crash at some later pixel
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, mapped.offset + mapped.nbytes)
-    return mapped
+    for name, array in arrays.items():
+        whole = name == "images"
+        cut = OverlapTile(array.shape[:2], tiling.tile if whole else tiling.label)
+        crcs[name] = files[name].write(places, cut.cut_at(array, corners if whole else inner))
+    return crcs
 
 
 # ------------------------------------------------------------------------------------------- stale inputs

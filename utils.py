@@ -232,16 +232,23 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
     temporary.chmod(0o755)  # as a plain mkdir would: mkdtemp is for the owner alone
-    old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
+        replace_folder(path, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(path: Path, new: Path) -> None:
+    """Give the folder `new` the place of `path`; where that fails, what was there is there again."""
+    old = new.with_name(new.name + ".old")
+    try:
         if path.exists():
             path.rename(old)
-        temporary.rename(path)
+        new.rename(path)
     finally:
         if old.exists() and not path.exists():  # the second rename failed: the old folder stays valid
             old.rename(path)
-        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -179,18 +179,20 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(command, ti
     assert not (tmp_path / "results" / "model.keras").exists()
 
 
-def test_ctrl_c_while_pairs_are_made_is_one_line_and_leaves_nothing_half_written(command, tiny_folder, tmp_path,
-                                                                                  monkeypatch):
+@pytest.mark.parametrize("finished", [0, 3])
+def test_ctrl_c_while_pairs_are_made_is_one_line_and_leaves_what_is_finished(command, tiny_folder, tmp_path,
+                                                                              monkeypatch, finished):
     def stopped(make, jobs, workers):
-        yield make(jobs[0])
+        yield from map(make, jobs[:finished])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(augmentation, "in_order", stopped)
     result = command("augmentation.py", "--data", tiny_folder, "--copies", 2)
     assert result.returncode == 130
-    assert last_line(result) == ("augmentation.py: stopped; what was finished before is on disk, nothing is "
-                                 "half-written")
-    assert not (tmp_path / "results").exists()
+    assert last_line(result) == "augmentation.py: stopped; " + (
+        "3 pairs are finished, and the same command goes on from there" if finished else
+        "what was finished before is on disk, nothing is half-written")
+    assert (tmp_path / "results").exists() == bool(finished)
 
 
 def test_many_copies_need_no_more_memory_than_one(tiny_folder, tmp_path):

@@ -188,9 +188,13 @@ def as_cells(labels: np.ndarray) -> np.ndarray:
 
 def separate_objects(cells: Sequence[np.ndarray], thin_walls: Walls) -> bool:
     """Whether cells, bool (H, W) each, are objects on background, and neither between membranes nor inverted ones."""
-    some = [cell for cell in cells if cell.any() and not cell.all()]
-    some = some[::max(1, len(some) // 5)]  # five slices tell enough
+    some = few([cell for cell in cells if cell.any() and not cell.all()])
     return len(some) > 0 and not thin_walls(some) and not thin_walls([~cell for cell in some])
+
+
+def few(slices: list) -> list:
+    """Five to nine of these slices, or all, at even distances: they tell enough."""
+    return slices[::max(1, len(slices) // 5)]
 
 
 def check_polarity(images: np.ndarray, cells: np.ndarray, name: str = LABELS) -> list[Finding]:
@@ -208,15 +212,18 @@ def check_polarity(images: np.ndarray, cells: np.ndarray, name: str = LABELS) ->
                     "where membranes are. With a stain that glows, bright membranes are right.", INVERT)]
 
 
+def pixel_step(count: int) -> int:
+    """How many pixels to go on, down and across, so that 200 000 of so many are left: they tell enough."""
+    return max(1, round((count / 200_000) ** 0.5))
+
+
 def polarity_notes(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], name: str = LABELS) -> list[str]:
-    """A sentence where labels (H, W), 0 = membrane, look inverted; from a sample of pixels, in milliseconds.
+    """A sentence where labels (H, W), 0 = membrane, look inverted; of few pixels each, see `pixel_step`.
 
     Of images (H, W) or (H, W, 3); `name` is what to call the labels.
     """
-    step = max(1, round((sum(label.size for label in labels) / 200_000) ** 0.5))  # 200 000 pixels tell enough
-    few = [image[::step, ::step] for image in images]
-    grey = np.concatenate([(one if one.ndim == 2 else one.mean(axis=2)).ravel() for one in few])
-    cells = as_cells(np.concatenate([label[::step, ::step].ravel() for label in labels]))
+    grey = np.concatenate([(one if one.ndim == 2 else one.mean(axis=2)).ravel() for one in images])
+    cells = as_cells(np.concatenate([label.ravel() for label in labels]))
     return [f"{finding.what}; {finding.remedy}" for finding in check_polarity(grey, cells, name)]
 
 

@@ -35,6 +35,18 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
     return np.asarray(TiffPages(path, way_out))
 
 
+def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, kind: str = "imagej",
+                   tags: dict | None = None) -> int:
+    """Make a stack as `stack_writer` does, its pixels still to be written; gives where they begin, in bytes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout that `stack_writer` says
+        tifffile.imwrite(path, shape=shape, dtype=dtype, imagej=kind == "imagej", ome=kind == "ome", software=OURS,
+                         bigtiff={"imagej": False, "plain": True, "ome": None}[kind],
+                         **(tags or tiff_tags(None, kind, axes)), photometric="rgb" if axes == "TYXS" else "minisblack")
+    with tifffile.TiffFile(path) as tiff:
+        return tiff.pages[0].dataoffsets[0]
+
+
 @contextmanager
 def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, channels: bool = False,
                  voxel: Voxel | None = None, called: Sequence[str] = ()) -> Iterator[Callable[[np.ndarray], None]]:
@@ -52,13 +64,7 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
     if kind == "ome" and called:
         tags["metadata"]["Channel"] = {"Name": list(called)}
     with atomic_path(path) as temporary:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout described above
-            tifffile.imwrite(temporary, shape=shape, dtype=dtype, imagej=kind == "imagej", ome=kind == "ome",
-                             bigtiff={"imagej": False, "plain": True, "ome": None}[kind], **tags, software=OURS,
-                             photometric="rgb" if axes == "TYXS" else "minisblack")
-        with tifffile.TiffFile(temporary) as tiff:
-            start = tiff.pages[0].dataoffsets[0]
+        start = announce_stack(temporary, shape, dtype, axes, kind, tags)
         end = start + math.prod(shape) * np.dtype(dtype).itemsize
         with open(temporary, "r+b") as file:
             file.seek(start)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import numpy as np
+from tqdm import tqdm
 
-from unet.inputs.doctor import polarity_notes, separate_objects
+from unet.inputs.doctor import few, pixel_step, polarity_notes, separate_objects
 from unet.inputs.layouts import Layout
 from unet.inputs.stacks import format_slices
 from unet.scores.isbi import format_scores, isbi_scores, pick_threshold, threshold_curve
@@ -17,6 +19,7 @@ from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Judged
 from utils import UserError
 
+WALLED = 30  # slices that tell whether membranes are drawn in them
 SCORED = {"probability": "the network's probability", "walls": "with walls drawn"}  # the two sets of scores
 
 
@@ -33,9 +36,8 @@ class Cells(SliceTask):
 
     def check(self, layout: Layout) -> list[str]:
         """Labels are 0 and 255, or 0 and 1; slices on which nobody drew are refused where membranes were drawn."""
-        path, samples = layout.labels_path, list(layout)
-        labels = [sample.label for sample in samples]
-        values = [value.item() for value in np.unique(np.concatenate([np.unique(label) for label in labels]))]
+        path, looks = layout.labels_path, _look(layout)
+        values = [value.item() for value in np.unique(np.concatenate([look.values for look in looks]))]
         shown = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
         if len(values) == 1:
             raise UserError(f"{path}: every pixel is {shown}, expected membrane (0) and cell (255); draw the "
@@ -46,16 +48,17 @@ class Cells(SliceTask):
             raise UserError(f"{path}: labels have {len(values)} values ({shown}), expected the two 0 = membrane and "
                             "255 = cell; in Fiji: Image > Adjust > Threshold..., Apply, then File > Save As > Tiff"
                             + several)
-        blank = [number for number, label in enumerate(labels) if label.all()]
-        empty = [number for number, label in enumerate(labels) if not label.any()]
+        blank = [number for number, look in enumerate(looks) if look.values[0] > 0]
+        empty = [number for number, look in enumerate(looks) if not look.values.any()]
+        drawn = [number for number in range(len(looks)) if number not in {*blank, *empty}]
         what = "cell" if blank else "membrane"
         # objects on background may be absent from a slice; membranes are everywhere in tissue
-        if blank or (empty and thin_walls([label for label in labels if label.any()])):
+        if blank or (empty and thin_walls(_labels(layout, drawn[::max(1, len(drawn) // WALLED)]))):
             raise UserError(f"{path}: {layout.listed(blank or empty)} is {what} everywhere, as where nobody drew; "
                             f"label it, or {layout.leave_out}")
-        notes = polarity_notes([sample.image for sample in samples], labels, path.name)
+        notes = polarity_notes([look.grey for look in looks], [look.label for look in looks], path.name)
         # their background is no membrane to be inverted
-        if notes and separate_objects([label > 0 for label in labels], thin_walls):
+        if notes and separate_objects([label > 0 for label in _labels(layout, few(drawn))], thin_walls):
             notes = []
         if empty:
             notes.append(f"{path}: {layout.listed(empty)} has no object; it is not scored where it is held out")
@@ -150,6 +153,25 @@ class Cells(SliceTask):
                                f"{at['V_rand']:.4f}, V_info {at['V_info']:.4f}, pixel error {at['pixel_error']:.3f}, "
                                f"membrane IoU {at['membrane_iou']:.3f}, Dice {at['membrane_dice']:.3f}")
         return "\n".join([*parts, *summary])
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the labels' check needs of a sample: the values of its label, sorted, and few pixels of both."""
+
+    values: np.ndarray
+    grey: np.ndarray
+    label: np.ndarray
+
+
+def _look(layout: Layout) -> list[Look]:
+    step = pixel_step(sum(prod(layout.size(number)) for number in range(len(layout))))
+    return [Look(np.unique(sample.label), sample.image[::step, ::step].copy(), sample.label[::step, ::step].copy())
+            for sample in tqdm(layout, desc="checking the labels", unit=layout.noun, leave=False, disable=None)]
+
+
+def _labels(layout: Layout, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    return (layout[number].label for number in numbers)
 
 
 def require_cells(layout: Layout, chosen: Sequence[int]) -> None:

@@ -1,9 +1,10 @@
-"""How many augmented copies training draws, and how they are spread over what trains."""
+"""How many augmented copies training draws, and what is made of each sample for that."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from unet.tasks.task import Task
 from utils import OverlapTile
@@ -32,6 +33,29 @@ def needed_copies(task: Task, sizes: Sequence[tuple[int, int]], tiles: int, read
     passes = math.ceil(reads / (pages * tiles))
     total = pages * (passes - 1) if passes > 1 else math.ceil(reads / tiles)
     return whole(min(total / len(sizes), task.default_copies))
+
+
+class Job(NamedTuple):
+    """One thing to make of a sample: its unchanged pages, copy 0, or an augmented copy, 1 and more."""
+
+    sample: int
+    copy: int
+    page: int  # where the first one goes
+
+
+def jobs_of(counts: Sequence[tuple[int, int]]) -> list[Job]:
+    """All that is to be made of samples, of each of which there are so many unchanged pages, and augmented copies.
+
+    In the stack the unchanged pages of all come first, then the first copy of each, and so on. The jobs are in another
+    order, sample by sample, so that each is read once.
+    """
+    jobs, page = [], 0
+    for copy in range(max(copies for _, copies in counts) + 1):
+        for sample, (pages, copies) in enumerate(counts):
+            if copy <= copies:
+                jobs.append(Job(sample, copy, page))
+                page += 1 if copy else pages
+    return sorted(jobs)
 
 
 def whole(number: float) -> float:

@@ -18,11 +18,13 @@ from utils import UserError, read_json
 
 MARKS = {  # what a run is known by: a file that has these keys
     "augmented/manifest.json": ("inputs", "split", "samples"), "patches/geometry.json": ("tile", "core", "manifest"),
+    ".augmented.part/about.json": ("about", "files"), ".patches.part/about.json": ("about", "files"),
     "config.json": ("network", "recipe")}
 FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics.json", "finished.json", "holdout.tif",
          "holdout.png", "curve.png", "next.csv", "report.html")
 FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
-           "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx")}
+           "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx"),
+           **{f".{name}.part": ("about.json", "finished.jsonl", f"{name}/*") for name in ("augmented", "patches")}}
 UNFINISHED = re.compile(r"\.(augmented|patches)\.(\d+\.)?[a-z0-9_]{8}(\.old)?")  # as `atomic_folder` names them
 
 

@@ -1,0 +1,77 @@
+"""What step 1 is going to make: who judges and who trains, of what the network sees, how many copies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from unet.inputs.layouts import LAYOUTS, Layout
+from unet.tasks.task import Task
+from unet.training.copies import in_words, needed_copies, tiles_of, whole
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says; None is the task's own default."""
+
+    copies: float | None = None  # augmented copies of each sample to train on, on average
+    holdout: str | None = None
+    seed: int = 0
+    workers: int | None = None
+    task: str | None = None  # what the labels say
+    classes: int | None = None
+    window: int | None = None
+    resize: int | None = None
+
+
+def plan(layout: Layout, task: Task, settings: Settings) -> dict:
+    """The manifest of what is to be made, all but its pages; looks at every sample and prints what was noticed."""
+    notes = task.check(layout) + ([f"labels are taken as {task.meaning}; {layout.doubt}"] if layout.doubt else [])
+    # split first: copies of one sample must not reach the hold-out
+    held_out = task.split(layout, settings.holdout, settings.seed)
+    train = [number for number in range(len(layout)) if number not in held_out]
+    sources = [{"name": sample.name, "group": sample.group, "shape": list(sample.image.shape[:2]), "copies": 0,
+                "levels": task.levels(sample.image)}
+               for sample in tqdm(layout, desc="looking at the data", unit=layout.noun, leave=False, disable=None)]
+    for note in [*layout.notes, *notes]:
+        print(f"note: {note}")
+    size, sizes = task.page_shape(layout), [tuple(sources[number]["shape"]) for number in train]
+    copies = needed_copies(task, sizes, tiles_of(task, size[:2])) if settings.copies is None else whole(settings.copies)
+    for number, count in zip(train, task.copies(sizes, [sources[number]["group"] for number in train], copies),
+                             strict=True):
+        sources[number]["copies"] = count
+    pages = sum(task.page_count(source["shape"]) + source["copies"] for source in sources)
+    return {"layout": layout.name, "task": task.settings(), "data": str(Path(layout.folder).resolve()),
+            "inputs": layout.hashes(), "shape": [pages, *size], "seed": settings.seed, "copies": copies,
+            "split": {"train": train, "holdout": held_out}, "options": asdict(task.options), "sources": sources}
+
+
+def stacks_of(manifest: dict, layout: Layout, task: Task) -> dict[str, tuple[list[int], np.dtype]]:
+    """Shape and type of the stacks that step 1 writes: images (N, H, W[, C]) and labels (N, H, W)."""
+    first, shape = layout[0], manifest["shape"]
+    return {"images": (shape, first.image.dtype), "labels": (shape[:3], task.label(first.label).dtype)}
+
+
+def announce(manifest: dict, task: Task, stacks: dict[str, tuple[list[int], np.dtype]], unasked: bool) -> int:
+    """Say how many copies and pairs there will be, and give their bytes; `unasked` where nobody said how many."""
+    copies, noun = manifest["copies"], LAYOUTS[manifest["layout"]].noun
+    enough = ", as many as training draws" if unasked and copies < task.default_copies else ""
+    size = sum(prod(shape) * dtype.itemsize for shape, dtype in stacks.values())
+    print(f"{in_words(copies, len(manifest['split']['train']), noun)}{enough}: {manifest['shape'][0]:,} pairs with "
+          f"the originals, {size / 1e9:.2g} GB on the disk", flush=True)
+    return size
+
+
+def write_manifest(path: Path, manifest: dict, records: Iterable[dict]) -> None:
+    """Write a manifest as JSON with the records of all pages, a line each."""
+    with open(path, "w") as file:
+        file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "samples": [')
+        for record in records:
+            file.write(("," if record["page"] else "") + "\n  " + json.dumps(record))
+        file.write("\n ]\n}\n")
