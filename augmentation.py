@@ -18,8 +18,9 @@ import numpy as np
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from unet.inputs.layouts import LAYOUTS, Layout, Sample, layout_of
+from unet.inputs.layouts import LAYOUTS, Layout, layout_of
 from unet.inputs.rows import Rows, new_stack
+from unet.inputs.samples import Sample
 from unet.tasks import MEANINGS, choose_task
 from unet.tasks.task import Options, Page, Task
 from unet.training.copies import Job, jobs_of
@@ -292,7 +293,8 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     stacks = stacks_of(manifest, layout, task)
     needed = announce(manifest, task, stacks, settings.copies is None) + 10_000_000
     with unfinished(work / "augmented", "pairs", {"manifest": manifest}, needed, lambda folder: {
-            name: new_stack(folder / f"{name}.tif", *stack) for name, stack in stacks.items()}) as part:
+            name: new_stack(folder / f"{name}.tif", *stack) for name, stack in stacks.items()}) as part, \
+            layout.unchanged(part.discard):
         pairs, left = Pairs(layout, task, manifest, part.rows), part.left(len(jobs))
         with closing(in_order(pairs.make, [jobs[number] for number in left], settings.workers or default_workers())
                      ) as results:

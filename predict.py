@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from preprocessing import fresh_manifest
 from unet.engines.engines import ENGINES, Engine, open_engine
 from unet.engines.ensemble import Ensemble, learnt_together, models_of, read_configs
 from unet.engines.predictor import Predictor, predictor_of
 from unet.engines.seams import Seams
-from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
+from unet.inputs.layouts import Chosen, Layout, layout_of
+from unet.inputs.samples import Samples
 from unet.inputs.voxel import Voxel
 from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
@@ -84,6 +86,7 @@ class FinalStep:
                 if marks.get(name) != purpose or not all(file.exists() for file in files)]
         for name in left:
             stages[name]()
+            self.layout.check_unchanged()
             marks[name] = wanted[name][0]
             write_json(path, marks)
         return bool(left)
@@ -156,6 +159,7 @@ def finish(work: Path, engine: Engine, config: dict, outputs: Outputs) -> None:
     """Do what is left of a run whose network is trained, and print its scores and where everything is."""
     predictor, layout = predictor_of(engine, config), layout_of(config["data"])
     step = FinalStep(work, predictor, config, layout, layout.to_predict(), outputs)
+    fresh_manifest(work)  # training took its time: are these still the labels of step 1?
     if not step.run():
         print("nothing is left to do: the network is trained, judged, and everything is predicted")
     if (work / "metrics.json").is_file():

@@ -16,8 +16,9 @@ from model import Network
 from predict import FinalStep, finish
 from unet.engines.engines import TensorFlow
 from unet.engines.predictor import Predictor
-from unet.inputs.layouts import Sample, layout_of
+from unet.inputs.layouts import layout_of
 from unet.inputs.pages import open_pages
+from unet.inputs.samples import Sample
 from unet.inputs.stacks import TEST, read_stack, stack_writer, write_stack
 from unet.inputs.voxel import Voxel
 from unet.segment.instances import from_run_lengths

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import tifffile
-from conftest import draw_stacks, write_nuclei
+from conftest import draw_stacks, write_nuclei, write_png, write_two_folders
 from numpy.testing import assert_array_equal
 
 from unet.inputs.layouts import Folders, Stacks, layout_of
 from unet.inputs.stacks import LABELS, TEST, VOLUME
+from unet.inputs.tiffs import voxel_of
+from unet.inputs.voxel import Voxel
 from unet.tasks import choose_task
 from utils import UserError, file_hash, input_hash
 
@@ -184,3 +186,24 @@ def test_without_any_masks_there_is_nothing_to_learn_from(tmp_path):
     (tmp_path / "a" / "masks").mkdir()
     with pytest.raises(UserError, match="no image has masks"):
         layout_of(tmp_path)
+
+
+def test_images_say_the_size_of_their_pixels_and_all_of_them_one_size_where_they_agree(tmp_path):
+    image, label = np.full((20, 24), 90, np.uint8), np.eye(20, 24, dtype=np.uint8)
+    folder = write_two_folders(tmp_path, {})
+    for name in ("labels", "images"):
+        (folder / name).mkdir()
+    for name, resolution in (("a", 20_000), ("b", 20_000), ("c", 40_000)):
+        tifffile.imwrite(folder / "images" / f"{name}.tif", image, resolution=(resolution,) * 2,
+                         resolutionunit="CENTIMETER", photometric="minisblack")
+        tifffile.imwrite(folder / "labels" / f"{name}.tif", label)
+    assert layout_of(folder).voxel is None
+    assert [sample.voxel for sample in layout_of(folder)] == [Voxel(0.5, 0.5), Voxel(0.5, 0.5), Voxel(0.25, 0.25)]
+    (folder / "labels" / "c.tif").unlink()  # it is predicted then
+    layout = layout_of(folder)
+    assert (layout.voxel, layout.to_predict().voxel) == (Voxel(0.5, 0.5), Voxel(0.25, 0.25))
+    write_png(folder / "images" / "d.png", image)
+    assert layout_of(folder).to_predict().voxel is None
+    tifffile.imwrite(folder / "images" / "e.tif", image)
+    (folder / "images" / "e.tif").write_bytes(b"II*\0 no TIFF")
+    assert voxel_of(folder / "images" / "e.tif") is None

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
+from unet.inputs.voxel import Voxel
 from unet.report.by_task import pictures_of, words_of
 from unet.report.cells import ZOOM
 from unet.report.paint import MERGED
+from unet.report.pictures import grid
 from unet.tasks.cells import Cells
 
 
@@ -105,3 +108,15 @@ def test_cells_are_explained(cells_run, stopped):
     threshold = (f"over {cells_run.learnt['threshold']:g}, after border thinning; this threshold was chosen on slices "
                  "2-4, which trained")
     assert (threshold in text) != stopped
+
+
+def test_bars_of_scale_are_in_micrometres_where_the_size_of_a_pixel_is_known(cells_run):
+    pictures, one = pictures_of(cells_run.task), cells_run.judged[0]
+    for voxel, side in ((None, None), (Voxel(0.005, 0.005), 0.005), (Voxel(0.005, 0.02), None)):
+        line = pictures.row(replace(one, sample=replace(one.sample, voxel=voxel)), cells_run.learnt)
+        assert {panel.pixel for panel in line} == {side}
+    axes = grid([[panel for panel in line if panel.pixel is None]], "")[1]
+    texts = [text.get_text() for bar in axes[0, 0].artists for text in bar.findobj(Text)]
+    assert "20 px" in texts
+    axes = grid([[replace(line[0], pixel=0.005)]], "")[1]
+    assert "0.1 µm" in [text.get_text() for bar in axes[0, 0].artists for text in bar.findobj(Text)]

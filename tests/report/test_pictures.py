@@ -5,7 +5,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from unet.report.pictures import Panel, colour_bar, draw_curve, grid, message, middle, panels, save, show
+from unet.report.pictures import Panel, colour_bar, draw_curve, grid, message, middle, panels, save, scale_bar, show
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
 COLOURS = np.zeros((8, 8, 3), np.uint8)
@@ -67,3 +67,11 @@ def test_the_curve_has_what_the_history_has():
     assert rate.lines[0].get_ydata().tolist() == [0.1, 0.1]
     loss, _ = draw_curve([{**row, "val_loss": 3} for row in rows]).axes
     assert loss.lines[1].get_ydata().tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(("width", "pixel", "length", "words"), [
+    (512, None, 100, "100 px"), (3, None, 1, "1 px"), (10000, None, 2000, "2000 px"),
+    (512, 0.004, 125, "0.5 µm"), (512, 1.0, 100, "100 µm"), (40, 0.0101, 0.1 / 0.0101, "0.1 µm")])
+def test_the_scale_is_round_and_about_a_quarter_at_most(width, pixel, length, words):
+    assert scale_bar(width, pixel) == (pytest.approx(length), words)
+    assert length <= max(width / 4, 1)

@@ -7,7 +7,8 @@ import pytest
 from conftest import draw_stacks, write_stacks
 from numpy.testing import assert_array_equal
 
-from unet.inputs.layouts import Sample, layout_of
+from unet.inputs.layouts import layout_of
+from unet.inputs.samples import Sample
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.cells import Cells
 from unet.tasks.task import Judged

@@ -12,7 +12,8 @@ from numpy.testing import assert_array_equal
 
 from augmentation import Settings, augment, augment_pair
 from preprocessing import preprocess
-from unet.inputs.layouts import Chosen, Sample, layout_of
+from unet.inputs.layouts import Chosen, layout_of
+from unet.inputs.samples import Sample
 from unet.segment.instances import separate_nuclei
 from unet.tasks.nuclei import LEAST_SPAN, Nuclei, separated, squeeze
 from unet.tasks.task import Judged, Options, Outputs

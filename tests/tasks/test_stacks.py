@@ -11,7 +11,8 @@ from numpy.testing import assert_array_equal
 
 from augmentation import Settings, augment
 from preprocessing import Tiling, preprocess
-from unet.inputs.layouts import Sample, StackSamples, layout_of
+from unet.inputs.layouts import StackSamples, layout_of
+from unet.inputs.samples import Sample
 from unet.inputs.stacks import TEST, VOLUME
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes

@@ -11,7 +11,8 @@ from conftest import draw_stacks
 from numpy.testing import assert_array_equal
 
 from augmentation import augment_pair, crop, elastic_field, flip, symmetric_pad, turn_field, warp
-from unet.inputs.layouts import Sample, layout_of
+from unet.inputs.layouts import layout_of
+from unet.inputs.samples import Sample
 from unet.tasks import TASKS, choose_task, task_of
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes

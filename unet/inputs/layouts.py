@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -16,53 +15,15 @@ from skimage.measure import label as components
 from unet.inputs import folders, two_folders
 from unet.inputs.lazy import Gray, one_channel
 from unet.inputs.pages import open_pages, size_of
+from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices
-from unet.inputs.tiffs import TiffPages
+from unet.inputs.tiffs import TiffPages, common_voxel, voxel_of
 from unet.inputs.voxel import Voxel
 from utils import UserError, file_hash, input_hash
 
 GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'python datasets.py demo' makes a demo "
             "stack, --data names another folder")
-
-
 MOST_PIECES = 1.5  # of one number in labels of objects: few are torn apart, classes are in many places
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image and its label.
-
-    image : (H, W) or (H, W, 3), its own dtype
-    label : (H, W) as it was drawn; None where nobody drew
-    group : what the image is like; a split takes some of each group
-    """
-
-    name: str
-    image: np.ndarray
-    label: np.ndarray | None = None
-    group: str = ""
-
-
-class Samples(Sequence[Sample]):
-    """Samples that are read when they are asked for; their names are known before."""
-
-    names: list[str]
-    files: list[Path]  # that they come from: no output may replace one
-    voxel: Voxel | None = None  # size of their pixels; None where it is not known
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def check_apart(self, outputs: Sequence[Path]) -> None:
-        """Raise UserError where one of the files or folders to be written is read from, or is meant for two outputs."""
-        inputs, places = {path.resolve() for path in self.files}, [path.resolve() for path in outputs]
-        above = inputs.union(*(path.parents for path in inputs))
-        for place in places:
-            if place in above or not inputs.isdisjoint(place.parents):
-                how = "is" if place in inputs else "lies in" if place not in above else "is a folder around"
-                raise UserError(f"{place} {how} an input and would be replaced; name another output")
-            if places.count(place) > 1 or any(place in other.parents for other in places):
-                raise UserError(f"{place} is named for two outputs; give each a name of its own")
 
 
 class Layout(Samples):
@@ -109,8 +70,8 @@ class Chosen(Samples):
 
     def __init__(self, layout: Layout, numbers: Sequence[int]):
         self.layout, self.numbers = layout, numbers
-        self.names, self.files = [layout.names[number] for number in numbers], layout.files
-        self.voxel = layout.voxel
+        self.names, self.voxel = [layout.names[number] for number in numbers], layout.voxel
+        self.files, self.states = layout.files, layout.states
 
     def __getitem__(self, number: int) -> Sample:
         return self.layout[self.numbers[number]]
@@ -121,10 +82,11 @@ class StackSamples(Samples):
 
     def __init__(self, path: Path, way_out: str = GET_DATA):
         self.images = Gray(open_pages(path, way_out))
-        self.names, self.files, self.voxel = self.images.names, self.images.files, self.images.voxel
+        self.names, self.voxel = self.images.names, self.images.voxel
+        self.watch(self.images.files)
 
     def __getitem__(self, number: int) -> Sample:
-        return Sample(self.names[number], self.images[number])
+        return Sample(self.names[number], self.images[number], voxel=self.voxel)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -142,7 +104,7 @@ class Stacks(Layout):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; {GET_DATA}")
         self.folder, self.labels_path, self.notes = folder, folder / LABELS, []
-        self.files = [folder / name for name in (VOLUME, LABELS, TEST)]
+        self.watch([folder / name for name in (VOLUME, LABELS, TEST)])
         self.images = Gray(TiffPages(folder / VOLUME, GET_DATA))
         self.voxel = self.images.voxel
         self.labels = one_channel(TiffPages(folder / LABELS, GET_DATA))
@@ -160,7 +122,7 @@ class Stacks(Layout):
         self.groups = [""] * len(self.names)
 
     def __getitem__(self, number: int) -> Sample:
-        return Sample(self.names[number], self.images[number], self.labels[number])
+        return Sample(self.names[number], self.images[number], self.labels[number], voxel=self.voxel)
 
     def size(self, number: int) -> tuple[int, int]:
         return self.images.shape[1:3]
@@ -173,7 +135,7 @@ class Stacks(Layout):
 
     def to_predict(self) -> StackSamples:
         samples = StackSamples(self.folder / TEST)
-        samples.files = self.files
+        samples.watch(self.files)
         for _ in samples.images:  # raises what is wrong with a slice now, not after the training
             pass
         return samples
@@ -187,11 +149,16 @@ class FolderSamples(Samples):
 
     def __init__(self, sources: list[folders.Source]):
         self.sources, self.names = sources, [source.name for source in sources]
-        self.files = [source.image for source in sources]
+        self.watch([source.image for source in sources])
 
     def __getitem__(self, number: int) -> Sample:
         source = self.sources[number]
-        return Sample(source.name, folders.read_image(source.image))
+        return Sample(source.name, folders.read_image(source.image), voxel=voxel_of(source.image))
+
+    @cached_property
+    def voxel(self) -> Voxel | None:
+        """What all images say of themselves; None where one says nothing, or another size."""
+        return common_voxel(self.files)
 
 
 class Folders(Layout):
@@ -209,7 +176,8 @@ class Folders(Layout):
         self.others = [source for source in sources if not source.masks]
         if not self.sources:
             raise UserError(f"{folder}: no image has masks, so there is nothing to learn from; {self.expected}")
-        self.names, self.files = [source.name for source in self.sources], [source.image for source in sources]
+        self.names = [source.name for source in self.sources]
+        self.watch([source.image for source in sources])
         self._news = folders.News(without=[source.name for source in self.others])
         self._modalities: dict[int, str] = {}
 
@@ -231,7 +199,12 @@ class Folders(Layout):
         image = folders.read_image(source.image, self._news)
         label = self.label_of(source, image.shape[:2])
         self._modalities[number] = folders.modality_of(image)
-        return Sample(source.name, image, label, self._modalities[number])
+        return Sample(source.name, image, label, self._modalities[number], voxel_of(source.image))
+
+    @cached_property
+    def voxel(self) -> Voxel | None:
+        """What all labelled images say of themselves; None where one says nothing, or another size."""
+        return common_voxel([source.image for source in self.sources])
 
     def size(self, number: int) -> tuple[int, int]:
         return size_of(self.sources[number].image)
@@ -270,7 +243,7 @@ class TwoFolders(Folders):
         super().__init__(folder)
         self._news.missing = "label"
         self.labels_path, self.stray = two_folders.labels_folder(folder), two_folders.stray_labels(folder)
-        self.files = self.files + [mask for source in self.sources for mask in source.masks]
+        self.watch(self.files + [mask for source in self.sources for mask in source.masks])
 
     @cached_property
     def _counts(self) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from unet.inputs.lazy import Pages, require_file
-from unet.inputs.voxel import voxel_of_tiff
+from unet.inputs.voxel import Voxel, voxel_of_tiff
 from utils import UserError
 
 BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed to reshape")
@@ -139,3 +139,23 @@ def hear(name: str) -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
+
+
+def voxel_of(path: Path) -> Voxel | None:
+    """The size that an image file says of its pixels; PNG and JPEG know printers' alone, so that of a TIFF.
+
+    None, too, of a broken file: reading its pixels says what is wrong.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    try:
+        with hear("tifffile"), tifffile.TiffFile(path) as tiff:
+            return voxel_of_tiff(tiff)
+    except (*FAULTS, OSError):
+        return None
+
+
+def common_voxel(paths: Iterable[Path]) -> Voxel | None:
+    """The size that all of some image files say; None where one says nothing, or they differ."""
+    sizes = {voxel_of(path) for path in paths}
+    return sizes.pop() if len(sizes) == 1 else None

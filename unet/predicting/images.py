@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from unet.inputs.layouts import Samples
+from unet.inputs.samples import Samples
 from unet.lock import locked
 from unet.predicting.ahead import ahead
 from unet.predicting.bands import Bands, height_of, number_by_bands, redraw_by_bands
@@ -80,6 +80,7 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
             with ExitStack() as stack:
                 write = stack.enter_context(task.writer(outputs, samples))
                 room = kept or stack.enter_context(Room(outputs.out))
+                stack.enter_context(samples.unchanged(kept.remove if kept else lambda: None))
                 size = samples.voxel and (samples.voxel.y, samples.voxel.x)
                 rows = extras.table and stack.enter_context(table_writer(extras.table, size, "um"))
                 # the next image is read and predicted while this one is segmented and written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from preprocessing import BORDER_SIGMA, BORDER_W0, Tiling, balance_weights, border_weights, tile_corners
+from unet.inputs.samples import Sample
 from unet.report.colours import coloured, matched_colours, random_colours, stretched
 from unet.report.paint import busiest, legend
 from unet.report.pictures import SKY, YELLOW, Panel, frame, grid, message, middle
@@ -117,7 +119,8 @@ class Pictures(ABC):
             label = self.task.label(sample.label)
             part = busiest(label > 0, self.side)
             words = f"{sample.group or sample.name}, {'held out' if number in run.holdout else 'trains'}"
-            rows.append([Panel(stretched(sample.image)[part], words, GREY), Panel(self.label(label)[part])])
+            rows.append([Panel(stretched(sample.image)[part], words, GREY, pixel=side_of(sample)),
+                         Panel(self.label(label)[part], pixel=side_of(sample))])
         shown = {number in run.holdout for number in numbers}
         figure, axes = grid(rows, f"{len(run.layout)} labelled {run.layout.noun}s: {len(run.train)} train, "
                             f"{len(run.holdout)} judge and never train"
@@ -196,6 +199,7 @@ class Pictures(ABC):
         else:
             line += [Panel(self.label(self.task.label(one.sample.label)), f"truth: {self.label_means}"),
                      *self.maps(one, learnt), self.mistakes(one, learnt)]
+        line = [replace(panel, pixel=side_of(one.sample)) for panel in line]
         return line if part is None else cut(line, part)
 
     def layers(self, one: Judged, learnt: dict) -> list[Panel]:
@@ -283,9 +287,10 @@ class Pictures(ABC):
         for one in self.typical(run, max(2, len(set(run.layout.groups)))):
             truth, part = self.truth(one.sample.label), busiest(self.wrong(one, run.learnt), self.side)
             colours = random_colours(truth)
-            rows.append([Panel(stretched(one.sample.image)[part], self._name(run, one), GREY), *(
+            side = side_of(one.sample)
+            rows.append([Panel(stretched(one.sample.image)[part], self._name(run, one), GREY, pixel=side), *(
                 Panel(apart(matched_colours(objects, truth, colours), objects)[part],
-                      f"{words}: {objects.max()} {self.object_name}")
+                      f"{words}: {objects.max()} {self.object_name}", pixel=side)
                 for objects, words in ((truth, "truth"), (one.objects, "predicted")))])
         if not rows:
             return message(NOT_JUDGED)
@@ -308,6 +313,12 @@ class Pictures(ABC):
         figure, _ = grid([[line[0], *(panel if panel.title not in names else replace(panel, title="")
                                       for panel in line[1:])] for line in rows], caption, 2.4, [*filter(None, names)])
         return figure
+
+
+def side_of(sample: Sample) -> float | None:
+    """Side of a sample's pixels, µm, where it is known and they are square, as the bars of scale need them."""
+    voxel = sample.voxel
+    return voxel.x if voxel and math.isclose(voxel.x, voxel.y, rel_tol=0.01) else None
 
 
 def cut(row: Sequence[Panel], part: Window) -> list[Panel]:

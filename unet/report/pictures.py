@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ from utils import atomic_path
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 DPI = 100
-LENGTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)  # of the bar that shows the scale, pixels
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Panel:
     array : uint8 or float 0..1, (H, W) or colours (H, W, 3)
     means : what its values mean, for a colour bar; colours have none
     look : what `imshow` is to do otherwise
+    pixel : side of a pixel, µm, for the bar that shows the scale; without it that counts pixels
     """
 
     array: np.ndarray
     title: str = ""
     means: str = ""
     look: dict = field(default_factory=dict)
+    pixel: float | None = None
 
 
 def panels(rows: int, columns: int, caption: str, size: float = 2.4, room: float = 0.0) -> tuple[Figure, np.ndarray]:
@@ -65,7 +67,7 @@ def grid(rows: Sequence[Sequence[Panel]], caption: str, size: float = 3.0, names
     figure, axes = panels(*shape, caption, size, 0.14 * sum(titles) + 0.5 * bars)
     for things, line in zip(axes.T if names else axes, rows, strict=True):
         for axis, panel in zip(things, line, strict=True):
-            show(axis, panel.array, panel.title, **panel.look)
+            show(axis, panel.array, panel.title, panel.pixel, **panel.look)
     for axis, name in zip(axes[:, 0], names, strict=False):
         axis.set_ylabel(name, fontsize=9)
     explained = set()
@@ -80,21 +82,32 @@ def grid(rows: Sequence[Sequence[Panel]], caption: str, size: float = 3.0, names
     return figure, axes
 
 
-def show(axis: Axes, image: np.ndarray, title: str = "", **look) -> AxesImage:
-    """Draw uint8 grey levels or colours (H, W[, 3]), or float (H, W[, 3]) 0..1, with a bar as scale in pixels."""
+def show(axis: Axes, image: np.ndarray, title: str = "", pixel: float | None = None, **look) -> AxesImage:
+    """Draw uint8 grey levels or colours (H, W[, 3]), or float (H, W[, 3]) 0..1, with a bar as scale.
+
+    It is in µm where `pixel` is the side of a pixel in µm, else in pixels.
+    """
     top = 255 if image.dtype == np.uint8 else 1
     artist = axis.imshow(image, **{"cmap": "gray", "vmin": 0, "vmax": top} | look)
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_title(title, fontsize=9)
     axis.set_anchor("N")  # in a line with panels that have a colour bar below
-    length = max(side for side in LENGTHS if side <= max(image.shape[1] / 4, 1))
-    bar = AnchoredSizeBar(axis.transData, length, f"{length} px", "lower left", pad=0.25, borderpad=0.3, sep=2,
+    length, words = scale_bar(image.shape[1], pixel)
+    bar = AnchoredSizeBar(axis.transData, length, words, "lower left", pad=0.25, borderpad=0.3, sep=2,
                           color="white", label_top=True, size_vertical=image.shape[1] / 100,
                           fontproperties={"size": 7})
     bar.patch.set(facecolor="black", edgecolor="none", alpha=0.75)  # readable on white labels and dark images
     axis.add_artist(bar)
     return artist
+
+
+def scale_bar(width: int, pixel: float | None = None) -> tuple[float, str]:
+    """Length in pixels and the words of a scale for an image `width` pixels wide, about a quarter of it at most."""
+    most = max(width / 4, 1) * (pixel or 1)
+    power = 10.0 ** math.floor(math.log10(most))
+    length = max(step * power for step in (1, 2, 5) if step * power <= most)
+    return length / (pixel or 1), f"{length:g} {'µm' if pixel else 'px'}"
 
 
 def frame(axis: Axes, corner: tuple[int, int], size: tuple[int, int], colour: str, linewidth: float = 2, **look

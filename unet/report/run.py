@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing import Content
-from unet.inputs.layouts import Chosen, Layout, Samples, layout_of
+from unet.inputs.layouts import Chosen, Layout, layout_of
+from unet.inputs.samples import Samples
 from unet.inputs.stacks import open_stack
 from unet.scores.doubt import Doubt, read_doubts
 from unet.tasks import task_of

@@ -11,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from unet.inputs.folders import MODALITIES, find_images
-from unet.inputs.layouts import FolderSamples, Layout, Sample, Samples
+from unet.inputs.layouts import FolderSamples, Layout
+from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import is_ours, open_stack, require_ours, stack_writer
 from unet.inputs.two_folders import images_in
 from unet.scores.precision import SUFFIX
@@ -140,7 +141,8 @@ class ImageFiles:
             arrays += [numbered(judged, outputs.out)] if outputs.objects else []
             for path, array in zip(self.files(outputs, [judged.sample.name]), arrays, strict=True):
                 require_ours(path)  # of a held-out image it was not asked before
-                with stack_writer(path, (1, *array.shape), array.dtype, channels=array.ndim == 3) as append:
+                with stack_writer(path, (1, *array.shape), array.dtype, channels=array.ndim == 3,
+                                  voxel=judged.sample.voxel) as append:
                     append(array)
 
         yield write

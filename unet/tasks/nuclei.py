@@ -15,7 +15,8 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from skimage.transform import resize
 
 from unet.inputs.folders import MODALITIES, modality_of
-from unet.inputs.layouts import Layout, Sample
+from unet.inputs.layouts import Layout
+from unet.inputs.samples import Sample
 from unet.scores.precision import format_nuclei, nuclei_scores, pixel_scores
 from unet.segment.instances import separate_nuclei
 from unet.tasks.images import ImageFiles

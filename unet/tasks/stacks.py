@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from unet.inputs.layouts import Layout, Sample, Samples, StackSamples
+from unet.inputs.layouts import Layout, StackSamples
 from unet.inputs.ome_zarr import Stack
+from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import padding, parse_slices
 from unet.inputs.writers import check_writable, page_writer, read_page
 from unet.tasks.task import Judged, Outputs, Page, Task, number_type, numbered

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from unet.inputs.layouts import Layout, Sample, Samples
+from unet.inputs.layouts import Layout
+from unet.inputs.samples import Sample, Samples
 from unet.inputs.writers import beside
 from utils import UserError
 

@@ -90,6 +90,10 @@ class Unfinished:
                 file.seek(self.lines[job])
                 yield json.loads(file.readline())["content"]
 
+    def discard(self) -> None:
+        """Take nothing for finished, so that nothing is kept."""
+        self.lines = {}
+
     def remove(self) -> None:
         """Remove all of it; raises UserError where the folder is somebody else's."""
         if self.room.exists():
@@ -124,7 +128,7 @@ def unfinished(output: Path, rows: str, about: Mapping, needed: int, make: Calla
     try:
         yield one
         replace_folder(output, one.folder)
-        one.lines = {}
+        one.discard()
     except KeyboardInterrupt:
         if one.lines:
             raise KeyboardInterrupt(f"stopped; {one.count:,} {rows} are finished, and the same command goes on from "
