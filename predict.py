@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from preprocessing import fresh_manifest
 from unet.engines.engines import ENGINES, Engine, open_engine
 from unet.engines.ensemble import Ensemble, learnt_together, models_of, read_configs
 from unet.engines.predictor import Predictor, predictor_of
@@ -159,7 +158,6 @@ def finish(work: Path, engine: Engine, config: dict, outputs: Outputs) -> None:
     """Do what is left of a run whose network is trained, and print its scores and where everything is."""
     predictor, layout = predictor_of(engine, config), layout_of(config["data"])
     step = FinalStep(work, predictor, config, layout, layout.to_predict(), outputs)
-    fresh_manifest(work)  # training took its time: are these still the labels of step 1?
     if not step.run():
         print("nothing is left to do: the network is trained, judged, and everything is predicted")
     if (work / "metrics.json").is_file():

@@ -250,6 +250,7 @@ def run_step(args: argparse.Namespace) -> None:
                           {"preset": name, "device": device, "command": command,
                            "voxel": layout.voxel and layout.voxel.as_json()})
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
+    fresh_geometry(args.work)  # training took its time: are the labels that judge still those of step 1?
     try:
         finish(args.work, TensorFlow(model), config, outputs)
     except KeyboardInterrupt:
