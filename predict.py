@@ -61,7 +61,7 @@ class FinalStep:
     predictor: Predictor
     config: dict
     layout: Layout
-    inputs: Samples  # what nobody labelled
+    inputs: Samples | None  # what nobody labelled; None: it is not to be predicted
     outputs: Outputs
 
     @property
@@ -98,10 +98,11 @@ class FinalStep:
         held_out = [self.layout.names[number] for number in self.config["split"]["holdout"]]
         judged = self.task.holdout_outputs(self.work, self.outputs)
         scores = [self.work / "metrics.json", self.work / "holdout.png", *self.task.files(judged, held_out)]
-        return {"learnt": ({}, []),
-                "judged": (places(judged), scores if held_out else []),
-                "predicted": ({**places(self.outputs), "input": self.layout.hash_to_predict()},
-                              [self.work / NEXT, *self.task.files(self.outputs, self.inputs.names)])}
+        stages = {"learnt": ({}, []), "judged": (places(judged), scores if held_out else [])}
+        if self.inputs is None:
+            return stages
+        return {**stages, "predicted": ({**places(self.outputs), "input": self.layout.hash_to_predict()},
+                                        [self.work / NEXT, *self.task.files(self.outputs, self.inputs.names)])}
 
     def learn(self) -> None:
         """Look back at samples that trained: whether the network learnt, and what is to be learnt beside it."""
@@ -154,10 +155,10 @@ def _kept(judged: Iterator[Judged], kept: list[Judged], most: int = SHOWN) -> It
         yield one
 
 
-def finish(work: Path, engine: Engine, config: dict, outputs: Outputs) -> None:
+def finish(work: Path, engine: Engine, config: dict, outputs: Outputs, predicts: bool = True) -> None:
     """Do what is left of a run whose network is trained, and print its scores and where everything is."""
     predictor, layout = predictor_of(engine, config), layout_of(config["data"])
-    step = FinalStep(work, predictor, config, layout, layout.to_predict(), outputs)
+    step = FinalStep(work, predictor, config, layout, layout.to_predict() if predicts else None, outputs)
     if not step.run():
         print("nothing is left to do: the network is trained, judged, and everything is predicted")
     if (work / "metrics.json").is_file():
@@ -165,6 +166,8 @@ def finish(work: Path, engine: Engine, config: dict, outputs: Outputs) -> None:
               + step.task.table(read_json(work / "metrics.json", TRAIN_FIRST)))
     pictures = [str(work / name) for name in ("curve.png", "holdout.png") if (work / name).is_file()]
     print(f"pictures: {', '.join(pictures)}")
+    if not predicts:
+        return
     print(f"{outputs.out}: {predictor.task.output}, {predictor.in_words(config['learnt'])}")
     if outputs.objects:
         print(f"{outputs.objects}: a number for each object, 0 = none")

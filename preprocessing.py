@@ -149,8 +149,9 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     geometry = {
         "task": manifest["task"], "tile": tiling.tile, "margin": tiling.margin, "core": tiling.core,
         "label": tiling.label, "valid": tiling.valid, "channels": task.channels, "classes": task.classes,
-        "normalisation": task.normalisation, "weights": weights, "shares": shares, "split": manifest["split"],
-        "data": manifest["data"], "count": count, "manifest": file_hash(work / "augmented" / "manifest.json")}
+        "normalisation": task.normalisation, "weights": weights, "shares": shares, "seed": seed,
+        "split": manifest["split"], "data": manifest["data"], "count": count,
+        "manifest": file_hash(work / "augmented" / "manifest.json")}
     content, levels = Content(task, weights, shares), [source["levels"] for source in manifest["sources"]]
     places = np.random.default_rng((seed, 5)).permutation(count).reshape(-1, len(corners))
     needed = count * (tiling.tile**2 * task.channels + tiling.label**2 * (1 if weights == "none" else 5))

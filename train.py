@@ -26,6 +26,7 @@ from predict import finish
 from preprocessing import fresh_geometry
 from unet.citations import version
 from unet.engines.engines import TensorFlow
+from unet.folds import cross_validate
 from unet.inputs.layouts import layout_of
 from unet.report.pictures import save_curve
 from unet.tasks import task_of
@@ -207,6 +208,8 @@ def options() -> argparse.ArgumentParser:
                         "block of training slices has not fallen for so many epochs; its best weights predict")
     parser.add_argument("--validation", action="store_true", default=None, help="draw the loss on a block of training "
                         "slices, which then train nothing, into curve.png, too")
+    parser.add_argument("--folds", type=at_least(2), metavar="K", help="cross-validation: train K networks, each "
+                        "judged on a block of labelled slices that trains the others; predict with their mean")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], help="arithmetic (auto)")
     parser.add_argument("--resume", action="store_true", help="do what a run that was stopped has left; no "
                         "other option is needed")
@@ -227,10 +230,19 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
 def main() -> None:
     args = options().parse_args()
     with run_folder(args.work):
-        run_step(resumed(args) if args.resume else args)
+        if args.folds:
+            cross_validate(args, DECIDING, train_fold)
+        else:
+            run_step(resumed(args) if args.resume else args)
 
 
-def run_step(args: argparse.Namespace) -> None:
+def train_fold(args: argparse.Namespace) -> None:
+    """Train and judge one of several folds; nothing stays of the one before."""
+    keras.backend.clear_session()
+    run_step(args, predicts=False)
+
+
+def run_step(args: argparse.Namespace, predicts: bool = True) -> None:
     """Train as the command line says, then look back, judge and predict."""
     geometry = fresh_geometry(args.work)
     task = task_of(geometry)
@@ -252,7 +264,7 @@ def run_step(args: argparse.Namespace) -> None:
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
     fresh_geometry(args.work)  # training took its time: are the labels that judge still those of step 1?
     try:
-        finish(args.work, TensorFlow(model), config, outputs)
+        finish(args.work, TensorFlow(model), config, outputs, predicts)
     except KeyboardInterrupt:
         raise stopped(args.work, "is trained") from None
 

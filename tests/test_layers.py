@@ -10,7 +10,8 @@ FLOORS = (  # from the ground up; a file imports from its own room and from the 
     ("utils", "unet.network", "unet.citations"), ("unet.workers", "unet.lock", "model"), ("unet.inputs",),
     ("unet.scores",),
     ("unet.segment",), ("unet.tasks",), ("unet.predicting",), ("unet.training",), ("unet.export",), ("unet.engines",),
-    ("augmentation",), ("preprocessing",), ("predict",), ("train", "datasets", "metrics"), ("report", "unet.pipeline"))
+    ("augmentation",), ("preprocessing",), ("predict",), ("unet.folds",), ("train", "datasets", "metrics"),
+    ("report", "unet.pipeline"))
 BESIDE = "unet.report"  # imports from any floor; of the pipeline, only the scripts draw the few pictures of a run
 SCRIPTS = {name for names in FLOORS for name in names if not name.startswith("unet.")}
 HEAVY = {"tensorflow", "keras"}

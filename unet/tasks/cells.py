@@ -76,6 +76,13 @@ class Cells(SliceTask):
         require_cells(layout, chosen)
         return chosen
 
+    def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
+        """As of any slices; each fold has to show cells."""
+        blocks = super().folds(layout, count, seed)
+        for block in blocks:
+            require_cells(layout, block, "choose another number of --folds")
+        return blocks
+
     def target(self, label: np.ndarray) -> np.ndarray:
         return (label > 0).astype(np.uint8)
 
@@ -154,6 +161,11 @@ class Cells(SliceTask):
                                f"membrane IoU {at['membrane_iou']:.3f}, Dice {at['membrane_dice']:.3f}")
         return "\n".join([*parts, *summary])
 
+    def summary(self, scores: dict) -> dict[str, dict[str, float]]:
+        shown = {"V_rand": "V_rand", "V_info": "V_info", "pixel error": "pixel_error", "membrane IoU": "membrane_iou",
+                 "membrane Dice": "membrane_dice"}
+        return {title: {head: scores[name]["chosen"][key] for head, key in shown.items()}
+                for name, title in SCORED.items() if scores[name]}
 
 @dataclass(frozen=True)
 class Look:
@@ -174,8 +186,8 @@ def _labels(layout: Layout, numbers: Sequence[int]) -> Iterator[np.ndarray]:
     return (layout[number].label for number in numbers)
 
 
-def require_cells(layout: Layout, chosen: Sequence[int]) -> None:
+def require_cells(layout: Layout, chosen: Sequence[int], way_out: str = "hold out others with --holdout") -> None:
     """Raise UserError where samples that would be held out show no cell: there would be nothing to score."""
     if chosen and not any(layout[number].label.any() for number in chosen):
-        raise UserError(f"{layout.labels_path}: {layout.listed(chosen)}, which would be held out, has no object; hold "
-                        "out others with --holdout")
+        raise UserError(f"{layout.labels_path}: {layout.listed(chosen)}, which would be held out, has no object; "
+                        f"{way_out}")

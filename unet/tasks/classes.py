@@ -70,3 +70,7 @@ class Classes(SliceTask):
 
     def table(self, scores: dict) -> str:
         return format_classes(scores)
+
+    def summary(self, scores: dict) -> dict[str, dict[str, float]]:
+        return {"mean over the classes": {"IoU": scores["mean"]["iou"], "Dice": scores["mean"]["dice"],
+                                          "accuracy": scores["accuracy"]}}

@@ -56,6 +56,11 @@ class ImageFiles:
             raise UserError(f"--holdout holds out all {len(layout)} labelled images; leave some to train on")
         return sorted(chosen)
 
+    def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
+        """Images of each modality are dealt out in a seeded order: like ones judge and train in every fold."""
+        order = [number for members in _shuffled(layout.groups, seed) for number in members]
+        return [sorted(order[fold::count]) for fold in range(count)]
+
     def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
         return self.side, self.side, 3
 
@@ -173,9 +178,13 @@ class ImageFiles:
 def _tenth_of_each(groups: Sequence[str], seed: int) -> list[int]:
     """Numbers of a seeded tenth of each group, sorted."""
     chosen: set[int] = set()
+    for members in _shuffled(groups, seed):
+        chosen.update(members[:max(round(HOLDOUT_SHARE * len(members)), int(len(members) > 1))])
+    return sorted(chosen)
+
+
+def _shuffled(groups: Sequence[str], seed: int) -> Iterator[list[int]]:
+    """Numbers of the images of each group, in a seeded order."""
     for place, modality in enumerate(MODALITIES):
         members = [number for number, group in enumerate(groups) if group == modality]
-        count = max(round(HOLDOUT_SHARE * len(members)), int(len(members) > 1))
-        order = np.random.default_rng((seed, place)).permutation(len(members))
-        chosen.update(members[at] for at in order[:count])
-    return sorted(chosen)
+        yield [members[at] for at in np.random.default_rng((seed, place)).permutation(len(members))]

@@ -173,6 +173,11 @@ class Nuclei(ImageFiles, Task):
         at = scores["all"]
         return (f"{format_nuclei(scores)}\npixels at probability .5: accuracy {at['accuracy']:.3f}, IoU "
                 f"{at['iou']:.3f}, means over images")
+    def summary(self, scores: dict) -> dict[str, dict[str, float]]:
+        at = scores["all"]
+        return {"objects": {"AP@0.50": at["ap"]["0.50"], "AP@0.75": at["ap"]["0.75"], "mean AP": at["mean"]},
+                "pixels at probability .5": {"accuracy": at["accuracy"], "IoU": at["iou"]}}
+
 
 def separated(labels: np.ndarray) -> np.ndarray:
     """Where nuclei are and touch no other: bool (H, W) of instances (H, W).

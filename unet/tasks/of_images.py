@@ -60,6 +60,13 @@ class CellImages(ColourImages, Cells):
         require_cells(layout, chosen)
         return chosen
 
+    def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
+        """As of any images; each fold has to show cells."""
+        blocks = super().folds(layout, count, seed)
+        for block in blocks:
+            require_cells(layout, block, "choose another number of --folds")
+        return blocks
+
 
 @dataclass(frozen=True)
 class ClassImages(ColourImages, Classes):

@@ -36,6 +36,10 @@ class SliceTask(Task):
             raise UserError(f"--holdout {holdout} holds out all {count} slices; leave some to train on")
         return chosen
 
+    def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
+        """Blocks of neighbours, which resemble each other."""
+        return [block.tolist() for block in np.array_split(np.arange(len(layout)), count)]
+
     def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
         return samples[0].image.shape
 

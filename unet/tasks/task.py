@@ -107,6 +107,10 @@ class Task(ABC):
         """Numbers of the samples that judge and never train, sorted; `holdout` is the user's list, or None."""
 
     @abstractmethod
+    def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
+        """Numbers of the samples that judge in each fold of a cross-validation, sorted; each sample judges in one."""
+
+    @abstractmethod
     def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
         """Shape (H, W[, C]) of every page that step 1 writes."""
 
@@ -205,6 +209,10 @@ class Task(ABC):
     @abstractmethod
     def table(self, scores: dict) -> str:
         """The table to print of what `score` returned; its last line is the summary."""
+
+    @abstractmethod
+    def summary(self, scores: dict) -> dict[str, dict[str, float]]:
+        """A few numbers of what `score` returned, by their name and that of what is scored, to be compared."""
 
     @abstractmethod
     def inputs(self, path: Path) -> Samples:

@@ -19,6 +19,7 @@ def prepare_device(precision: str = "auto") -> str:
     import keras
     import tensorflow as tf
 
+    tf.get_logger().setLevel("ERROR")  # else it warns of networks that are traced anew: there are several, or images
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         if not tf.config.experimental.get_memory_growth(gpu):

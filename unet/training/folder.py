@@ -21,7 +21,8 @@ MARKS = {  # what a run is known by: a file that has these keys
     ".augmented.part/about.json": ("about", "files"), ".patches.part/about.json": ("about", "files"),
     "config.json": ("network", "recipe")}
 FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics.json", "finished.json", "holdout.tif",
-         "holdout.png", "curve.png", "next.csv", "report.html")
+         "holdout.png", "curve.png", "next.csv", "report.html", "folds.json")
+FOLDS = "folds.json"  # of a cross-validation, whose folds are runs in fold-1, fold-2, ...
 FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
            "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx"),
            **{f".{name}.part": ("about.json", "finished.jsonl", f"{name}/*") for name in ("augmented", "patches")}}
@@ -74,14 +75,24 @@ def check_work(work: Path) -> None:
 
 def outputs(work: Path) -> list[Path]:
     """The stacks, or the folder, that the run in this folder predicted; none where it did not come so far."""
-    places = _content(work / "finished.json", "predicted").get("predicted", {})
-    return [Path(places[field.name]) for field in fields(Outputs) if places.get(field.name)]
+    found = []
+    for name, key in (("finished.json", "predicted"), (FOLDS, "predicted"), ("finished.json", "judged")):
+        places = _content(work / name, key).get(key) or {}
+        paths = [Path(places[field.name]) for field in fields(Outputs) if places.get(field.name)]
+        found += [path for path in paths if key == "predicted" or path.is_dir()]  # holdout.tif is one of FILES
+    return list(dict.fromkeys(found))
+
+
+def folds_of(work: Path) -> list[Path]:
+    """The folders of the folds of a cross-validation."""
+    return sorted(path for path in work.glob("fold-*") if re.fullmatch(r"fold-\d+", path.name) and marks(path))
 
 
 def predictions(work: Path) -> list[Path]:
     """The files that the run in this folder predicted and nobody changed since."""
-    names = {source["name"] for source in _content(work / "augmented" / "manifest.json", "sources").get("sources", [])}
-    data = Path(_content(work / "config.json", "data").get("data", "nowhere"))
+    manifest = _content(work / "augmented" / "manifest.json", "sources")
+    names = {source["name"] for source in manifest.get("sources", [])}
+    data = Path(_content(work / "config.json", "data").get("data") or manifest.get("data", "nowhere"))
     names |= {source.name for source in (find_sources(data) if is_image_folder(data) else [])}
     inside = [f"{name}{end}" for name in sorted(names) for end in (".tif", SUFFIX)]
     files = (file for path in dict.fromkeys(outputs(work))
@@ -104,11 +115,12 @@ def remove_run(work: Path) -> list[Path]:
 
 
 def _remove_run(work: Path) -> list[Path]:
+    folds = [path for fold in folds_of(work) for path in remove_run(fold)]
     ours, folders = predictions(work), [path for path in outputs(work) if path.is_dir() and path.suffix != ".zarr"]
     for folder, patterns in FOLDERS.items():
         ours += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
     ours += [work / name for name in FILES if (work / name).is_file()]
-    return remove(ours, work, *folders)
+    return folds + remove(ours, work, *folders)
 
 
 def remove(files: list[Path], *folders: Path) -> list[Path]:

@@ -21,7 +21,7 @@ class Settings:
     """What the command line says; None is the task's own default."""
 
     copies: float | None = None  # augmented copies of each sample to train on, on average
-    holdout: str | None = None
+    holdout: str | tuple[int, ...] | None = None  # as the user lists them, or their numbers
     seed: int = 0
     workers: int | None = None
     task: str | None = None  # what the labels say
@@ -34,7 +34,8 @@ def plan(layout: Layout, task: Task, settings: Settings) -> dict:
     """The manifest of what is to be made, all but its pages; looks at every sample and prints what was noticed."""
     notes = task.check(layout) + ([f"labels are taken as {task.meaning}; {layout.doubt}"] if layout.doubt else [])
     # split first: copies of one sample must not reach the hold-out
-    held_out = task.split(layout, settings.holdout, settings.seed)
+    held_out = (list(settings.holdout) if isinstance(settings.holdout, tuple)
+                else task.split(layout, settings.holdout, settings.seed))
     train = [number for number in range(len(layout)) if number not in held_out]
     sources = [{"name": sample.name, "group": sample.group, "shape": list(sample.image.shape[:2]), "copies": 0,
                 "levels": task.levels(sample.image)}

@@ -1,0 +1,219 @@
+"""Cross-validation: every labelled slice judges once, a network that never saw it.
+
+<work>/fold-1 ... fold-K -> folds.json, each fold's scores, their mean and standard deviation, and a prediction by all
+
+A fold is a run like any other, of its own first and second step, so that no copy of a slice that judges trains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from augmentation import augment
+from predict import FinalStep
+from preprocessing import Tiling, fresh_geometry, fresh_manifest, preprocess
+from unet.engines.engines import open_engine
+from unet.engines.ensemble import Ensemble, learnt_together, read_configs
+from unet.engines.predictor import predictor_of
+from unet.inputs.layouts import Layout, layout_of
+from unet.tasks import task_of
+from unet.tasks.task import Outputs, Task
+from unet.training.folder import FOLDS, folds_of, remove_run, run_folder
+from unet.training.plan import Settings
+from unet.training.trained import TRAIN_FIRST
+from utils import NotLearning, UserError, file_hash, read_json, run, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+ANEW = "leave out --resume to begin anew, which removes the folds that are there"
+STEPS = ("augmented/manifest.json", "patches/geometry.json")  # of a fold, which steps 1 and 2 leave as their last
+Train = Callable[[argparse.Namespace], None]  # step 3 of one fold, as its options say; it judges, and predicts nothing
+
+
+def cross_validate(args: argparse.Namespace, deciding: Sequence[str], train: Train) -> None:
+    """Do what is left: train and judge each fold, write their scores, predict with all.
+
+    `args` are those of train.py, `deciding` the names of those that decide what is trained. Raises UserError where
+    earlier steps have to run first, where folds cannot be so many, and where a stopped cross-validation is of other
+    data or options; KeyboardInterrupt, which says how to go on.
+    """
+    geometry = fresh_geometry(args.work)
+    task, layout = task_of(geometry), layout_of(geometry["data"])
+    plan = begun(args, deciding, task, layout)
+    args = argparse.Namespace(**{**vars(args), **plan["command"], "out": plan["out"] and Path(plan["out"])})
+    outputs, blocks = task.outputs(args.out), plan["blocks"]
+    task.check_outputs(outputs, layout.to_predict())  # now, not after the training
+    try:
+        for number, block in enumerate(blocks, 1):
+            fold = args.work / f"fold-{number}"
+            if is_judged(fold):
+                print(f"{fold} is trained and judged")
+                continue
+            print(f"\n== fold {number} of {len(blocks)}, judged on {layout.listed(block)} of {len(layout)}", flush=True)
+            with run_folder(fold, whole=True):
+                call_prepare(args.work, number)
+                train(argparse.Namespace(**{**vars(args), "work": fold, "out": fold / task.default_out,
+                                            "resume": args.resume and (fold / "checkpoint.npz").is_file()}))
+        plan["scores"] = summary([task.summary(read_json(args.work / f"fold-{number}" / "metrics.json", TRAIN_FIRST))
+                                  for number in range(1, len(blocks) + 1)])
+        write_json(args.work / FOLDS, plan)
+        titles = [f"fold {number}, {layout.listed(block)}" for number, block in enumerate(blocks, 1)]
+        print(f"\n{len(blocks)} folds; each {layout.noun} judged a network that it did not train:\n"
+              + table(plan["scores"], titles))
+        predict(args, plan, task, layout, outputs)
+    except NotLearning as error:
+        raise NotLearning(f"fold {number} of {len(blocks)}: {error}") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; 'python train.py --work {args.work} --folds {len(blocks)} --resume' does "
+                                "what is left") from None
+
+
+def begun(args: argparse.Namespace, deciding: Sequence[str], task: Task, layout: Layout) -> dict:
+    """What folds.json says of a cross-validation that goes on; without --resume a new one, in place of any other."""
+    path, tiles = args.work / FOLDS, file_hash(args.work / "patches" / "geometry.json")
+    command = {name: getattr(args, name) for name in (*deciding, "tensorboard")}
+    if args.resume and path.is_file():
+        plan = read_json(path, ANEW, ("blocks", "tiles", "command", "out"))
+        other = [f"--folds {len(plan['blocks'])}"] if len(plan["blocks"]) != args.folds else []
+        other += ["other tiles"] if plan["tiles"] != tiles else []
+        if any(command[name] is not None for name in deciding):
+            other += [f"another --{name.replace('_', '-')}" for name in deciding
+                      if command[name] != plan["command"].get(name)]
+        if other:
+            raise UserError(f"{path} was begun with {', '.join(other)}; go on as it was begun, without an option of "
+                            f"the training, or {ANEW}")
+        return {**plan, "out": str(args.out) if args.out else plan["out"]}
+    if args.resume:
+        print(f"note: {args.work} has no cross-validation that was stopped; beginning one")
+    blocks = blocks_of(task, layout, args.folds, fresh_manifest(args.work)["seed"])
+    for fold in folds_of(args.work):  # else more folds than these would be taken for folds of these
+        remove_run(fold)
+    plan = {"blocks": blocks, "names": [[layout.names[number] for number in block] for block in blocks],
+            "tiles": tiles, "command": command, "out": str(args.out) if args.out else None}
+    write_json(path, plan)
+    return plan
+
+
+def blocks_of(task: Task, layout: Layout, count: int, seed: int) -> list[list[int]]:
+    """Numbers of the samples that judge in each of `count` folds; raises UserError where a fold has none to score."""
+    if count > len(layout):
+        raise UserError(f"--folds {count}: {layout.folder} has {len(layout)} labelled {layout.noun}s, and each fold "
+                        "needs one to judge; choose fewer")
+    return task.folds(layout, count, seed)
+
+
+def is_judged(fold: Path) -> bool:
+    """Whether a fold's network is trained and judged."""
+    paths = [fold / name for name in ("finished.json", "metrics.json", "model.keras")]
+    if not all(path.is_file() for path in paths):
+        return False
+    marks = read_json(paths[0], "remove it")
+    return "judged" in marks and marks.get("model") == file_hash(paths[2])
+
+
+def call_prepare(work: Path, number: int) -> None:
+    """Do steps 1 and 2 of a fold in a process without TensorFlow: its workers begin as it did, once for each core.
+
+    Leaves with its exit status where it fails; Ctrl-C is its to answer, too.
+    """
+    if all((work / f"fold-{number}" / name).is_file() for name in STEPS):
+        return
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # no SIG_IGN: the process would inherit that
+    try:
+        status = subprocess.run([sys.executable, "-m", "unet.folds", str(work), str(number)],
+                                env={**os.environ, "PYTHONPATH": paths}).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if status in (130, -signal.SIGINT):
+        raise KeyboardInterrupt
+    if status:
+        sys.exit(status if status > 0 else 128 - status)
+
+
+def prepare(work: Path, number: int) -> None:
+    """Do steps 1 and 2 of a fold, where they are not done, as those of the whole run in `work` were."""
+    fold, block = work / f"fold-{number}", read_json(work / FOLDS, ANEW, ("blocks",))["blocks"][number - 1]
+    manifest, geometry = fresh_manifest(work), fresh_geometry(work)
+    if not (fold / STEPS[0]).is_file():
+        task = task_of(manifest)
+        own, train = task.settings(), len(manifest["split"]["train"])
+        copies = manifest["copies"] * train / (len(manifest["sources"]) - len(block))  # as many in all
+        augment(Path(manifest["data"]), fold, Settings(
+            copies=copies, holdout=tuple(block), seed=manifest["seed"], task=task.meaning, classes=own.get("classes"),
+            window=own.get("window_side"), resize=own.get("resize")))
+    if not (fold / STEPS[1]).is_file():
+        tiling = Tiling(geometry["tile"], geometry["margin"], geometry["valid"])
+        preprocess(fold, tiling, geometry["weights"], geometry.get("seed", 0))
+
+
+def predict(args: argparse.Namespace, plan: dict, task: Task, layout: Layout, outputs: Outputs) -> None:
+    """Predict what nobody labelled with the models of all folds, where that is not done."""
+    models = [args.work / f"fold-{number}" / "model.keras" for number in range(1, len(plan["blocks"]) + 1)]
+    configs, inputs = read_configs(models), layout.to_predict()
+    places = {name: path and str(path.resolve()) for name, path in asdict(outputs).items()}
+    purpose = {**places, "input": layout.hash_to_predict(), "models": [file_hash(model) for model in models]}
+    ensemble = Ensemble([predictor_of(open_engine(model, "tensorflow", args.precision or "auto")[0], config)
+                         for model, config in zip(models, configs, strict=True)])
+    learnt = learnt_together(configs)
+    if plan.get("predicted") != purpose or not all(path.exists() for path in task.files(outputs, inputs.names)):
+        FinalStep(args.work, ensemble, {**configs[0], "learnt": learnt}, layout, inputs, outputs).predict()
+        layout.check_unchanged()
+        write_json(args.work / FOLDS, {**plan, "predicted": purpose})
+    print(f"{outputs.out}: {task.output}, {ensemble.in_words(learnt)}; each {layout.noun} of the labels trained some "
+          "of these models, so none can judge their mean")
+    if outputs.objects:
+        print(f"{outputs.objects}: a number for each object, 0 = none")
+
+
+# ------------------------------------------------------------------------------------------------------ scores
+
+
+def summary(folds: Sequence[dict]) -> dict:
+    """Scores of all folds, of each `Task.summary`, with their mean and standard deviation (n - 1), ready for JSON.
+
+    Where a fold has no scores of a sort, because it draws no walls, it is None, and the mean is that of the others.
+    """
+    result = {}
+    for title in dict.fromkeys(title for fold in folds for title in fold):
+        rows = [fold.get(title) for fold in folds]
+        there = [row for row in rows if row]
+        values = {name: [row[name] for row in there] for name in there[0]}
+        result[title] = {"folds": rows, "mean": {name: float(np.mean(one)) for name, one in values.items()},
+                         "sd": {name: float(np.std(one, ddof=1)) if len(there) > 1 else None
+                                for name, one in values.items()}}
+    return result
+
+
+def table(scores: dict, titles: Sequence[str]) -> str:
+    """The table to print of what `summary` gave; `titles` are the folds'."""
+    lines, wide = [], max(24, *(len(title) + 2 for title in titles))
+    for title, one in scores.items():
+        count = sum(row is not None for row in one["folds"])
+        names = list(one["mean"])
+        lines += [f"{title}:", " " * wide + "".join(f"{name:>14}" for name in names)]
+        for head, row in (*zip(titles, one["folds"], strict=True), (f"mean of {count} folds", one["mean"]),
+                          ("standard deviation", one["sd"])):
+            values = [(row or {}).get(name) for name in names]
+            lines.append(f"{head:<{wide}}" + "".join(f"{'none' if value is None else f'{value:.4f}':>14}"
+                                                     for value in values))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    work, number = Path(sys.argv[1]), int(sys.argv[2])
+    with run_folder(work / f"fold-{number}"):
+        prepare(work, number)
+
+
+if __name__ == "__main__":
+    run(main)
