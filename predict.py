@@ -182,7 +182,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("input", type=Path, nargs="?", metavar="INPUT", help="what to segment: a gray stack "
-                        "(TIFF, .npy), or a folder or quoted pattern of PNG, JPEG or TIFF images; for a model of "
+                        "(TIFF, .npy, Zarr), or a folder or quoted pattern of PNG, JPEG or TIFF images; for a model of "
                         "single images one, or a folder with them, with images/ or with <id>/images/")
     parser.add_argument("--model", type=Path, nargs="+", default=Path("results/model.keras"), metavar="FILE",
                         help="the trained model; of several, or of a quoted pattern, the mean of what they say")
@@ -309,8 +309,9 @@ def main() -> None:
         if seams:
             seams.add(one.probability)
         if args.panels:
-            whole = replace(one, probability=np.asarray(one.probability), redrawn=np.asarray(one.redrawn),
-                            objects=np.asarray(one.objects))
+            sample = replace(one.sample, image=np.asarray(one.sample.image))
+            whole = replace(one, sample=sample, probability=np.asarray(one.probability),
+                            redrawn=np.asarray(one.redrawn), objects=np.asarray(one.objects))
             save(pictures_of(task).holdout([whole], learnt), args.panels / f"{one.sample.name}.png", dpi=80)
     if args.submission:
         with atomic_path(args.submission) as temporary:

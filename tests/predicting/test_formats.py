@@ -11,10 +11,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from predicting.test_bands import LEARNT, Bright
 
 from unet.engines.predictor import Limits, Predictor
+from unet.inputs import zarrs
 from unet.inputs.layouts import StackSamples
+from unet.inputs.lazy import Rows
+from unet.inputs.ome_zarr import Stack
 from unet.inputs.stacks import stack_writer
 from unet.inputs.voxel import Voxel
-from unet.inputs.writers import read_page
+from unet.inputs.writers import page_writer, read_page
 from unet.lock import lock_path, locked
 from unet.network import Network
 from unet.predicting.images import Extras, predictions
@@ -81,6 +84,22 @@ def test_a_large_slice_is_written_by_bands(tmp_path, samples, monkeypatch):
                           strict=True):
         assert_allclose(one, other, atol=1e-6)
     assert pages_of(samples, tmp_path / "p.zarr")[1].dtype == np.uint32
+
+
+def test_a_large_slice_of_a_zarr_is_read_by_rows(tmp_path, samples, monkeypatch):
+    predict(samples, tmp_path / "q.tif", Bright())
+    with page_writer(tmp_path / "in.zarr", Stack(IMAGES.shape, np.uint8, samples.voxel)) as write:
+        for page in IMAGES:
+            write(page)
+    monkeypatch.setattr(task, "LARGE", 80 * 80)
+    monkeypatch.setattr(zarrs, "MAPPED", 80 * 80)
+    rows = StackSamples(tmp_path / "in.zarr")
+    assert isinstance(rows[0].image, Rows)
+    predict(rows, tmp_path / "p.zarr", Bright())
+    assert_allclose(pages_of(rows, tmp_path / "p.zarr")[0], pages_of(samples, tmp_path / "q.tif")[0], atol=1e-6)
+    monkeypatch.setattr(task, "LARGE", 10**9)
+    predict(rows, tmp_path / "p.tif", Bright())
+    assert_array_equal(pages_of(rows, tmp_path / "p.tif")[0], pages_of(samples, tmp_path / "q.tif")[0])
 
 
 def test_what_a_killed_process_left_of_a_folder_goes_and_what_it_moved_comes_back(tmp_path):

@@ -32,7 +32,7 @@ def sample_of(config: dict, path: Path | None) -> np.ndarray:
     Raises UserError where neither can be read.
     """
     if path:
-        return task_of(config).inputs(path)[0].image
+        return np.asarray(task_of(config).inputs(path)[0].image)
     try:
         split = config["split"]
         return layout_of(config["data"])[(split["holdout"] or split["train"])[0]].image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from unet.inputs.voxel import Voxel
 from utils import UserError
 
 ROWS = 1024  # of a page that are looked at at once: it may be larger than memory
+MAPPED = 2**26  # bytes of a page from which on it is not read whole: its rows are used one after the other
 EIGHT_BIT = "in Fiji: Image > Type > 8-bit, then File > Save As > Tiff"
 
 
@@ -29,7 +30,7 @@ class Pages(Sequence[np.ndarray]):
     voxel: Voxel | None = None  # size of a pixel; None where it is not known
 
     @abstractmethod
-    def _read(self, number: int) -> np.ndarray:
+    def _read(self, number: int) -> np.ndarray | Rows:
         """Page `number`, 0 .. N-1."""
 
     @property
@@ -53,6 +54,47 @@ class Pages(Sequence[np.ndarray]):
         for number in range(len(self)):
             whole[number] = self._read(number)
         return whole
+
+
+class Rows:
+    """A page (H, W) too large for memory many times over: rows are read when they are asked for, the last ones kept.
+
+    Of NumPy's ways it has what cutting tiles and looking at some pixels needs; `np.asarray` reads it whole.
+    """
+
+    ndim = 2
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype, read: Callable[[int, int], np.ndarray]):
+        self.shape, self.dtype, self.size = tuple(shape), np.dtype(dtype), shape[0] * shape[1]
+        self._read, self._last = read, (0, np.empty((0, shape[1]), dtype))  # first of the rows that are kept, and they
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def _rows(self, first: int, last: int) -> np.ndarray:
+        start, rows = self._last
+        if not start <= first <= last <= start + len(rows):
+            start, rows = self._last = first, self._read(first, last)
+        return rows[first - start:last - start]
+
+    def take(self, indices: np.ndarray, axis: int) -> np.ndarray:
+        """Rows by their numbers; they lie close together, so all between them are read."""
+        if axis != 0:
+            raise ValueError("columns can be taken of rows in memory alone")
+        first = int(indices.min())
+        return self._rows(first, int(indices.max()) + 1).take(indices - first, axis=0)
+
+    def __getitem__(self, place: slice | tuple[slice, slice]) -> np.ndarray:
+        """Rows, or rows and columns, by slices with steps forward."""
+        which, columns = place if isinstance(place, tuple) else (place, slice(None))
+        first, last, step = which.indices(len(self))
+        size = max(ROWS // step, 1) * step  # rows at once
+        parts = [self._rows(start, min(start + size, last))[::step, columns].copy()
+                 for start in range(first, last, size)]
+        return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), self.dtype)[:, columns]
+
+    def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
 
 
 def require_file(path: Path, way_out: str = "") -> None:
@@ -85,8 +127,14 @@ class Gray(Pages):
         self.dtype = np.dtype(np.uint8 if pages.dtype == bool else pages.dtype
                               if pages.dtype in (np.uint8, np.uint16) else np.float32)
 
-    def _read(self, number: int) -> np.ndarray:
+    def _read(self, number: int) -> np.ndarray | Rows:
         page = self._pages[number]
+        if isinstance(page, Rows):
+            return Rows(page.shape, self.dtype, lambda first, last: self.gray(page[first:last], number))
+        return self.gray(page, number)
+
+    def gray(self, page: np.ndarray, number: int) -> np.ndarray:
+        """Rows of page `number` as they are given."""
         if page.dtype == bool:
             return page.astype(np.uint8) * 255
         if page.dtype != self.dtype:

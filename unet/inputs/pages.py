@@ -14,6 +14,7 @@ from PIL import JpegImagePlugin, PngImagePlugin
 
 from unet.inputs.lazy import Pages, require_file
 from unet.inputs.tiffs import TiffPages
+from unet.inputs.zarrs import ZarrPages, is_zarr
 from utils import UserError
 
 PNG, JPEG, TIFF = (".png",), (".jpg", ".jpeg"), (".tif", ".tiff")
@@ -22,11 +23,13 @@ DECODING = (ValueError, RuntimeError, MemoryError, OSError, SyntaxError, LookupE
 
 
 def open_pages(path: str | Path, way_out: str = "") -> Pages:
-    """The pages of a TIFF, PNG, JPEG or .npy file, or of a folder or a pattern (`*`) of images of one size.
+    """The pages of a TIFF, PNG, JPEG or .npy file, a Zarr, or a folder or a pattern (`*`) of images of one size.
 
     Reads what is needed to know their shape. Raises UserError, ending with `way_out` where nothing is there.
     """
     path = Path(path)
+    if is_zarr(path):
+        return ZarrPages(path, way_out)
     if path.is_dir():
         return FilePages(path, [file for file in path.iterdir() if not file.name.startswith(".")])
     if not path.exists() and glob.has_magic(str(path)):

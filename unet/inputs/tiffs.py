@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from unet.inputs.lazy import Pages, require_file
+from unet.inputs.lazy import MAPPED, Pages, require_file
 from unet.inputs.voxel import Voxel, voxel_of_tiff
 from utils import UserError
 
 BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed to reshape")
 FAULTS = (tifffile.TiffFileError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError, TypeError,
           AttributeError, AssertionError, MemoryError, struct.error, zlib.error)
-MAPPED = 2**26  # bytes of a page from which on it is mapped, not read: its rows are used one after the other
 
 
 class TiffPages(Pages):

@@ -93,7 +93,7 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
                     one = Judged(sample, probability, redrawn, _linked(objects, link, sample.name), spread)
                     write(one)
                     if rows:
-                        rows(number, sample.name, np.asarray(one.objects), sample.image)
+                        rows(number, sample.name, np.asarray(one.objects), np.asarray(sample.image))
                     yield one
                     if isinstance(probability, Bands):
                         room.clear(number)
@@ -112,6 +112,7 @@ def _probability(predictor: Predicts, task: Task, image: np.ndarray, number: int
     """Probability, and how far flips disagree, where that is wanted and known."""
     if is_large(image.shape) and predictor.by_rows:
         return _by_bands(predictor, task, image, room.folder_of(number, image)), None
+    image = np.asarray(image)
     probability, spread = room.get(number, image), None
     if probability is None:
         probability, spread = predictor.with_spread(image) if wants_spread else (predictor(image), None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unet.inputs.lazy import ROWS
 from utils import UserError, atomic_path, read_json, write_json
 
 ABOUT = "about.json"
@@ -107,7 +108,8 @@ class Kept:
 
     def _place(self, number: int, image: np.ndarray) -> Path:
         digest = hashlib.sha256(f"{image.dtype.str} {image.shape}".encode())
-        digest.update(np.ascontiguousarray(image))
+        for first in range(0, len(image), ROWS):  # of one too large for memory
+            digest.update(np.ascontiguousarray(image[first:first + ROWS]))
         place = self.folder / f"{number:07}-{digest.hexdigest()[:20]}"
         if any(path.stem != place.name for path in self.folder.glob(f"{number:07}-*")):
             raise UserError(f"image {number} of the input has changed since {self.folder} was left; leave out --resume "

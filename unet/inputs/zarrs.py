@@ -1,0 +1,152 @@
+"""Zarr and OME-Zarr images, read a page or some rows at a time; what is missing or damaged is refused."""
+
+from __future__ import annotations
+
+import itertools
+import lzma
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unet.inputs.lazy import MAPPED, Pages, Rows
+from unet.inputs.ome_zarr import zarr_package
+from unet.inputs.voxel import Voxel, in_micrometres
+from utils import UserError
+
+if TYPE_CHECKING:
+    import zarr
+
+MARKS = (".zarray", ".zgroup", ".zattrs", "zarr.json")  # one of them is in every folder of a Zarr
+SLAB = 2**28  # bytes of pages that are kept, as they lie in the same chunks
+FAULTS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, EOFError,
+          MemoryError, AssertionError, SystemError, zlib.error, lzma.LZMAError)
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path is meant as Zarr: by its name, or by what lies in the folder."""
+    return path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in MARKS)
+
+
+class ZarrPages(Pages):
+    """The pages of an array (H, W) or (N, H, W), or of OME's image of one time and one channel, its own resolution.
+
+    A page of 64 MiB and more is `Rows`. Opened anew in each process: only its name and layout travel.
+    """
+
+    def __init__(self, path: Path, way_out: str = ""):
+        if not path.exists():
+            raise UserError(f"{path} not found{'; ' + way_out if way_out else ''}")
+        if not path.is_dir():
+            raise UserError(f"{path} is a file, expected the folder of a Zarr; unpack it, if it was zipped")
+        zarr_package()
+        self.path, self.files = path, [path]
+        self._array, self._slab, self._lock = None, (0, np.empty(0)), threading.Lock()
+        with self._plain_words():
+            self._examine()
+        self.names = [f"slice {number}" for number in range(len(self))]
+
+    def _examine(self) -> None:
+        self._inside, axes, scale = self._image(zarr_package().open(str(self.path), mode="r"))
+        array = self._open()
+        chunk = getattr(array, "shards", None) or array.chunks
+        if not all(isinstance(side, int) and side >= 0 for side in (*array.shape, *chunk)):  # as they are in the file
+            raise ValueError(f"it announces {array.shape} pixels in chunks of {chunk}")
+        if 0 in array.shape or array.ndim < 2:
+            raise UserError(f"{self.path} holds no pages of pixels (its array is {array.shape}); save it again")
+        names = "".join(axis["name"] for axis in axes) or "tczyx"[-array.ndim:]
+        sizes = dict(zip(names, array.shape, strict=True))
+        several = [axis for axis in sizes if axis not in "zyx" and sizes[axis] > 1]
+        if several or not names.endswith("yx") or set(names) - set("tczyx"):
+            raise UserError(f"{self.path} has the axes {', '.join(names)} and {array.shape} pixels, expected z, y, x "
+                            "and at most one time and one channel; save the channel that shows the membranes alone")
+        self._lead = names.index("y")  # axes before the rows; of them z has one place at most
+        self._z = names.find("z")
+        self.shape, self.dtype = (sizes.get("z", 1), sizes["y"], sizes["x"]), np.dtype(array.dtype).newbyteorder("=")
+        lengths = {axis["name"]: in_micrometres(length, axis.get("unit"))
+                   for axis, length in zip(axes, scale, strict=False)}
+        if lengths.get("y") and lengths.get("x"):
+            self.voxel = Voxel(lengths["y"], lengths["x"], lengths.get("z"))
+        page = self.shape[1] * self.shape[2] * self.dtype.itemsize
+        # a damaged size would fill the memory with names
+        self._require_chunks(array, [slice(side - 1, side) for side in array.shape])
+        self._depth = max(1, min(chunk[self._z] if self._z >= 0 else 1, SLAB // page))  # pages that are read at once
+
+    def _image(self, found: zarr.Array | zarr.Group) -> tuple[str, list[dict], list[float]]:
+        """Of what a folder holds the path of its array, its axes, and the length of a pixel along each."""
+        if hasattr(found, "shape"):
+            return "", [], []
+        attributes = dict(found.attrs)
+        multiscales = attributes.get("ome", attributes).get("multiscales")
+        if not multiscales:
+            inside = [path.name for path in sorted(self.path.iterdir()) if path.is_dir() and is_zarr(path)]
+            listed = f"; name what is in it, for instance {self.path / inside[0]}" if inside else ""
+            raise UserError(f"{self.path} is a group of Zarr without an image of its own (multiscales){listed}")
+        level = multiscales[0]["datasets"][0]
+        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscales[0].get("axes", [])]
+        scale = [1.0] * len(axes)
+        for transform in (*level.get("coordinateTransformations", ()),
+                          *multiscales[0].get("coordinateTransformations", ())):
+            if transform["type"] == "scale":
+                scale = [one * other for one, other in zip(scale, transform["scale"], strict=True)]
+        return level["path"], axes, scale
+
+    def _open(self) -> zarr.Array:
+        if self._array is None:
+            self._array = zarr_package().open_array(str(self.path / self._inside), mode="r")
+        return self._array
+
+    def _read(self, number: int) -> np.ndarray | Rows:
+        shape = self.shape[1:]
+        if shape[0] * shape[1] * self.dtype.itemsize >= MAPPED:
+            return Rows(shape, self.dtype,
+                        lambda first, last: self.block(slice(number, number + 1), slice(first, last))[0])
+        first = number // self._depth * self._depth
+        with self._lock:
+            start, slab = self._slab
+            if start != first or not len(slab):
+                slab = self.block(slice(first, min(first + self._depth, len(self))), slice(0, shape[0]))
+                self._slab = first, slab
+            return slab[number - first]
+
+    def block(self, pages: slice, rows: slice, columns: slice | None = None) -> np.ndarray:
+        """Some rows and columns, by default all, of some pages: (n, h, w), its own dtype; slices with both ends."""
+        place = [slice(0, 1)] * self._lead + [rows, columns or slice(0, self.shape[2])]
+        if self._z >= 0:
+            place[self._z] = pages
+        with self._plain_words():
+            array = self._open()
+            self._require_chunks(array, place)
+            block = np.asarray(array[tuple(place)])
+            return block.reshape(-1, *block.shape[-2:]).astype(self.dtype, copy=False)
+
+    def _require_chunks(self, array: zarr.Array, place: Sequence[slice]) -> None:
+        """Raise UserError where a chunk is not there: Zarr reads zeros then, whether they were meant or lost."""
+        size = getattr(array, "shards", None) or array.chunks
+        spans = [range(part.start // side, -(-part.stop // side)) for part, side in zip(place, size, strict=True)]
+        key = array.metadata.encode_chunk_key if hasattr(array, "metadata") else array._chunk_key
+        for coordinates in itertools.product(*spans):
+            name = key(coordinates)
+            if not (self.path / self._inside / name).is_file():
+                raise UserError(f"{self.path / self._inside}: the chunk {name} is missing; copy it again, or if empty "
+                                "chunks were left out when it was saved, save it with them (write_empty_chunks=True)")
+
+    @contextmanager
+    def _plain_words(self) -> Iterator[None]:
+        """Answer what the library raises with a UserError."""
+        try:
+            yield
+        except (*FAULTS, getattr(zarr_package().errors, "MetadataError", ValueError)) as error:  # which version 2 has
+            cause = (str(error).splitlines() or [""])[0][:90] or type(error).__name__
+            raise UserError(f"{self.path} cannot be read as Zarr ({cause}); it is damaged, no Zarr, or compressed in a "
+                            "way that is not known here: copy it again, or save it from another program") from None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_array": None, "_slab": (0, np.empty(0)), "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
