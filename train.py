@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -33,12 +34,23 @@ from unet.tasks import task_of
 from unet.training.alarm import Alarm
 from unet.training.device import PRECISIONS, prepare_device, ran_out_of_memory
 from unet.training.encoders import ENCODERS, PRETRAINED, build
-from unet.training.feed import Feed
+from unet.training.feed import Feed, in_shares
 from unet.training.folder import run_folder
 from unet.training.keeper import Keeper, read_state
 from unet.training.optimizer import compile_model
 from unet.training.pace import Pace
 from unet.training.parts import InParts
+from unet.training.strategy import (
+    STRATEGIES,
+    check_agreed,
+    draw_apart,
+    is_chief,
+    open_strategy,
+    place,
+    prepare_model,
+    several_processes,
+    together,
+)
 from unet.training.trained import load_model
 from utils import UserError, at_least, file_hash, require_space, run
 
@@ -51,13 +63,14 @@ VALIDATED = 0.05  # tiles of the validation block after an epoch, share of those
 # ------------------------------------------------------------------------------------------------------- the run
 
 
-def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes: dict | None = None
-          ) -> tuple[keras.Model, dict]:
+def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes: dict | None = None,
+          strategy: tf.distribute.Strategy | None = None) -> tuple[keras.Model, dict]:
     """Train on `work`/patches, write model.keras, config.json, history.csv, curve.png; return model and configuration.
 
     With `resume` a run goes on where its checkpoint is, to the same weights as if it had never stopped; a finished one
     is only read. `notes` go into the configuration: preset, device, and the command's options, of which `tensorboard`
-    logs there, too.
+    logs there, too. With a `strategy` several devices train together; of several processes the first alone writes, and
+    the others give the network as it is at the end.
     Raises UserError where an earlier step has to run first, NotLearning for a dead run, KeyboardInterrupt, all saved,
     on Ctrl-C.
     """
@@ -74,24 +87,32 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
               "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
                            "keras": keras.__version__, "numpy": np.__version__},
               "data": geometry["data"], **(notes or {})}
+    strategy = strategy or tf.distribute.get_strategy()
     keeper = Keeper(work, recipe, config)
     state = read_state(work) if resume else None
     if state:
         keeper.check(state)
     elif resume:
         print(f"note: {work} has no run that was stopped; training from the beginning")
+    check_agreed(strategy, settings, len(keeper.rows))
     if keeper.finished:
         print(f"{work / 'model.keras'} is trained, {len(keeper.rows)} epochs; nothing is left to train")
     else:
         keras.utils.set_random_seed(seed)
-        network = build(recipe.network, geometry["channels"], geometry["normalisation"],
-                        "none" if keeper.rows else recipe.pretrained)
-        model = InParts(network.input, network.output, name=network.name)
-        compile_model(model, recipe)
-        require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, the old and the new, and the model
+        with strategy.scope():
+            network = build(recipe.network, geometry["channels"], geometry["normalisation"],
+                            "none" if keeper.rows else recipe.pretrained)
+            model = InParts(network.input, network.output, name=network.name)
+            compile_model(model, recipe)
+        prepare_model(model)
         config["parameters"] = model.count_params()
+        if is_chief(strategy):
+            require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, old and new, and the model
         keeper.start(model)
         _fit(model, geometry, keeper)
+        check_agreed(strategy, *keeper.predictor.get_weights())
+        if not is_chief(strategy):
+            return keeper.predictor, config
     if not (work / "curve.png").is_file():
         save_curve(work / "curve.png", keeper.rows)
     return load_model(work / "model.keras")
@@ -101,33 +122,39 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     """Run the schedule from where `keeper` stands; raises KeyboardInterrupt, which says what was saved, on Ctrl-C.
 
     Where memory runs out, the run goes on from its checkpoint with a batch in parts; raises MemoryError where one tile
-    is too much.
+    is too much, or where other processes know nothing of it.
     """
-    recipe, work = keeper.recipe, keeper.work
-    patches, keep, validation = work / "patches", geometry["split"]["train"], None
+    recipe, work, strategy = keeper.recipe, keeper.work, model.distribute_strategy
+    patches, keep, checks = work / "patches", geometry["split"]["train"], {}
     if recipe.patience or recipe.validation:
         block, most = max(1, len(keep) // 5), max(1, int(VALIDATED * recipe.steps * recipe.batch))
-        validation = Feed(patches, recipe.batch, keep=keep[-block:]).unchanged(64 if recipe.patience else most)
+        tiles = Feed(patches, recipe.batch, keep=keep[-block:]).unchanged(64 if recipe.patience else most)
+        data, count = in_shares(tiles, recipe.batch, strategy)
+        checks = {"validation_data": data, "validation_steps": count}
         keep = keep[:-block]
     feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=keep)
     total, began = recipe.epochs * recipe.steps, time.perf_counter()
     while True:
         epochs = len(keeper.rows)
         first = epochs * recipe.steps
-        callbacks = [Alarm(feed, first, total, geometry["classes"]), keeper, Pace(feed, total - first)]
-        if keeper.config.get("command", {}).get("tensorboard"):
+        draw_apart(model)
+        callbacks = [Alarm(feed, first, total, geometry["classes"]), keeper]
+        if keeper.writes:
+            callbacks.append(Pace(feed, total - first))
+        if keeper.writes and keeper.config.get("command", {}).get("tensorboard"):
             callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
         try:
-            model.fit(feed.from_step(first, total), epochs=recipe.epochs, initial_epoch=epochs,
-                      steps_per_epoch=recipe.steps, verbose=0, shuffle=False, validation_data=validation,
-                      validation_batch_size=recipe.batch, callbacks=callbacks)
+            model.fit(feed.from_step(first, total, strategy), epochs=recipe.epochs, initial_epoch=epochs,
+                      steps_per_epoch=recipe.steps, verbose=0, shuffle=False, callbacks=callbacks, **checks)
             break
         except KeyboardInterrupt:
             raise stopped(work, keeper.describe()) from None
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
-            if model.parts >= recipe.batch:
+            if several_processes(strategy):
+                raise MemoryError("of one process, and the others cannot know") from error
+            if model.parts >= recipe.batch // strategy.num_replicas_in_sync:
                 raise MemoryError("one tile at a time is too much") from error
         finally:
             keeper.bar.close()
@@ -211,6 +238,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--folds", type=at_least(2), metavar="K", help="cross-validation: train K networks, each "
                         "judged on a block of labelled slices that trains the others; predict with their mean")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], help="arithmetic (auto)")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="devices that share each batch: all "
+                        "GPUs, one, or those of the processes that TF_CONFIG names; see docs/clusters.md (auto)")
     parser.add_argument("--resume", action="store_true", help="do what a run that was stopped has left; no "
                         "other option is needed")
     parser.add_argument("--tensorboard", action="store_true", help="log to results/tensorboard, too")
@@ -229,11 +258,16 @@ def resumed(args: argparse.Namespace) -> argparse.Namespace:
 
 def main() -> None:
     args = options().parse_args()
-    with run_folder(args.work):
+    number, count = place(args.strategy)
+    if args.folds and args.strategy == "multiworker":
+        raise UserError("--folds trains in one process; leave out --strategy multiworker, or train fold by fold")
+    with run_folder(args.work) if number == 0 else nullcontext():  # the others write nothing
         if args.folds:
             cross_validate(args, DECIDING, train_fold)
-        else:
-            run_step(resumed(args) if args.resume else args)
+            return
+        if count > 1:
+            print(f"process {number + 1} of {count}; waiting until all are there", flush=True)
+        run_step(resumed(args) if args.resume else args)
 
 
 def train_fold(args: argparse.Namespace) -> None:
@@ -250,17 +284,23 @@ def run_step(args: argparse.Namespace, predicts: bool = True) -> None:
     task.check_outputs(outputs, layout.to_predict())  # now, not after the training
     device = prepare_device(args.precision or "auto")
     name, recipe = recipe_of(args)
-    network = recipe.network
+    strategy = open_strategy(args.strategy, recipe.batch)
+    network, devices = recipe.network, strategy.num_replicas_in_sync
     levels = network.depth - bool(network.encoder)  # the bottom is the encoder's
     kind = f"{network.encoder} with {recipe.pretrained} weights, " if network.encoder else ""
     print(f"{device}; preset {name}: {kind}{network.filters} to {network.filters * 2**levels} filters, "
-          f"{recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step")
+          f"{recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step"
+          + (f", shared by {devices} devices" if devices > 1 else ""), flush=True)
     precision = {policy: name for name, policy in PRECISIONS.items()}[keras.config.dtype_policy().name]
     command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,
                "tensorboard": args.tensorboard, "out": str(args.out) if args.out else None}
-    model, config = train(args.work, recipe, args.seed or 0, args.resume,
-                          {"preset": name, "device": device, "command": command,
-                           "voxel": layout.voxel and layout.voxel.as_json()})
+    with together(strategy):
+        model, config = train(args.work, recipe, args.seed or 0, args.resume,
+                              {"preset": name, "device": device, "command": command,
+                               "voxel": layout.voxel and layout.voxel.as_json()}, strategy)
+    if not is_chief(strategy):
+        print("trained; the first process judges and predicts")
+        return
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
     fresh_geometry(args.work)  # training took its time: are the labels that judge still those of step 1?
     try:

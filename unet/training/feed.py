@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,8 +45,12 @@ class Feed:
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
         """Images float32 (batch, side, side, C), labels (batch, side, side, 1) and any weights (batch, side, side)."""
-        samples = range(int(step) * self.batch, (int(step) + 1) * self.batch)
-        return tuple(np.stack(arrays) for arrays in zip(*map(self.sample, samples), strict=True))
+        return self.samples(step * self.batch, self.batch)
+
+    def samples(self, first: int, count: int) -> tuple[np.ndarray, ...]:
+        """Samples `first` to `first + count - 1`, as a batch of `count`."""
+        samples = map(self.sample, range(first, first + count))
+        return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
 
     def sample(self, number: int) -> list[np.ndarray]:
         """Image float32 (side, side, C), label (side, side, 1) and any weights (side, side) of a sample."""
@@ -79,25 +84,75 @@ class Feed:
         images, *others = (array[self.tiles[:most]] for array in self.arrays)
         return images, *(array.astype(np.float32) for array in others)
 
-    def from_step(self, first: int, last: int) -> tf.data.Dataset:
-        """The batches of steps `first` .. `last` - 1, in this order, made ahead."""
-        shapes = [array.shape for array in self[first]]
-        self.made = 0
+    def from_step(self, first: int, last: int, strategy: tf.distribute.Strategy | None = None) -> tf.data.Dataset:
+        """The batches of steps `first` .. `last` - 1, in this order, made ahead; each device of a strategy gets its
+        share of each."""
+        def shares(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            devices, size, begin = shares_of(self.batch, context)
 
-        def make(step: np.ndarray) -> tuple[np.ndarray, ...]:
-            batch = self[step]
-            self.made += 1
-            return batch
+            def make(number: np.ndarray) -> tuple[np.ndarray, ...]:
+                step, device = divmod(int(number), devices)
+                share = self.samples(step * self.batch + begin + device * size, size)
+                self.made += 1 / devices
+                return share
 
-        def read(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            arrays = tf.numpy_function(make, [step], [tf.float32] * len(shapes), stateful=False)
-            return tuple(tf.ensure_shape(array, shape) for array, shape in zip(arrays, shapes, strict=True))
+            made = dataset(make, first * devices, last * devices, READERS * devices)
+            self.made = 0  # one was made to see its shapes
+            return made
 
-        # nothing is left to tune, and the tuner's thread, asleep for up to a minute, may delay the end of training
-        fixed = tf.data.Options()
-        fixed.autotune.enabled = False
-        steps = tf.data.Dataset.range(first, last)
-        return steps.map(read, num_parallel_calls=READERS, deterministic=True).prefetch(READERS).with_options(fixed)
+        return (strategy or tf.distribute.get_strategy()).distribute_datasets_from_function(shares)
+
+
+def shares_of(batch: int, context: tf.distribute.InputContext) -> tuple[int, int, int]:
+    """How many devices this process feeds, how many tiles of a batch each gets, and the first tile of the first."""
+    devices = context.num_replicas_in_sync // context.num_input_pipelines
+    size = batch // context.num_replicas_in_sync
+    return devices, size, context.input_pipeline_id * devices * size
+
+
+def dataset(make: Callable[[np.ndarray], tuple[np.ndarray, ...]], first: int, last: int, readers: int = READERS
+            ) -> tf.data.Dataset:
+    """What `make` gives of numbers `first` .. `last` - 1, arrays float32 of one shape, in this order, made ahead."""
+    shapes = [array.shape for array in make(first)]
+
+    def read(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        arrays = tf.numpy_function(make, [number], [tf.float32] * len(shapes), stateful=False)
+        return tuple(tf.ensure_shape(array, shape) for array, shape in zip(arrays, shapes, strict=True))
+
+    numbers = tf.data.Dataset.range(first, last)
+    return numbers.map(read, num_parallel_calls=readers, deterministic=True).prefetch(readers).with_options(untuned())
+
+
+def untuned() -> tf.data.Options:
+    """Nothing is left to tune, and the tuner's thread, asleep for up to a minute, may delay the end of training."""
+    fixed = tf.data.Options()
+    fixed.autotune.enabled = False
+    return fixed
+
+
+def in_shares(arrays: tuple[np.ndarray, ...], batch: int, strategy: tf.distribute.Strategy
+              ) -> tuple[tf.data.Dataset, int]:
+    """Arrays (n, ...) in batches, over and over, each device of a strategy its share; and how many batches they are.
+
+    The same for all devices: of what is left over some tiles may be missing, of too few some come twice.
+    """
+    number = strategy.num_replicas_in_sync
+    count = max(len(arrays[0]) // number, 1) * number
+
+    def shares(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        here = shares_of(batch, context)[0]
+
+        def give() -> Iterator[tuple[np.ndarray, ...]]:
+            for first in range(0, count, batch):
+                size = min(batch, count - first) // number
+                for device in range(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here):
+                    tiles = np.arange(first + device * size, first + (device + 1) * size) % len(arrays[0])
+                    yield tuple(array[tiles] for array in arrays)
+
+        kinds = tuple(tf.TensorSpec((None, *array.shape[1:]), array.dtype) for array in arrays)
+        return tf.data.Dataset.from_generator(give, output_signature=kinds).repeat().with_options(untuned())
+
+    return strategy.distribute_datasets_from_function(shares), -(-count // batch)
 
 
 @lru_cache(maxsize=4)

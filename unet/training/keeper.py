@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from model import Recipe
 from unet.training.encoders import build
+from unet.training.strategy import is_chief
 from utils import UserError, atomic_path, write_json
 
 CHECKPOINT = "checkpoint.npz"
@@ -33,6 +34,8 @@ class Keeper(keras.callbacks.Callback):
     schedule and by nothing that was measured; before its end, those of now. With patience they are those of the
     least loss on the validation block, and the run ends when that has not fallen for so many epochs.
 
+    Of several processes that train together the first one alone writes.
+
     Killed at any moment, a run goes on from the checkpoint, one file that is there whole or as it was: weights,
     optimizer, the states of dropout's random numbers (which .keras files leave out), the mean, the history.
     """
@@ -44,6 +47,7 @@ class Keeper(keras.callbacks.Callback):
         self.mean: list[np.ndarray] = []
         self.averaged_from = recipe.epochs - max(1, round(recipe.epochs * recipe.average))  # epoch, from 0
         self.bar = tqdm(disable=True)
+        self.writes = True  # but for other processes than the first
         self.written, self.unwritten = 0.0, 0  # when the last checkpoint was, s, and epochs since
 
     def check(self, state: dict) -> None:
@@ -58,8 +62,11 @@ class Keeper(keras.callbacks.Callback):
     def start(self, model: keras.Model) -> None:
         """Give a compiled model all that the checkpoint has, or write the first checkpoint, at epoch 0."""
         self.set_model(model)
-        model.optimizer.build(model.trainable_variables)
-        for leftover in (*self.work.glob(f".{Path(CHECKPOINT).stem}.*.npz"), *self.work.glob(".model.*.keras")):
+        self.writes = is_chief(model.distribute_strategy)
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
+        leftovers = (*self.work.glob(f".{Path(CHECKPOINT).stem}.*.npz"), *self.work.glob(".model.*.keras"))
+        for leftover in leftovers if self.writes else ():
             leftover.unlink()  # of a run that was killed while it wrote
         # a network of its own, as the one that trains saves its optimizer too, twice the weights and a custom object
         self.predictor = build(self.recipe.network, self.config["channels"], self.config["normalisation"])
@@ -110,7 +117,7 @@ class Keeper(keras.callbacks.Callback):
     def on_train_begin(self, logs=None) -> None:
         steps = self.recipe.steps
         self.bar = tqdm(total=self.recipe.epochs * steps, initial=len(self.rows) * steps, desc="training", unit="step",
-                        disable=None)
+                        disable=None if self.writes else True)
 
     def on_train_batch_end(self, batch, logs=None) -> None:
         self.bar.update()
@@ -125,7 +132,7 @@ class Keeper(keras.callbacks.Callback):
             weights, count = self.model.get_weights(), epoch - self.averaged_from + 1
             self.mean = [mean + (new - mean) / count for mean, new in zip(self.mean or weights, weights, strict=True)]
         seconds = round(time.perf_counter() - self.began, 2)
-        if self.bar.disable:  # no terminal: a line an epoch instead of the bar
+        if self.bar.disable and self.writes:  # no terminal: a line an epoch instead of the bar
             print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  {seconds:.0f} s", flush=True)
         self.config["seconds"] = round(sum((row["seconds"] for row in self.rows), seconds), 1)
         due = self.due or epoch + 1 >= self.recipe.epochs
@@ -134,14 +141,19 @@ class Keeper(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.rows.append({"epoch": epoch + 1, "step": (epoch + 1) * self.recipe.steps, "learning_rate": rate,
                           **{name: float(value) for name, value in logs.items()}, "seconds": seconds})
-        with atomic_path(self.work / "history.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0])
-            writer.writeheader()
-            writer.writerows(self.rows)
+        if self.writes:
+            self.save_curve()
         self.unwritten += 1
         if due or self.finished:
             self.save_checkpoint()  # last: whatever a kill leaves undone before, the epoch that is trained again does
         self.model.stop_training = self.finished
+
+    def save_curve(self) -> None:
+        """Write history.csv."""
+        with atomic_path(self.work / "history.csv") as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.rows[0])
+            writer.writeheader()
+            writer.writerows(self.rows)
 
     @property
     def due(self) -> bool:
@@ -153,6 +165,8 @@ class Keeper(keras.callbacks.Callback):
     def save_model(self) -> None:
         """Write model.keras and the config.json that belongs to it; what judged an older model goes."""
         self.predictor.set_weights(self.mean or self.model.get_weights())
+        if not self.writes:
+            return
         with atomic_path(self.work / "model.keras") as temporary:
             self.predictor.save(temporary)
         write_json(self.work / "config.json", self.config)
@@ -161,6 +175,8 @@ class Keeper(keras.callbacks.Callback):
 
     def save_checkpoint(self) -> None:
         """Write all that a run goes on from as one file, all or nothing."""
+        if not self.writes:
+            return
         arrays = {name: keras.ops.convert_to_numpy(variable) for variable, name in self.variables()}
         means = {f"mean{number}": array for number, array in enumerate(self.mean)}
         state = json.dumps({"config": self.config, "rows": self.rows})

@@ -1,4 +1,5 @@
-"""Where memory has no room for a batch, its parts are taken one after the other, and the step is the same."""
+"""A batch in parts, one after the other where memory has no room for it, or on several devices: the step is the same.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's
 import keras
 import tensorflow as tf
 
+from unet.training.strategy import several_processes
+
 
 class InParts(keras.Model):
     """A network that trains on a batch in `parts`, whose gradients are added up before the one step.
@@ -18,6 +21,9 @@ class InParts(keras.Model):
     its checkpoints. (Keras's own `gradient_accumulation_steps` makes other steps of the schedule, and other variables
     of the optimizer, in the middle of a run.) Where dropout draws, or batch normalisation takes a mean, it does so
     within each part.
+
+    On several devices each takes its share of the batch, in as many parts, and all add up their gradients before any
+    of them is clipped, or looked at for what float16 cannot hold.
     """
 
     parts = 1
@@ -28,8 +34,12 @@ class InParts(keras.Model):
         self.jit_compile = False  # XLA may put in another order what is kept apart below
         self.train_function = None  # so that Keras makes it anew
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        """Nothing: the network is built, and Keras would take a batch for it where devices are several."""
+
     def train_step(self, data):
-        if self.parts == 1:
+        devices = self.distribute_strategy.num_replicas_in_sync  # each one's loss is its share of the mean
+        if self.parts == devices == 1:
             return super().train_step(data)
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         count, variables = images.shape[0], self.trainable_weights
@@ -41,10 +51,19 @@ class InParts(keras.Model):
                 loss, gradients = self._gradients(*part, share=part[0].shape[0] / count)
                 total += loss
                 sums = [tf.add(*pair) for pair in zip(sums, gradients, strict=True)] if sums else gradients
+        sums = tf.distribute.get_replica_context().all_reduce("sum", sums)  # of all devices
         self.optimizer.apply_gradients(zip(sums, variables, strict=True))
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # each one's loss is its share of the mean
-        self.metrics[0].update_state(total * replicas, sample_weight=count)  # the loss, as Keras counts it
-        return self.get_metrics_result()
+        self.metrics[0].update_state(total * devices, sample_weight=count)  # the loss, as Keras counts it
+        return self._logs(self.get_metrics_result())
+
+    def test_step(self, data):
+        return self._logs(super().test_step(data))
+
+    def _logs(self, logs: dict) -> dict:
+        """What a step gives, with an axis over which Keras can take the mean of several processes."""
+        if several_processes(self.distribute_strategy):
+            return {name: tf.reshape(value, (1,)) for name, value in logs.items()}
+        return logs
 
     def _gradients(self, images, labels, weights, share: float) -> tuple:
         """A part's loss, as much as it counts in the batch's, and its gradients."""

@@ -1,0 +1,148 @@
+"""Several GPUs, or processes on several machines, that take every step together, each with its share of the batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from utils import UserError
+
+STRATEGIES = ("auto", "one", "mirrored", "multiworker")
+LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
+        tf.errors.InternalError, tf.errors.FailedPreconditionError)  # what a process says whose peer is gone
+EXAMPLE = '{"cluster": {"worker": ["node1:12345", "node2:12345"]}, "task": {"type": "worker", "index": 0}}'
+
+
+def place(strategy: str) -> tuple[int, int]:
+    """This process's number, and how many train together: 0, the chief, of 1, but for 'multiworker' as TF_CONFIG says.
+
+    Raises UserError where that is absent or wrong.
+    """
+    if strategy != "multiworker":
+        return 0, 1
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        raise UserError(f"--strategy multiworker needs TF_CONFIG, which names all processes and this one: {EXAMPLE}")
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        jobs = [job for job in ("chief", "worker") if cluster.get(job)]
+        if set(cluster) - {"chief", "worker"}:
+            raise ValueError(f"cluster has {', '.join(cluster)}, expected worker")
+        tasks = [(job, number) for job in jobs for number, _ in enumerate(cluster[job])]
+        addresses = [address for job in jobs for address in cluster[job]]
+        wrong = [address for address in addresses if not str(address).rpartition(":")[2].isdigit()]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no host:port")
+        return tasks.index((task["type"], int(task["index"]))), len(tasks)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"TF_CONFIG is not what --strategy multiworker needs ({error}); it has to be like "
+                        f"{EXAMPLE}") from None
+
+
+def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
+    """Open the strategy of this name for a batch of so many tiles; 'multiworker' waits until all processes are there.
+
+    'auto' takes as many of this machine's GPUs as share the batch evenly. Raises UserError where there are no two
+    devices, or they cannot share the batch.
+    """
+    if name == "multiworker":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()  # first of all: TensorFlow must not have computed yet
+    else:
+        gpus = len(tf.config.list_physical_devices("GPU"))
+        if name == "auto":
+            gpus = max((number for number in range(1, gpus + 1) if batch % number == 0), default=0)
+        if name == "one" or (name == "auto" and gpus < 2):
+            return tf.distribute.get_strategy()
+        kind = "GPU" if gpus else "CPU"
+        count = gpus or len(tf.config.list_logical_devices("CPU"))
+        if count < 2:
+            raise UserError(f"--strategy mirrored is for two GPUs or more, and there is {gpus or 'none'}; leave it out")
+        strategy = tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(count)])
+    devices = strategy.num_replicas_in_sync
+    if batch % devices:
+        raise UserError(f"a batch of {batch} tiles cannot be shared evenly by {devices} devices; take a multiple of "
+                        f"{devices} with --batch, for instance {max(1, round(batch / devices)) * devices}")
+    return strategy
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes."""
+    return strategy.extended.should_checkpoint
+
+
+def several_processes(strategy: tf.distribute.Strategy) -> bool:
+    """Whether other processes take part."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def prepare_model(model: keras.Model) -> None:
+    """Make a compiled model, built within its strategy's scope, learn on several devices as it would on one."""
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return
+    model.jit_compile = False  # XLA compiles for one device
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # that of float16's loss scale
+    # Keras clips each device's gradients, and only then adds them up: ours come added up, see `InParts`
+    inner._all_reduce_sum_gradients = list
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True  # the mean of the whole batch
+
+
+def draw_apart(model: keras.Model) -> None:
+    """Let dropout draw other pixels on each device; the first one draws as one alone would.
+
+    To be called once after a checkpoint was read or begun: it has the first device's state.
+    """
+    states = [variable.value for variable in model.variables if variable.path.endswith("seed_generator_state")]
+
+    @tf.function
+    def add_number() -> None:
+        device = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for state in states:
+            state.assign_add(tf.stack([tf.cast(device, state.dtype), tf.zeros((), state.dtype)]))
+
+    model.distribute_strategy.run(add_number)
+
+
+def check_agreed(strategy: tf.distribute.Strategy, *contents: object) -> None:
+    """Raise UserError where another process has other contents, arrays or what JSON can say; each waits for all."""
+    if not several_processes(strategy):
+        return
+    parts = (one.tobytes() if isinstance(one, np.ndarray) else json.dumps(one).encode() for one in contents)
+    number = float(zlib.crc32(b"".join(parts)) >> 12)  # of 20 bits: sums of its squares are exact in float64
+
+    @tf.function
+    def sums() -> list[tf.Tensor]:
+        values = [tf.constant(number, tf.float64), tf.constant(number**2, tf.float64)]
+        return tf.distribute.get_replica_context().all_reduce("sum", values)
+
+    total, squares = (strategy.experimental_local_results(value)[0].numpy() for value in strategy.run(sums))
+    if total**2 != strategy.num_replicas_in_sync * squares:  # their variance is not zero
+        raise UserError("the processes of this run do not agree: start all with the same options, and in the same "
+                        "folder, where each has to see the same tiles and checkpoint")
+
+
+@contextmanager
+def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Raise KeyboardInterrupt, which says how to go on, where another process of the run is lost meanwhile."""
+    try:
+        yield
+    except LOST as error:
+        if not several_processes(strategy):
+            raise
+        reason = str(error).partition("aborted by: ")[2] or str(error)
+        raise KeyboardInterrupt("stopped, as another process of this run ended or cannot be reached; what was finished "
+                                "before is on disk: start all processes again with --resume "
+                                f"({reason.strip().splitlines()[0][:120]})") from error
