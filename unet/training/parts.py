@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
@@ -41,20 +42,28 @@ class InParts(keras.Model):
         devices = self.distribute_strategy.num_replicas_in_sync  # each one's loss is its share of the mean
         if self.parts == devices == 1:
             return super().train_step(data)
-        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        count, variables = images.shape[0], self.trainable_weights
-        size = -(-count // self.parts)
+        arrays = keras.utils.unpack_x_y_sample_weight(data)
         total, sums = 0.0, []
-        for first in range(0, count, size):
-            part = [None if array is None else array[first:first + size] for array in (images, labels, weights)]
+        for share, part in self._split(arrays):
             with tf.control_dependencies(sums):  # else all parts would be in memory at once
-                loss, gradients = self._gradients(*part, share=part[0].shape[0] / count)
+                loss, gradients = self._gradients(*part, share=share)
                 total += loss
                 sums = [tf.add(*pair) for pair in zip(sums, gradients, strict=True)] if sums else gradients
         sums = tf.distribute.get_replica_context().all_reduce("sum", sums)  # of all devices
-        self.optimizer.apply_gradients(zip(sums, variables, strict=True))
-        self.metrics[0].update_state(total * devices, sample_weight=count)  # the loss, as Keras counts it
+        self.optimizer.apply_gradients(zip(sums, self.trainable_weights, strict=True))
+        self.metrics[0].update_state(total * devices, sample_weight=tf.shape(arrays[0])[0])  # as Keras counts it
         return self._logs(self.get_metrics_result())
+
+    def _split(self, arrays: tuple) -> Iterator[tuple[float, list]]:
+        """Each part's share of the arrays (n, ...), and the part; where it is one, n may not be known."""
+        if self.parts == 1:
+            yield 1.0, arrays
+            return
+        count = arrays[0].shape[0]
+        size = -(-count // self.parts)
+        for first in range(0, count, size):
+            yield (min(size, count - first) / count,
+                   [None if array is None else array[first:first + size] for array in arrays])
 
     def test_step(self, data):
         return self._logs(super().test_step(data))
