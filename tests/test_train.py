@@ -326,7 +326,7 @@ def test_auto_on_a_gpu_is_the_measured_network_with_larger_batches(monkeypatch):
 def test_resume_alone_takes_the_options_the_run_began_with(work, tiny_folder, monkeypatch, capsys):
     finished = []
     write_patches(work, data=str(tiny_folder))
-    monkeypatch.setattr(train, "finish", lambda work, model, config, outputs: finished.append(outputs.out.name))
+    monkeypatch.setattr(train, "finish", lambda work, model, config, outputs, *_: finished.append(outputs.out.name))
 
     def command(line):
         monkeypatch.setattr("sys.argv", ["train.py", "--work", str(work), *line.split()])
