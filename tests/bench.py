@@ -1,6 +1,6 @@
 """Measurements. Augmented pairs per second, this project's way and the original's: python tests/bench.py augment
 
-Peak memory of prediction: python tests/bench.py memory (see memory.py)
+Peak memory of steps 1 and 2, and of prediction: python tests/bench.py memory (see memory.py; steps alone: steps)
 How fast prediction is: python tests/bench.py predict (see rates.py)
 How a network carries over to other laboratories' images: python tests/bench.py transfer (see transfer.py)
 
@@ -67,20 +67,23 @@ def bench_augment(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", nargs="?", choices=["augment", "memory", "predict", "transfer"], default="augment",
-                        help="what to measure (augment)")
+    parser.add_argument("what", nargs="?", choices=["augment", "memory", "steps", "predict", "transfer"],
+                        default="augment", help="what to measure (augment)")
     parser.add_argument("--data", type=Path, help="folder of the three stacks (without it data/, else the demo)")
     parser.add_argument("--copies", type=int, default=30)
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--model", type=Path, help="the trained network (memory: without it one of random weights)")
     parser.add_argument("--engine", default="auto", help="memory, predict, transfer: what runs the network (auto)")
-    parser.add_argument("--side", type=int, default=2048, help="memory: side of the 8 and 64 slices, pixels (2048)")
+    parser.add_argument("--side", type=int, default=2048, help="memory, steps: side of the slices, pixels (2048)")
+    parser.add_argument("--room", type=Path, help="memory, steps: folder with room for 15 GB of stacks and tiles")
     parser.add_argument("--page", type=int, default=16384, help="memory, predict: side of the page, pixels (16384)")
     parser.add_argument("--repeats", type=int, default=3, help="predict: how often each is timed (3)")
     args = parser.parse_args()
-    if args.what == "memory":
-        from memory import bench_memory  # Keras takes seconds to come in
-        bench_memory(args)
+    if args.what in ("memory", "steps"):
+        from memory import bench_memory, bench_steps  # Keras takes seconds to come in
+        bench_steps(args)
+        if args.what == "memory":
+            bench_memory(args)
     elif args.what == "predict":
         from rates import bench_predict
         bench_predict(args)

@@ -1,7 +1,8 @@
-"""Peak resident memory of predict.py, whole processes as users run them: python tests/bench.py memory
+"""Peak resident memory, of whole processes as users run them: python tests/bench.py memory
 
-Once for 8 and for 64 slices of 2048x2048 uint16, where it may grow by a tenth at most, and once for a page of
-16384x16384 uint16, which may take 3 GB.
+Of steps 1 and 2 (alone: python tests/bench.py steps) for 200 slices of 2048x2048, uint8 and uint16, where they may take
+2 GB. Of predict.py once for 8 and for 64 slices of 2048x2048 uint16, where it may grow by a tenth at most, and once for
+a page of 16384x16384 uint16, which may take 3 GB.
 """
 
 import argparse
@@ -18,13 +19,14 @@ import numpy as np
 import psutil
 
 from model import PRESETS
-from unet.inputs.stacks import stack_writer
+from unet.inputs.stacks import LABELS, TEST, VOLUME, stack_writer
 from unet.tasks.cells import Cells
 from unet.training.encoders import build
 
 ROOT = Path(__file__).resolve().parent.parent
 EVERY = 0.02  # seconds between two looks at a process
 GROWTH, MOST = 1.10, 3e9  # what is allowed: 64 slices against 8, and bytes for one page
+SLICES, STEP_MOST = 200, 2e9  # that steps 1 and 2 are measured on, and what is allowed, bytes
 
 
 def peak(command: list[str], folder: Path) -> tuple[int, float]:
@@ -53,14 +55,19 @@ def resident(top: psutil.Process) -> int:
         return 0
 
 
-def write_input(path: Path, slices: int, side: int) -> None:
-    """Write a stack uint16 (slices, side, side) of cells between dark membranes, with noise, slice by slice."""
+def write_input(path: Path, slices: int, side: int, dtype: type = np.uint16, kind: str = "image") -> None:
+    """Write a stack (slices, side, side) of cells between dark membranes, with noise, slice by slice; or its labels."""
     rng = np.random.default_rng(0)
     y, x = np.ogrid[:side, :side]
     walls = (y % 60 < 4) | (x % 60 < 4)
-    with stack_writer(path, (slices, side, side), np.uint16) as write:
+    with stack_writer(path, (slices, side, side), np.uint8 if kind == "label" else dtype) as write:
         for _ in range(slices):
-            write(np.where(walls, 2000, 9000).astype(np.uint16) + rng.integers(0, 1500, walls.shape, np.uint16))
+            if kind == "label":
+                write(np.where(walls, 0, 255).astype(np.uint8))
+            elif dtype == np.uint8:
+                write(np.where(walls, 50, 200).astype(np.uint8) + rng.integers(0, 40, walls.shape, np.uint8))
+            else:
+                write(np.where(walls, 2000, 9000).astype(np.uint16) + rng.integers(0, 1500, walls.shape, np.uint16))
 
 
 def write_model(folder: Path, preset: str) -> Path:
@@ -74,6 +81,22 @@ def write_model(folder: Path, preset: str) -> Path:
     build(network, task.channels, task.normalisation).save(folder / "model.keras")
     (folder / "config.json").write_text(json.dumps(config))
     return folder / "model.keras"
+
+
+def bench_steps(args: argparse.Namespace) -> None:
+    """Print the peaks of both steps with their default options, and whether they are within what is allowed."""
+    for dtype in (np.uint8, np.uint16):
+        with tempfile.TemporaryDirectory(dir=args.room) as temporary:
+            data = Path(temporary) / "data"
+            data.mkdir()
+            write_input(data / VOLUME, SLICES, args.side, dtype)
+            write_input(data / LABELS, SLICES, args.side, kind="label")
+            write_input(data / TEST, 1, args.side, dtype)
+            for script in ("augmentation.py", "preprocessing.py"):
+                most, seconds = peak([sys.executable, str(ROOT / script)], Path(temporary))
+                print(f"{script}, {SLICES} x {args.side} x {args.side} {np.dtype(dtype)}: {most / 1e9:.2f} GB at most, "
+                      f"{seconds:.0f} s, {STEP_MOST / 1e9:.0f} GB allowed: {'yes' if most <= STEP_MOST else 'NO'}",
+                      flush=True)
 
 
 def bench_memory(args: argparse.Namespace) -> None:
