@@ -1,6 +1,7 @@
 """Measurements. Augmented pairs per second, this project's way and the original's: python tests/bench.py augment
 
 Peak memory of steps 1 and 2, and of prediction: python tests/bench.py memory (see memory.py; steps alone: steps)
+How fast tiles come to the network: python tests/bench.py feed (see feeding.py)
 How fast prediction is: python tests/bench.py predict (see rates.py)
 How a network carries over to other laboratories' images: python tests/bench.py transfer (see transfer.py)
 
@@ -67,7 +68,7 @@ def bench_augment(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", nargs="?", choices=["augment", "memory", "steps", "predict", "transfer"],
+    parser.add_argument("what", nargs="?", choices=["augment", "memory", "steps", "feed", "predict", "transfer"],
                         default="augment", help="what to measure (augment)")
     parser.add_argument("--data", type=Path, help="folder of the three stacks (without it data/, else the demo)")
     parser.add_argument("--copies", type=int, default=30)
@@ -77,6 +78,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2048, help="memory, steps: side of the slices, pixels (2048)")
     parser.add_argument("--room", type=Path, help="memory, steps: folder with room for 15 GB of stacks and tiles")
     parser.add_argument("--page", type=int, default=16384, help="memory, predict: side of the page, pixels (16384)")
+    parser.add_argument("--tile", type=int, default=256, help="feed: side of a tile, pixels (256)")
+    parser.add_argument("--steps", type=int, default=50, help="feed: steps of the network that are timed (50)")
     parser.add_argument("--repeats", type=int, default=3, help="predict: how often each is timed (3)")
     args = parser.parse_args()
     if args.what in ("memory", "steps"):
@@ -84,6 +87,9 @@ def main() -> None:
         bench_steps(args)
         if args.what == "memory":
             bench_memory(args)
+    elif args.what == "feed":
+        from feeding import bench_feed
+        bench_feed(args)
     elif args.what == "predict":
         from rates import bench_predict
         bench_predict(args)

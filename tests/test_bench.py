@@ -35,6 +35,15 @@ def test_the_memory_bench_prints_all_figures():
     assert "one page: 0." in done.stdout
 
 
+@pytest.mark.slow
+def test_the_feed_bench_prints_both_rates():
+    done = subprocess.run([sys.executable, str(ROOT / "tests" / "bench.py"), "feed", "--tile", "64", "--steps", "3"],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "the feed gives " in done.stdout and "the network takes " in done.stdout
+    assert "5 asked:" in done.stdout and "tiles/s" in done.stdout.splitlines()[-1]
+
+
 def test_a_disturbance_changes_what_it_says():
     images, labels = draw_stacks(3, 96)
     same = disturbed("as they are", images, labels)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from training.tiny import write_patches
 
+from unet.training import feed as feed_module
 from unet.training.feed import Feed, shuffled, turned, varied
 
 
@@ -47,6 +48,17 @@ def test_a_feed_from_any_step_goes_on_as_the_one_from_the_first(patches):
             np.testing.assert_array_equal(array, expected)
             np.testing.assert_array_equal(array, direct)
     assert not np.array_equal(Feed(patches, 3, seed=6, intensity=0.5)[4][0], batches[4][0])
+
+
+@pytest.mark.parametrize("readers", [1, 3, 16])
+def test_batches_are_the_same_and_in_order_whatever_the_number_of_readers(patches, readers, monkeypatch):
+    monkeypatch.setattr(feed_module, "READERS", readers)
+    feed = Feed(patches, 3, seed=5, intensity=0.5)
+    batches = list(feed.from_step(0, 40).as_numpy_iterator())
+    assert len(batches) == 40
+    for step, batch in enumerate(batches):
+        for array, expected in zip(batch, feed[step], strict=True):
+            np.testing.assert_array_equal(array, expected)
 
 
 def test_only_tiles_of_the_sources_that_are_kept(patches):

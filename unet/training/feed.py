@@ -12,10 +12,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in
 import numpy as np
 import tensorflow as tf
 
+from unet.workers import default_workers
 from utils import turned
 
 ORDER, CHANGES = 0, 1  # two families of random numbers of one seed
-READERS = 4  # threads that make batches ahead of the network, and batches that wait for it
+READERS = min(max(4, default_workers()), 16)  # threads that make batches, and batches that wait for the network
 
 
 class Feed:
