@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from tqdm import tqdm
 
 from unet.inputs.layouts import LAYOUTS, Layout, layout_of
-from unet.inputs.rows import Rows, new_stack
+from unet.inputs.rows import Rows, new_stacks
 from unet.inputs.samples import Sample
 from unet.tasks import MEANINGS, choose_task
 from unet.tasks.task import Options, Page, Task
@@ -292,8 +292,7 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     jobs = jobs_of([(task.page_count(source["shape"]), source["copies"]) for source in manifest["sources"]])
     stacks = stacks_of(manifest, layout, task)
     needed = announce(manifest, task, stacks, settings.copies is None) + 10_000_000
-    with unfinished(work / "augmented", "pairs", {"manifest": manifest}, needed, lambda folder: {
-            name: new_stack(folder / f"{name}.tif", *stack) for name, stack in stacks.items()}) as part, \
+    with unfinished(work / "augmented", "pairs", {"manifest": manifest}, needed, partial(new_stacks, stacks)) as part, \
             layout.unchanged(part.discard):
         pairs, left = Pairs(layout, task, manifest, part.rows), part.left(len(jobs))
         with closing(in_order(pairs.make, [jobs[number] for number in left], settings.workers or default_workers())

@@ -155,7 +155,7 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     content, levels = Content(task, weights, shares), [source["levels"] for source in manifest["sources"]]
     places = np.random.default_rng((seed, 5)).permutation(count).reshape(-1, len(corners))
     needed = count * (tiling.tile**2 * task.channels + tiling.label**2 * (1 if weights == "none" else 5))
-    with unfinished(work / "patches", "tiles", {"geometry": geometry, "seed": seed}, needed,
+    with unfinished(work / "patches", "tiles", {"geometry": geometry}, needed,
                     lambda folder: _new_tiles(folder, geometry)) as part:
         left = part.left(len(pages))
         for number in tqdm(left, total=len(pages), initial=len(pages) - len(left), desc="tiles", unit="page",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,11 @@ def new_stack(path: Path, shape: Sequence[int], dtype: np.dtype) -> Rows:
     """Make an ImageJ stack of `shape` (N, H, W[, 3]), as `stack_writer` does, its pages still to be written."""
     start = announce_stack(path, tuple(shape), dtype, "TYXS" if len(shape) == 4 else "ZYX")
     return Rows(path, start, tuple(shape[1:]), np.dtype(dtype).name)
+
+
+def new_stacks(stacks: Mapping[str, tuple[Sequence[int], np.dtype]], folder: Path) -> dict[str, Rows]:
+    """Make a stack in a folder for each name, of that shape and type."""
+    return {name: new_stack(folder / f"{name}.tif", *stack) for name, stack in stacks.items()}
 
 
 def stack_rows(path: Path, shape: Sequence[int]) -> Rows:
