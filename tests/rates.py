@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,8 @@ def bench_predict(args: argparse.Namespace) -> None:
     print(f"{words}; {stack}: {len(images)} slices of {images[0].shape}, {predictor.flips} flips; medians of "
           f"{args.repeats}, after one that is not counted")
     batches = bare_passes(predictor, images)
-    bare = timed(lambda: [engine(batch) for batch in batches], args.repeats)
+    with ThreadPoolExecutor(predictor.at_once) as pool:  # as many batches at once as the pipeline has images
+        bare = timed(lambda: list(pool.map(engine, batches)), args.repeats)
     with tempfile.TemporaryDirectory() as folder:
         outputs = predictor.task.outputs(Path(folder) / "prediction.tif")
         whole = timed(lambda: [None for _ in predictions(predictor, predictor.task, samples, config["learnt"],
@@ -106,30 +108,30 @@ def large_page(args: argparse.Namespace, predictor: Predictor) -> None:
     page = np.random.default_rng(0).integers(0, 256, (args.page, args.page, predictor.task.channels), np.uint8)
     page = page if predictor.task.channels > 1 else page[..., 0]
     tiles = overlap_tiles(predictor.network, page.shape[:2], predictor.limits.core)
-    batch = tiles.cut(page, [0])
+    batch = tiles.cut(page, range(min(predictor.at_once, len(tiles))))
     batch = batch if batch.ndim == 4 else batch[..., np.newaxis]
-    bare = timed(lambda: [predictor.engine(batch) for _ in range(PAGE_TILES)], args.repeats) / PAGE_TILES
+    bare = timed(lambda: [predictor.engine(batch) for _ in range(PAGE_TILES)], args.repeats) / PAGE_TILES / len(batch)
     began = time.perf_counter()
     one.predict(page)
     seconds = time.perf_counter() - began
     print(f"page of {args.page} x {args.page}, one flip, once: {args.page**2 / seconds / 1e6:.2f} MP/s, "
           f"{seconds / len(tiles):.4f} s a tile of {tiles.sides[0]} x {tiles.sides[1]}; a bare pass {bare:.4f} s")
-    theirs = benchmark_app(args.model, batch.shape)
+    theirs = benchmark_app(args.model, (1, *batch.shape[1:]), len(batch))
     if theirs:
         print(f"benchmark_app on that tile: {theirs:.4f} s; bare pass {bare / theirs:.3f} times, page "
               f"{seconds / len(tiles) / theirs:.3f} times as long")
 
 
-def benchmark_app(model: Path, shape: tuple[int, ...]) -> float | None:
-    """Median seconds of OpenVINO's own benchmark for one tile; None, and why, where it isn't there."""
+def benchmark_app(model: Path, shape: tuple[int, ...], streams: int) -> float | None:
+    """Seconds a tile of OpenVINO's own benchmark, in so many streams; None, and why, where it isn't there."""
     program = shutil.which("benchmark_app", path=str(Path(sys.executable).parent)) or shutil.which("benchmark_app")
     network = model.parent / FOLDER / f"{file_hash(model)[:16]}.xml"
     if not program or not network.is_file():
         print("benchmark_app: left out, as OpenVINO is not installed or did not run")
         return None
-    done = subprocess.run([program, "-m", str(network), "-d", "CPU", "-hint", "latency", "-t", str(SECONDS), "-shape",
-                           f"[{','.join(map(str, shape))}]"], capture_output=True, text=True)
-    median = re.search(r"Median:\s+([\d.]+) ms", done.stdout)
-    if done.returncode or not median:
+    done = subprocess.run([program, "-m", str(network), "-d", "CPU", "-hint", "none", "-nstreams", str(streams), "-t",
+                           str(SECONDS), "-shape", f"[{','.join(map(str, shape))}]"], capture_output=True, text=True)
+    rate = re.search(r"Throughput:\s+([\d.]+) FPS", done.stdout)
+    if done.returncode or not rate:
         raise UserError(f"benchmark_app failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
-    return float(median[1]) / 1000
+    return 1 / float(rate[1])

@@ -57,7 +57,7 @@ def same_objects(one, other):
 @pytest.fixture
 def predictor():
     """Eight flips of a network of stride 4, in small tiles."""
-    return Predictor(Bright(), Network(4, 2), Cells(), flips=8, limits=Limits(core=40))
+    return Predictor(Bright(), Network(4, 2), Cells(), flips=8, limits=Limits(core=40, pixels=1))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_large_image_is_predicted_by_bands_and_goes_on_where_it_was_stopped(tm
 
     def predict(name, engine, resume=False):
         outputs = Outputs(tmp_path / f"{name}.tif", tmp_path / f"{name}-cells.tif", tmp_path / f"{name}-walls.tif")
-        one = Predictor(engine, Network(4, 2), Cells(), flips=2, limits=Limits(core=40))
+        one = Predictor(engine, Network(4, 2), Cells(), flips=2, limits=Limits(core=40, pixels=1))
         kept = None if resume is None else Kept(outputs.out, {}, resume)
         for _ in predictions(one, Cells(), StackSamples(tmp_path / "in.tif"), LEARNT, outputs,
                              extras=Extras(table=tmp_path / f"{name}.csv", kept=kept)):

@@ -45,7 +45,7 @@ def predict(samples, out, engine, resume=False):
         pytest.importorskip("zarr", reason="zarr is not installed; requirements-zarr.txt has it")
     outputs = Cells().outputs(out, redrawn=out.with_name(f"walls{out.name[1:]}"))
     Cells().check_outputs(outputs, samples)
-    one = Predictor(engine, Network(4, 2), Cells(), flips=2, limits=Limits(core=40))
+    one = Predictor(engine, Network(4, 2), Cells(), flips=2, limits=Limits(core=40, pixels=1))
     for _ in predictions(one, Cells(), samples, LEARNT, outputs, extras=Extras(kept=Kept(out, {}, resume))):
         pass
     return engine.calls

@@ -25,6 +25,8 @@ ABOUT = {"model": "m", "--flips": "1"}
 class Bright:
     """In place of a network: bright pixels are cell; stops at call `stop`."""
 
+    at_once = 1
+
     def __init__(self, stop=None):
         self.calls, self.stop = 0, stop
 

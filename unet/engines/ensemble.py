@@ -63,6 +63,11 @@ class Ensemble:
         return self._mean(member.rows(image, levels, first, last) for member in self.members)
 
     @property
+    def at_once(self) -> int:
+        """How many images are predicted best at the same time, in threads."""
+        return min(member.at_once for member in self.members)
+
+    @property
     def by_rows(self) -> bool:
         """Whether `rows` gives what a call gives."""
         return all(member.by_rows for member in self.members)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,6 +97,11 @@ class Predictor:
         return (self,)
 
     @property
+    def at_once(self) -> int:
+        """How many images are predicted best at the same time, in threads."""
+        return getattr(self.engine, "streams", 1)
+
+    @property
     def by_rows(self) -> bool:
         """Whether `rows` gives what a call gives."""
         return self.task.by_rows and self.zooms == (1.0,)
@@ -127,41 +132,48 @@ class Predictor:
                 if side <= least:
                     raise MemoryError(f"tiles of {side} pixels and their margins are too large") from error
                 core = max(side // 2, least)
-            self.limits.core, self.limits.pixels = core, self.limits.pixels // 4
+            one = math.prod(overlap_tiles(self.network, shape, core).sides)
+            self.limits.core, self.limits.pixels = core, min(self.limits.pixels // 4, one)  # a tile at a time from now
             tqdm.write(f"note: memory ran out; going on with tiles of {core} pixels and their margins")
 
     def _rows(self, image: np.ndarray, levels: dict, first: int, shape: tuple[int, int], core: int) -> np.ndarray:
         margin, (high, wide) = self.network.margin, overlap_tiles(self.network, shape, core).cores
         tiles = OverlapTile(image.shape[:2], (high, wide), margin)
         total = np.zeros((*shape, self.network.classes), np.float32)
-        for y in range(0, shape[0], high):
-            for x in range(0, shape[1], wide):
-                tile = self.task.normalise(tiles.cut_at(image, [(first + y - margin, x - margin)])[0], levels)
-                mean = self._turned_tile(tile if tile.ndim == 3 else tile[..., np.newaxis])
+        corners = [(y, x) for y in range(0, shape[0], high) for x in range(0, shape[1], wide)]
+        together = max(1, self.limits.pixels // math.prod(tiles.sides) // self.flips)
+        for some in (corners[place:place + together] for place in range(0, len(corners), together)):
+            cut = (tiles.cut_at(image, [(first + y - margin, x - margin)])[0] for y, x in some)
+            means = self._turned_tiles([self.task.normalise(tile, levels) for tile in cut])
+            for (y, x), mean in zip(some, means, strict=True):
                 skip, part = (len(mean) - high) // 2, total[y:y + high, x:x + wide]
                 part[:] = mean[skip:skip + part.shape[0], skip:skip + part.shape[1]]
         return total
 
-    def _turned_tile(self, tile: np.ndarray) -> np.ndarray:
-        """Mean of the predictions of all flips of one tile (h, w, C), turned back; float32 (h', w', classes)."""
-        turns = [turned(tile, number) for number in range(self.flips)]
-        size, total = max(1, self.limits.pixels // math.prod(tile.shape[:2])), None
-        for shape in dict.fromkeys(one.shape for one in turns):
-            numbers = [number for number, one in enumerate(turns) if one.shape == shape]
-            for first in range(0, len(numbers), size):
-                batch = numbers[first:first + size]
-                probability = self.engine(np.stack([turns[number] for number in batch]))
-                if total is None:  # the first turn is none
-                    total = np.zeros(probability.shape[1:], np.float32)
-                for number, one in zip(batch, probability, strict=True):
+    def _turned_tiles(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Mean of the predictions of all flips of each tile (h, w[, C]), turned back; float32 (h', w', classes)."""
+        turns = [(place, number, turned(tile if tile.ndim == 3 else tile[..., np.newaxis], number))
+                 for place, tile in enumerate(tiles) for number in range(self.flips)]
+        totals: dict[int, np.ndarray] = {}
+        for shape in dict.fromkeys(turn.shape for _, _, turn in turns):
+            for batch in self._batches([turn for turn in turns if turn[2].shape == shape], shape):
+                probability = self.engine(np.stack([turn for _, _, turn in batch]))
+                for (place, number, _), one in zip(batch, probability, strict=True):
+                    total = totals.setdefault(place, np.zeros(one.shape, np.float32))  # the first turn is none
                     view = turned(total, number)
                     view += one
-        return total / self.flips
+        return [totals[place] / self.flips for place in range(len(tiles))]
+
+    def _batches(self, things: Sequence, shape: Sequence[int]) -> Iterator[Sequence]:
+        """Tiles of a shape (h, w) that are predicted in one call, as many as the limits allow."""
+        size = max(1, self.limits.pixels // math.prod(shape[:2]))
+        for first in range(0, len(things), size):
+            yield things[first:first + size]
 
     def _averaged(self, normalised: np.ndarray, core: int, margin: int | None, squares: bool) -> np.ndarray:
         """Means over the flips of the probability and, as further channels, of its `squares`; float32 (H, W, channels).
 
-        All flips of a tile are predicted together, those of one shape at once, as many as the limits allow.
+        All flips of a tile are predicted together, those of one shape at once.
         """
         image = normalised if normalised.ndim == 3 else normalised[..., np.newaxis]
         total = np.zeros((*image.shape[:2], (2 if squares else 1) * self.network.classes), np.float32)
@@ -170,13 +182,12 @@ class Predictor:
         for shape in dict.fromkeys(one.shape for one in images):
             numbers = [number for number, one in enumerate(images) if one.shape == shape]
             tiles = overlap_tiles(self.network, shape[:2], core, margin)
-            size = max(1, self.limits.pixels // math.prod(tiles.sides))
-            for place, corner in enumerate(tiles.corners()):
-                for first in range(0, len(numbers), size):
-                    batch = numbers[first:first + size]
-                    probability = self.engine(np.concatenate([tiles.cut(images[one], [place]) for one in batch]))
-                    for one, tile in zip(batch, probability, strict=True):
-                        tiles.add(sums[one], np.concatenate([tile, tile**2], axis=-1) if squares else tile, corner)
+            corners = tiles.corners()
+            all_turns = [(place, one) for place in range(len(corners)) for one in numbers]
+            for batch in self._batches(all_turns, tiles.sides):
+                probability = self.engine(np.concatenate([tiles.cut(images[one], [place]) for place, one in batch]))
+                for (place, one), tile in zip(batch, probability, strict=True):
+                    tiles.add(sums[one], np.concatenate([tile, tile**2], axis=-1) if squares else tile, corners[place])
         total /= self.flips
         return total
 

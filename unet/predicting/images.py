@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from unet.inputs.samples import Samples
+from unet.inputs.samples import Sample, Samples
 from unet.lock import locked
 from unet.predicting.ahead import ahead
 from unet.predicting.bands import Bands, height_of, number_by_bands, redraw_by_bands
@@ -42,12 +44,14 @@ class Extras:
 
 
 NONE = Extras()
+READING, LARGE = threading.Lock(), threading.Lock()  # one thread reads at a time, and one has a very large image
 SAMPLED = 16_000_000  # pixels of a very large image from which its mean and deviation are taken
 
 
 class Predicts(Protocol):
     """A trained network as a function of an image (H, W[, C]); `Predictor` is one."""
 
+    at_once: int  # how many images it predicts best at the same time, in threads
     by_rows: bool  # whether it predicts some rows of an image for themselves
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -83,10 +87,10 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
                 stack.enter_context(samples.unchanged(kept.remove if kept else lambda: None))
                 size = samples.voxel and (samples.voxel.y, samples.voxel.x)
                 rows = extras.table and stack.enter_context(table_writer(extras.table, size, "um"))
-                # the next image is read and predicted while this one is segmented and written
-                predicted = stack.enter_context(closing(ahead(
-                    (number, sample, *_probability(predictor, task, sample.image, number, room, extras.spread))
-                    for number, sample in enumerate(samples))))
+                # the next images are read and predicted while this one is segmented and written
+                predicted = stack.enter_context(closing(ahead((
+                    partial(_predicted, predictor, task, samples, number, room, extras.spread)
+                    for number in range(len(samples))), predictor.at_once, predictor.at_once)))
                 for number, sample, probability, spread in tqdm(predicted, extras.title, len(samples), unit="image",
                                                                 disable=None):
                     redrawn, objects = _segmented(task, probability, learnt)
@@ -107,17 +111,22 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
             kept.remove()
 
 
-def _probability(predictor: Predicts, task: Task, image: np.ndarray, number: int, room: Room, wants_spread: bool
-                 ) -> tuple[np.ndarray | Bands, np.ndarray | None]:
-    """Probability, and how far flips disagree, where that is wanted and known."""
+def _predicted(predictor: Predicts, task: Task, samples: Samples, number: int, room: Room, wants_spread: bool
+               ) -> tuple[int, Sample, np.ndarray | Bands, np.ndarray | None]:
+    """Number, sample, its probability, and how far flips disagree, where that is wanted and known."""
+    with READING:
+        sample = samples[number]
+    image = sample.image
     if is_large(image.shape) and predictor.by_rows:
-        return _by_bands(predictor, task, image, room.folder_of(number, image)), None
-    image = np.asarray(image)
+        with LARGE:
+            return number, sample, _by_bands(predictor, task, image, room.folder_of(number, image)), None
+    with READING:
+        image = np.asarray(image)
     probability, spread = room.get(number, image), None
     if probability is None:
         probability, spread = predictor.with_spread(image) if wants_spread else (predictor(image), None)
         room.put(number, image, probability)
-    return probability, spread
+    return number, sample, probability, spread
 
 
 def _by_bands(predictor: Predicts, task: Task, image: np.ndarray, folder: Path) -> Bands:
