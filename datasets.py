@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.inputs import doctor
 from unet.inputs.demo import make_demo
-from unet.inputs.doctor import Finding
+from unet.inputs.doctor import examine as examine_stacks
 from unet.inputs.download import ISBI_URL, download_isbi
 from unet.inputs.exchange import OUTLINE, export_rois, import_labels
+from unet.inputs.findings import Finding, report, shorten
 from unet.inputs.gaps import find_gaps
 from unet.inputs.layouts import Folders, Stacks, kind_of
 from unet.segment.walls import thin_walls
@@ -33,8 +33,8 @@ def examine(folder: Path) -> tuple[str, bool]:
     Raises UserError where it is no folder, or an image in it cannot be read.
     """
     kind = kind_of(folder)
-    findings = doctor.examine(folder, thin_walls) if kind is Stacks else describe(kind(folder))
-    return doctor.report(folder, findings), all(finding.level != "problem" for finding in findings)
+    findings = examine_stacks(folder, thin_walls) if kind is Stacks else describe(kind(folder))
+    return report(folder, findings), all(finding.level != "problem" for finding in findings)
 
 
 def describe(layout: Folders) -> list[Finding]:
@@ -67,7 +67,7 @@ def look_for_gaps(layout: Folders) -> list[Finding]:
         return []
     gaps = [f"{sample.name} at y {y}, x {x}" for sample in samples
             for y, x in find_gaps(sample.label > 0, sample.image.mean(axis=2))]
-    return [Finding("warning", f"the membrane seems to have gaps: {doctor.shorten(gaps, 10, '; ')}", "Two large cells "
+    return [Finding("warning", f"the membrane seems to have gaps: {shorten(gaps, 10, '; ')}", "Two large cells "
                     "join there over one or two pixels, though the image is dark. The score punishes one such gap more "
                     "than many wrong pixels.", "Fiji: look there and draw the membrane with 0 (Paintbrush tool)")
             ] if gaps else []

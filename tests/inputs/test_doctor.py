@@ -8,6 +8,7 @@ from scipy import ndimage as ndi
 from skimage.measure import label
 
 from unet.inputs import doctor
+from unet.inputs.findings import Finding, listed, report
 from unet.inputs.gaps import find_gaps
 from unet.inputs.stacks import LABELS, TEST, VOLUME
 from utils import UserError
@@ -42,7 +43,7 @@ def ground(labels):
 
 
 def check(folder, thin_walls=walls):
-    return doctor.report(folder, doctor.examine(folder, thin_walls))
+    return report(folder, doctor.examine(folder, thin_walls))
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_pixels_tell_size_type_and_range():
     stack = np.zeros((2, 3, 4), np.uint16)
     stack[1, 2, 3] = 999
     [finding] = doctor.check_pixels("a.tif", stack)
-    assert finding == doctor.Finding("ok", "a.tif: 2 slices of 3 x 4 pixels (y, x), uint16, values 0 to 999")
+    assert finding == Finding("ok", "a.tif: 2 slices of 3 x 4 pixels (y, x), uint16, values 0 to 999")
 
 
 def test_colours_are_a_problem():
@@ -410,8 +411,8 @@ def test_a_misnamed_file_is_named(tiny_folder, name):
 
 
 def test_slice_numbers_are_listed_in_runs():
-    assert doctor.listed([9, 3, 4, 5]) == "3-5, 9"
-    assert doctor.listed(range(0, 60, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, ..."
+    assert listed([9, 3, 4, 5]) == "3-5, 9"
+    assert listed(range(0, 60, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, ..."
 
 
 @pytest.mark.parametrize(("change", "verdict"), [

@@ -8,7 +8,7 @@ import tifffile
 from conftest import write_png
 from numpy.testing import assert_array_equal
 
-from unet.inputs.lazy import Gray
+from unet.inputs.lazy import Each, Gray, mean_and_sd, tally
 from unet.inputs.pages import open_pages
 from unet.inputs.stacks import stack_writer
 from unet.inputs.voxel import Voxel, voxel_of_tiff
@@ -122,3 +122,14 @@ def test_what_is_written_keeps_the_size(tmp_path, dtype, channels):
     assert voxel.z == (None if dtype == np.uint32 else pytest.approx(0.05))
     assert Voxel(0.008, 0.008).times(Voxel(0.004, 0.016)) == pytest.approx(1)
     assert Voxel(0.008, 0.008).times(Voxel(0.004, 0.004)) == pytest.approx(2)
+
+
+def test_counts_and_moments_over_pages_are_those_of_the_whole(rng):
+    stack = rng.integers(0, 9, (5, 7, 11), np.uint16)
+    for part in (stack, stack[:1], stack / 4):
+        pages = Each(list(part), lambda page: page + 1, part.dtype)
+        assert pages.shape == part.shape
+        for array, expected in zip(tally(pages), np.unique(part + 1, return_counts=True), strict=True):
+            assert_array_equal(array, expected)
+        assert mean_and_sd(pages) == pytest.approx(((part + 1).mean(), part.std()))
+    assert len(tally(Each(list(stack), lambda page: page, np.uint16), 2)[0]) > 2

@@ -2,31 +2,33 @@
 
     python datasets.py check DIR
 
-Each `check_...` looks at arrays alone; `examine` reads a folder of stacks and calls them all, whatever is broken.
+Each `check_...` looks at pages alone, arrays or read one at a time; `examine` opens a folder of stacks and calls them
+all, whatever is broken.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from skimage.measure import label
 
+from unet.inputs.findings import Finding, listed, shorten
 from unet.inputs.gaps import find_gaps
 from unet.inputs.layouts import GET_DATA
-from unet.inputs.stacks import LABELS, TEST, VOLUME, padding, read_stack
+from unet.inputs.lazy import Each, mean_and_sd, tally
+from unet.inputs.stacks import LABELS, TEST, VOLUME, padding
+from unet.inputs.tiffs import TiffPages
 from utils import UserError
 
 FEW_SLICES = 5  # fewer leave little to learn from and next to nothing to judge with
 THIN_MEMBRANE = 0.03  # share of the pixels; ISBI's is .22
 LEAK_SHARE = 0.5  # of a slice in one piece: cells run together there; ISBI's largest cell has .13
+WALLED = 30  # slices that tell whether membranes are drawn in all
 STANDS_OUT = 4.0  # robust standard deviations from the median slice
-TITLES = {"ok": "In order", "note": "Good to know", "warning": "Worth a look", "problem": "To be fixed first"}
 SAVE = "File > Save As > Tiff"
 INVERT = (f"Fiji: Edit > Invert, then {SAVE}; where Fiji shows cells white already, Image > Lookup Tables > Invert LUT "
           "before it")
@@ -34,54 +36,34 @@ DELETE = "Fiji: Image > Stacks > Delete Slice, in the images and in the labels a
 UNDRAWN = "Draw its membranes, or delete it from both stacks, Fiji: Image > Stacks > Delete Slice"
 COMPARE = "Fiji: Analyze > Tools > Synchronize Windows shows whether one is flipped, shifted, cropped or reordered"
 
-
-Walls = Callable[[np.ndarray], bool]  # whether labels (N, H, W), 0 or False = membrane, are cells between thin walls
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found; `level` is ok, note, warning, or problem: training would be refused or learn nonsense."""
-
-    level: str
-    what: str
-    meaning: str = ""
-    remedy: str = ""
-
-
-def listed(numbers) -> str:
-    """Slice numbers as text, at most 12 runs of them: [3, 4, 5, 9] gives '3-5, 9'."""
-    numbers = np.sort(np.asarray(numbers, int))
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return shorten([f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs], 12)
-
-
-def shorten(words: list[str], most: int, between: str = ", ") -> str:
-    """The first words, joined, and '...' for the others."""
-    return between.join(words[:most] + ["..."] * (len(words) > most))
+Pages = Sequence[np.ndarray]  # a stack (N, H, W), as an array or read a page at a time
+Walls = Callable[[Iterable[np.ndarray]], bool]  # whether labels, 0 or False = membrane, are cells between thin walls
 
 
 # ------------------------------------------------------------------------------------------------------ images
 
 
-def check_pixels(name: str, stack: np.ndarray) -> list[Finding]:
+def check_pixels(name: str, stack: Pages) -> list[Finding]:
     """Size, type and range of images or labels (N, H, W[, C]); colours, and pixels that are not numbers."""
     size = f"{len(stack)} slices of {stack.shape[1]} x {stack.shape[2]} pixels (y, x), {stack.dtype}"
-    notes = [Finding("ok", f"{name}: {size}, values {stack.min().item():g} to {stack.max().item():g}")]
+    ends = np.array([(page.min(), page.max(), np.isfinite(page).all()) for page in stack])
+    notes = [Finding("ok", f"{name}: {size}, values {ends[:, 0].min().item():g} to {ends[:, 1].max().item():g}")]
     fix = f"Fiji: Image > Type > 8-bit, then {SAVE}"
     if stack.ndim == 4:
         notes.append(Finding("problem", f"{name} has {stack.shape[3]} colour channels", "Training takes one.", fix))
-    lost = np.flatnonzero(~np.isfinite(stack).all(axis=tuple(range(1, stack.ndim))))
+    lost = np.flatnonzero(ends[:, 2] == 0)
     if lost.size:
         notes.append(Finding("problem", f"{name} has pixels that are not numbers, in slices {listed(lost)}",
                              "One of them spoils all of the network.", fix))
     return notes
 
 
-def check_images(name: str, images: np.ndarray) -> list[Finding]:
+def check_images(name: str, images: Pages) -> list[Finding]:
     """Bit depth, padding, brightness, and two values only, of gray images (N, H, W)."""
     notes = []
     if images.dtype not in (np.uint8, bool):
-        bits = f", of which {int(images.max()).bit_length()} bits are used" if images.dtype.kind in "ui" else ""
+        used = max(int(image.max()) for image in images).bit_length() if images.dtype.kind in "ui" else 0
+        bits = f", of which {used} bits are used" if used else ""
         notes.append(Finding("note", f"{name}: {images.dtype}{bits}", "Each slice is brought to one mean and contrast "
                              "from its own depth. Nothing needs to be done."))
     shares = np.array([padding(image).mean() for image in images])
@@ -89,7 +71,7 @@ def check_images(name: str, images: np.ndarray) -> list[Finding]:
         notes.append(Finding("note", f"{name}: slices {listed(np.flatnonzero(shares))} are filled up at their border, "
                              f"up to {shares.max():.0%} of a slice", "These pixels do not count for brightness and "
                              "contrast. Nothing needs to be done."))
-    values = len(np.unique(images))
+    values = len(tally(images, 2)[0])
     if values <= 2:
         only = "two values only, as labels have" if values == 2 else "one value only"
         notes.append(Finding("problem", f"{name} has {only}", "Nothing can be learnt from it.",
@@ -97,9 +79,9 @@ def check_images(name: str, images: np.ndarray) -> list[Finding]:
     return notes + check_brightness(name, images)
 
 
-def check_brightness(name: str, images: np.ndarray) -> list[Finding]:
+def check_brightness(name: str, images: Pages) -> list[Finding]:
     """Mean and standard deviation (sd) of every slice of images (N, H, W), and the slices that stand out."""
-    means, sds = images.mean((1, 2), dtype=float), images.std((1, 2), dtype=float)
+    means, sds = np.array([(image.mean(dtype=float), image.std(dtype=float)) for image in images]).T
     numbers = shorten([f"{mean:.4g}±{sd:.3g}" for mean, sd in zip(means, sds, strict=True)], 60, " ")
     notes = [Finding("ok", f"{name}: brightness of each slice, mean±sd: {numbers}")]
     odd: dict[int, list[str]] = {}
@@ -116,10 +98,10 @@ def check_brightness(name: str, images: np.ndarray) -> list[Finding]:
     return notes
 
 
-def check_slices(name: str, stack: np.ndarray) -> list[Finding]:
+def check_slices(name: str, stack: Pages) -> list[Finding]:
     """Slices of one value, and slices that are there more than once, in a stack (N, H, W)."""
     notes = []
-    empty = np.flatnonzero(stack.min((1, 2)) == stack.max((1, 2)))
+    empty = np.flatnonzero([page.min() == page.max() for page in stack])
     if empty.size:
         notes.append(Finding("warning", f"{name}: empty slices, of one value only: {listed(empty)}",
                              "They teach that nothing is to be seen.", DELETE))
@@ -130,7 +112,7 @@ def check_slices(name: str, stack: np.ndarray) -> list[Finding]:
     return notes
 
 
-def _alike(stack: np.ndarray) -> dict[bytes, list[int]]:
+def _alike(stack: Pages) -> dict[bytes, list[int]]:
     groups: dict[bytes, list[int]] = {}
     for number, page in enumerate(stack):
         groups.setdefault(hashlib.sha256(np.ascontiguousarray(page)).digest(), []).append(number)
@@ -140,9 +122,9 @@ def _alike(stack: np.ndarray) -> dict[bytes, list[int]]:
 # ------------------------------------------------------------------------------------------------------ labels
 
 
-def check_labels(labels: np.ndarray, thin_walls: Walls) -> list[Finding]:
+def check_labels(labels: Pages, thin_walls: Walls) -> list[Finding]:
     """Whether labels (N, H, W) are 0 = membrane and 255 (or 1) = cell in every slice, and the share of membrane."""
-    values, counts = np.unique(labels, return_counts=True)
+    values, counts = tally(labels)
     shown = shorten([f"{value.item():g}" for value in values[:7]], 6)
     if len(values) == 1:
         return [Finding("problem", f"{LABELS}: every pixel is {shown}", "There is nothing to learn.",
@@ -157,10 +139,10 @@ def check_labels(labels: np.ndarray, thin_walls: Walls) -> list[Finding]:
                          "0 = membrane and 255 = cell, or 0, 1, 2, ... with augmentation.py --classes.",
                          f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
     cells = as_cells(labels)
-    membrane = 1 - cells.mean((1, 2))
+    membrane = np.array([1 - cell.mean() for cell in cells])
     empty, full = membrane == 1, membrane == 0
-    others = cells[~empty & ~full]
-    if empty.any() and len(others) and not thin_walls(others):
+    others = few(np.flatnonzero(~empty & ~full), WALLED)
+    if empty.any() and len(others) and not thin_walls(cells[number] for number in others):
         notes.append(Finding("note", f"{LABELS}: no object in slices {listed(np.flatnonzero(empty))}",
                              "Labels are objects on background, which may be absent. Nothing needs to be done."))
         empty[:] = False
@@ -180,30 +162,35 @@ def _soft(values: np.ndarray, counts: np.ndarray) -> bool:
     return counts[(place < 0.1) | (place > 0.9)].sum() > 0.6 * counts.sum()  # most pixels are nearly black or white
 
 
-def as_cells(labels: np.ndarray) -> np.ndarray:
+def as_cells(labels: Pages) -> Each:
     """True where labels say cell, be they two-valued, soft at their edges, or a number for every cell."""
-    values, counts = np.unique(labels, return_counts=True)
-    return labels > ((float(values[0]) + float(values[-1])) / 2 if _soft(values, counts) else values[0])
+    values, counts = tally(labels)
+    least = (float(values[0]) + float(values[-1])) / 2 if _soft(values, counts) else values[0]
+    return Each(labels, lambda label: label > least, bool)
 
 
-def separate_objects(cells: Sequence[np.ndarray], thin_walls: Walls) -> bool:
+def separate_objects(cells: Pages, thin_walls: Walls) -> bool:
     """Whether cells, bool (H, W) each, are objects on background, and neither between membranes nor inverted ones."""
-    some = few([cell for cell in cells if cell.any() and not cell.all()])
-    return len(some) > 0 and not thin_walls(some) and not thin_walls([~cell for cell in some])
+    numbers = few([number for number, cell in enumerate(cells) if cell.any() and not cell.all()])
+    some = [cells[number] for number in numbers]
+    return some != [] and not thin_walls(some) and not thin_walls([~cell for cell in some])
 
 
-def few(slices: list) -> list:
-    """Five to nine of these slices, or all, at even distances: they tell enough."""
-    return slices[::max(1, len(slices) // 5)]
+def few(numbers: Sequence[int], least: int = 5) -> Sequence[int]:
+    """At least so many of the slices' numbers, fewer than twice as many, at even distances: they tell enough."""
+    return numbers[::max(1, len(numbers) // least)]
 
 
-def check_polarity(images: np.ndarray, cells: np.ndarray, name: str = LABELS) -> list[Finding]:
+def check_polarity(images: Pages, cells: Pages, name: str = LABELS) -> list[Finding]:
     """Whether membrane and cell look swapped: membrane is most of the area, or brighter than the cells."""
-    if cells.all() or not cells.any():
+    sums = np.zeros((2, 2))  # pixels, and their grey levels: of membranes, of cells
+    for image, cell in zip(images, cells, strict=True):
+        sums += np.stack([np.bincount(cell.ravel(), minlength=2), np.bincount(cell.ravel(), image.ravel(), 2)], axis=1)
+    if not sums[:, 0].all():
         return []
-    share, inside, border = 1 - cells.mean(), images[cells].mean(), images[~cells].mean()
+    share, (border, inside) = sums[0, 0] / sums[:, 0].sum(), sums[:, 1] / sums[:, 0]
     signs = [f"is {share:.0%} of the pixels"] * bool(share > 0.5)
-    if border - inside > 0.1 * images.std():
+    if border - inside > 0.1 * mean_and_sd(images)[1]:
         signs.append(f"lies on brighter pixels than the cells (mean {border:.4g} against {inside:.4g})")
     if not signs:
         return []
@@ -223,11 +210,11 @@ def polarity_notes(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], n
     Of images (H, W) or (H, W, 3); `name` is what to call the labels.
     """
     grey = np.concatenate([(one if one.ndim == 2 else one.mean(axis=2)).ravel() for one in images])
-    cells = as_cells(np.concatenate([label.ravel() for label in labels]))
-    return [f"{finding.what}; {finding.remedy}" for finding in check_polarity(grey, cells, name)]
+    cells = as_cells([np.concatenate([label.ravel() for label in labels])])
+    return [f"{finding.what}; {finding.remedy}" for finding in check_polarity([grey], cells, name)]
 
 
-def check_pairs(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
+def check_pairs(images: Pages, cells: Pages) -> list[Finding]:
     """Slices (N, H, W) whose labels do not fit their image: membrane and cell differ less than in the others."""
     contrasts = np.full(len(images), np.nan)  # stays where there is nothing to compare
     for number, (image, cell) in enumerate(zip(images, cells, strict=True)):
@@ -244,11 +231,11 @@ def check_pairs(images: np.ndarray, cells: np.ndarray) -> list[Finding]:
                     "They teach the network what is not there.", COMPARE)] if odd.size else []
 
 
-def check_cells(cells: np.ndarray, images: np.ndarray | None = None) -> list[Finding]:
+def check_cells(cells: Pages, images: Pages | None = None) -> list[Finding]:
     """Cells (N, H, W) that are not closed: a piece that is too large, or a gap of one or two pixels."""
     notes, advice = [], "Fiji: look there and draw the membrane with 0 (Paintbrush tool)"
     shares = np.array([np.bincount(label(cell, connectivity=1).flat)[1:].max(initial=0) / cell.size for cell in cells])
-    leaking = np.flatnonzero((shares > LEAK_SHARE) & ~cells.all((1, 2)))
+    leaking = np.flatnonzero((shares > LEAK_SHARE) & (shares < 1))
     if leaking.size:
         notes.append(Finding("warning", f"{LABELS}: one cell covers up to {shares.max():.0%} of a slice, in slices "
                              f"{listed(leaking)}", "Cells that are not closed count as one.", advice))
@@ -266,7 +253,7 @@ def check_cells(cells: np.ndarray, images: np.ndarray | None = None) -> list[Fin
 # ---------------------------------------------------------------------------------------------- several stacks
 
 
-def check_counts(images: np.ndarray, labels: np.ndarray) -> list[Finding]:
+def check_counts(images: Pages, labels: Pages) -> list[Finding]:
     """Whether every image (N, H, W) has its label on the same pixels, and whether they are enough."""
     notes = []
     sizes = [f"{len(stack)} slices of {stack.shape[1]} x {stack.shape[2]} pixels" for stack in (images, labels)]
@@ -279,7 +266,7 @@ def check_counts(images: np.ndarray, labels: np.ndarray) -> list[Finding]:
     return notes
 
 
-def check_test(images: np.ndarray, test: np.ndarray) -> list[Finding]:
+def check_test(images: Pages, test: Pages) -> list[Finding]:
     """Whether the stack to segment (M, H, W) looks like the training images and has none of them."""
     known = _alike(images)
     shared = [number for digest, group in _alike(test).items() if digest in known for number in group]
@@ -287,10 +274,11 @@ def check_test(images: np.ndarray, test: np.ndarray) -> list[Finding]:
     if shared:
         notes.append(Finding("warning", f"{TEST}: slices that are training images too: {listed(shared)}", "How well "
                              "they are segmented says nothing of new images.", "Put the stack to segment there"))
-    sd = max(float(images.std()), 1e-6)
-    if images.dtype == test.dtype and (abs(test.mean() - images.mean()) > sd / 2 or not 0.67 < test.std() / sd < 1.5):
-        notes.append(Finding("warning", f"{TEST} looks other than {VOLUME}: {test.mean():.0f}±{test.std():.0f} against "
-                             f"{images.mean():.0f}±{sd:.0f}", "Brightness and contrast are levelled slice by slice; "
+    (mean, sd), (its_mean, its_sd) = mean_and_sd(images), mean_and_sd(test)
+    sd = max(sd, 1e-6)
+    if images.dtype == test.dtype and (abs(its_mean - mean) > sd / 2 or not 0.67 < its_sd / sd < 1.5):
+        notes.append(Finding("warning", f"{TEST} looks other than {VOLUME}: {its_mean:.0f}±{its_sd:.0f} against "
+                             f"{mean:.0f}±{sd:.0f}", "Brightness and contrast are levelled slice by slice; "
                              "other noise, stain or magnification are not.",
                              "Look whether both come from one microscope, at one magnification"))
     return notes
@@ -324,7 +312,7 @@ def examine(folder: Path, thin_walls: Walls) -> list[Finding]:
     return notes + (check_test(images, test) if images is not None and test is not None else [])
 
 
-def _open(path: Path, others: list[str]) -> tuple[np.ndarray | None, list[Finding]]:
+def _open(path: Path, others: list[str]) -> tuple[Each | None, list[Finding]]:
     """The stack (N, H, W) of a file, or None where it can't be read, and what there is to say of it."""
     if not path.is_file():
         names = {name.lower(): name for name in others}
@@ -332,30 +320,15 @@ def _open(path: Path, others: list[str]) -> tuple[np.ndarray | None, list[Findin
         return None, [Finding("problem", f"{path.name} is missing", "All three files are needed.", f"Rename {near[0]}, "
                               f"or save it as TIFF from Fiji: {SAVE}" if near else f"Put it into {path.parent}")]
     try:
-        stack = read_stack(path)
+        stack = TiffPages(path)
+        notes = check_pixels(f"{path.name} ({path.stat().st_size / 1e6:.3g} MB)", stack)
     except (UserError, OSError) as error:
         what, _, remedy = str(error).replace(f"{path}", path.name).partition("; ")
         return None, [Finding("problem", what, "Nothing of it can be used.", remedy or "Allow yourself to read it")]
-    notes = check_pixels(f"{path.name} ({path.stat().st_size / 1e6:.3g} MB)", stack)
-    if stack.ndim == 4:
-        stack = stack[..., 0]  # the first channel tells enough for the other checks
-    return np.nan_to_num(stack, posinf=0, neginf=0) if stack.dtype.kind == "f" else stack, notes
+    return Each(stack, _plain, stack.dtype), notes
 
 
-def report(folder: Path, findings: list[Finding]) -> str:
-    """What was found in a folder as text of 80 columns, the gravest last, and a verdict."""
-    lines = [f"{folder}"]
-    for level, title in TITLES.items():
-        chosen = [finding for finding in findings if finding.level == level]
-        lines += ["", f"{title}:"] if chosen else []
-        for finding in chosen:
-            lines.append(textwrap.fill(finding.what, 80, initial_indent="- ", subsequent_indent="  "))
-            advice = f"{finding.meaning} -> {finding.remedy}" if finding.remedy else finding.meaning
-            lines += textwrap.wrap(advice, 80, initial_indent="    ", subsequent_indent="    ")
-    grave, looks = (sum(finding.level == level for finding in findings) for level in ("problem", "warning"))
-    verdict = "Ready to train."
-    if grave:
-        verdict = f"{grave} problem{'s' * (grave > 1)} must be fixed first."
-    elif looks:
-        verdict = f"Ready to train; {looks} thing{'s are' if looks > 1 else ' is'} worth a look first."
-    return "\n".join([*lines, "", verdict])
+def _plain(page: np.ndarray) -> np.ndarray:
+    """A page (H, W) of numbers; of colours the first channel: it tells enough for the other checks."""
+    page = page[..., 0] if page.ndim == 3 else page
+    return np.nan_to_num(page, posinf=0, neginf=0) if page.dtype.kind == "f" else page

@@ -97,6 +97,43 @@ class Rows:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
+class Each(Sequence[np.ndarray]):
+    """What a function makes of each page of a stack, (H, W) of this type, when it is asked for."""
+
+    def __init__(self, pages: Sequence[np.ndarray], make: Callable[[np.ndarray], np.ndarray], dtype: type):
+        self.pages, self.make, self.dtype = pages, make, np.dtype(dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape (N, H, W)."""
+        return (len(self.pages), *self.pages[0].shape[:2])
+
+    def __len__(self) -> int:
+        return len(self.pages)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.make(self.pages[number])
+
+
+def tally(stack: Sequence[np.ndarray], most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a stack, sorted, and how often each is there; with `most` only until there are more of them."""
+    values, counts = np.unique(stack[0], return_counts=True)
+    for number in range(1, len(stack)):
+        if most and len(values) > most:
+            break
+        more, times = np.unique(stack[number], return_counts=True)
+        values, places = np.unique(np.concatenate([values, more]), return_inverse=True)
+        counts = np.bincount(places.ravel(), np.concatenate([counts, times])).astype(int)
+    return values, counts
+
+
+def mean_and_sd(stack: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Of all pixels of a stack."""
+    sums = np.array([(page.size, page.sum(dtype=float), np.square(page, dtype=float).sum()) for page in stack]).sum(0)
+    mean = sums[1] / sums[0]
+    return float(mean), float(max(sums[2] / sums[0] - mean**2, 0) ** 0.5)
+
+
 def require_file(path: Path, way_out: str = "") -> None:
     """Raise UserError where there is no such file, or nothing in it."""
     if not path.is_file():

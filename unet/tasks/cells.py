@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from tqdm import tqdm
 
-from unet.inputs.doctor import few, pixel_step, polarity_notes, separate_objects
+from unet.inputs.doctor import WALLED, few, pixel_step, polarity_notes, separate_objects
 from unet.inputs.layouts import Layout
 from unet.inputs.stacks import format_slices
 from unet.scores.isbi import format_scores, isbi_scores, pick_threshold, threshold_curve
@@ -19,7 +19,6 @@ from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Judged
 from utils import UserError
 
-WALLED = 30  # slices that tell whether membranes are drawn in them
 SCORED = {"probability": "the network's probability", "walls": "with walls drawn"}  # the two sets of scores
 
 
@@ -53,7 +52,7 @@ class Cells(SliceTask):
         drawn = [number for number in range(len(looks)) if number not in {*blank, *empty}]
         what = "cell" if blank else "membrane"
         # objects on background may be absent from a slice; membranes are everywhere in tissue
-        if blank or (empty and thin_walls(_labels(layout, drawn[::max(1, len(drawn) // WALLED)]))):
+        if blank or (empty and thin_walls(_labels(layout, few(drawn, WALLED)))):
             raise UserError(f"{path}: {layout.listed(blank or empty)} is {what} everywhere, as where nobody drew; "
                             f"label it, or {layout.leave_out}")
         notes = polarity_notes([look.grey for look in looks], [look.label for look in looks], path.name)
@@ -166,6 +165,7 @@ class Cells(SliceTask):
                  "membrane Dice": "membrane_dice"}
         return {title: {head: scores[name]["chosen"][key] for head, key in shown.items()}
                 for name, title in SCORED.items() if scores[name]}
+
 
 @dataclass(frozen=True)
 class Look:
