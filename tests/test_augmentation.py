@@ -262,6 +262,29 @@ def test_originals_come_first_and_the_holdout_is_never_copied(tiny_folder, tmp_p
     assert record == page["operations"]
 
 
+def test_pages_that_are_read_one_at_a_time_give_the_bytes_of_whole_arrays(tiny_folder, tmp_path):
+    """Whether they lie in the file as they are or packed, and in whatever process."""
+    volume, drawn = tifffile.imread(tiny_folder / VOLUME).astype(np.uint16) * 201, tifffile.imread(tiny_folder / LABELS)
+    made = []
+    for number, packing in enumerate((None, "zlib")):
+        for name, stack in ((VOLUME, volume), (LABELS, drawn)):
+            tifffile.imwrite(tiny_folder / name, stack, photometric="minisblack", compression=packing)
+        augment(tiny_folder, tmp_path / "work", Settings(copies=2, workers=1 + number))
+        made.append(digests(tmp_path / "work" / "augmented"))
+    assert made[0]["images.tif"] == made[1]["images.tif"] and made[0]["labels.tif"] == made[1]["labels.tif"]
+    manifest = json.loads((tmp_path / "work" / "augmented" / "manifest.json").read_text())
+    images, labels = (tifffile.imread(tmp_path / "work" / "augmented" / f"{name}.tif") for name in ("images", "labels"))
+    task = task_of(manifest)
+    for page in manifest["samples"][6:]:
+        source = page["source"]
+        image, label, record = augment_pair(
+            volume[source], drawn[source], np.random.default_rng(page["seed"]), task.options,
+            grey_level=task.grey_level(manifest["sources"][source]["levels"]))
+        assert_array_equal(image, images[page["page"]])
+        assert_array_equal(label, labels[page["page"]])
+        assert record == page["operations"]
+
+
 def test_deep_images_keep_their_depth(tiny_folder, tmp_path):
     for dtype in (np.uint16, np.float32):
         volume = tifffile.imread(tiny_folder / VOLUME).astype(dtype) * dtype(200)
