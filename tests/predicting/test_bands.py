@@ -2,21 +2,27 @@
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import draw_stacks
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter
 
 from unet.engines.predictor import Limits, Predictor
 from unet.inputs.layouts import StackSamples
 from unet.inputs.stacks import read_stack, write_stack
 from unet.network import Network
 from unet.predicting import bands
-from unet.predicting.bands import Bands, number_by_bands, redraw_by_bands
+from unet.predicting.bands import Bands, number_by_bands, pieces_by_bands, redraw_by_bands, segment_by_bands
 from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
-from unet.scores.isbi import components, flood
-from unet.segment.walls import draw_walls
+from unet.scores.isbi import components
+from unet.segment.instances import NUCLEUS, separate_nuclei
+from unet.segment.walls import draw_walls, number_cells
 from unet.tasks import task
 from unet.tasks.cells import Cells
+from unet.tasks.classes import Classes
+from unet.tasks.nuclei import Nuclei
+from unet.tasks.of_images import CellImages, ClassImages
 from unet.tasks.task import Outputs
 
 LEARNT = {"walls": {"width": 4.0, "judge": None}, "threshold": 0.5, "on": [0]}
@@ -107,7 +113,7 @@ def test_walls_and_numbers_do_not_depend_on_the_bands(tmp_path, predictor, image
                               tmp_path / "r", height, overlap=120)
     assert_allclose(np.asarray(redrawn), whole, atol=1e-6)
     cells = np.asarray(number_by_bands(redrawn, lambda rows: rows > 0.5, tmp_path / "c", height, overlap=60))
-    assert same_objects(cells, flood(components(whole > 0.5)))
+    assert same_objects(cells, number_cells(whole, 0.5))
     assert sorted(np.unique(cells)) == list(range(cells.max() + 1))
 
 
@@ -152,3 +158,76 @@ def test_a_large_image_is_predicted_by_bands_and_goes_on_where_it_was_stopped(tm
         cells = read_stack(tmp_path / f"{name}-cells.tif")
         assert len((tmp_path / f"{name}.csv").read_text().splitlines()) == 1 + sum(map(np.max, cells))
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def same_partition(one, other):
+    """Whether two label maps have the same objects, whatever their numbers."""
+    pairs = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1)
+    return len(set(pairs[0])) == len(set(pairs[1])) == pairs.shape[1] and ((one > 0) == (other > 0)).all()
+
+
+@pytest.fixture
+def blobs():
+    """A probability (201, 150) of touching and of faint nuclei, of a ring around another, and of one 150 rows long."""
+    rng = np.random.default_rng(3)
+    noise = gaussian_filter(rng.normal(0, 1, (201, 150)), 4)
+    probability = np.clip(0.5 + 2.5 * noise, 0, 1).astype(np.float32)
+    y, x = np.indices(probability.shape)
+    away = np.hypot(y - 100, x - 50)
+    probability[away < 40] = 0
+    probability[(away < 36) & (away > 30) | (away < 8)] = 0.9
+    probability[20:175, 120:126] = 0.9
+    return probability
+
+
+@pytest.mark.parametrize("height", [1, 16, 37, 64, 150, 400])
+@pytest.mark.parametrize("overlap", [2, 60])
+def test_nuclei_do_not_depend_on_the_bands(tmp_path, blobs, height, overlap):
+    whole = separate_nuclei(blobs)
+    assert whole.max() > 20
+    cells = np.asarray(segment_by_bands(stored(tmp_path / "p", blobs, 50), lambda rows: rows > NUCLEUS,
+                                        separate_nuclei, tmp_path / "c", height, overlap))
+    assert same_partition(cells, whole)
+    assert sorted(np.unique(cells)) == list(range(cells.max() + 1))
+
+
+@pytest.mark.parametrize("height", [1, 16, 37, 150, 400])
+def test_pieces_of_classes_do_not_depend_on_the_bands(tmp_path, blobs, height):
+    three = np.stack([blobs, blobs[::-1], blobs[:, ::-1]], axis=-1)
+    given = Classes(3)
+    cells = np.asarray(pieces_by_bands(stored(tmp_path / "p", three, 50), lambda rows: given.inside(rows, {}),
+                                       tmp_path / "c", height))
+    assert same_partition(cells, given.segment(three, {}))
+
+
+@pytest.mark.parametrize("one", [Classes(3), Nuclei(), ClassImages(3), CellImages()], ids=lambda one: one.name)
+def test_all_tasks_predict_a_large_image_as_they_do_a_small_one(tmp_path, image, monkeypatch, one):
+    tifffile.imwrite(tmp_path / "in.tif", image)
+    monkeypatch.setattr(bands, "OVERLAP", 120)
+    shares = np.array([0.2, 0.5, 0.3], np.float32)
+
+    def engine(tiles):
+        grey = Bright()(tiles).mean(axis=-1, keepdims=True)
+        return grey**6 if one.classes == 1 else np.concatenate([1 - grey, grey * grey, grey - grey**2], axis=-1) * shares
+
+    network = Network(4, 2, classes=one.classes)
+    levels = one.levels(image if one.channels == 1 else np.repeat(image[..., None], 3, axis=2))
+    monkeypatch.setattr(type(one), "levels", lambda *_: levels)  # those of every k-th pixel are a little others
+
+    def predict(name):
+        out = one.outputs(tmp_path / (f"{name}.tif" if one.channels == 1 else name))
+        predictor = Predictor(engine, network, one, flips=2, limits=Limits(core=40, pixels=1))
+        for _ in predictions(predictor, one, one.inputs(tmp_path / "in.tif"), {"walls": None, "threshold": 0.5}, out,
+                             extras=Extras(table=tmp_path / f"{name}.csv")):
+            pass
+        return [np.squeeze(tifffile.imread(path)) for path in one.files(out, ["in"])], (tmp_path / f"{name}.csv").read_text()
+
+    (whole, *objects), table = predict("whole")
+    monkeypatch.setattr(task, "LARGE", 200 * 150)
+    monkeypatch.setattr(bands, "AT_ONCE", 190 * 40)
+    (banded, *numbers), other = predict("bands")
+    assert_allclose(banded, whole, atol=1e-6)
+    assert banded.std() > 0.05
+    for mine, theirs in zip(numbers, objects, strict=True):
+        assert same_objects(mine, theirs)
+    assert len(table.splitlines()) == len(other.splitlines()) > 2

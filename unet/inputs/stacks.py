@@ -72,8 +72,9 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
             def write(page: np.ndarray) -> None:
                 if page.shape != tuple(shape[1:]):
                     raise ValueError(f"page of {page.shape} in a stack of {shape}")
-                for first in range(0, len(page), ROWS):
-                    file.write(np.ascontiguousarray(page[first:first + ROWS], dtype).data)
+                for plane in page if channels else (page,):
+                    for first in range(0, len(plane), ROWS):
+                        file.write(np.ascontiguousarray(plane[first:first + ROWS], dtype).data)
 
             yield write
             if file.tell() != end:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from skimage.measure import label
 
 from unet.scores.isbi import components, flood
 from utils import atomic_path
@@ -62,12 +63,43 @@ class Bands:
             result[first:last] = self.get(first)
         return result
 
+    def channels_first(self) -> Planes:
+        """The same rows as (C, H, W)."""
+        return Planes(self)
+
     def max(self) -> float:
         """The greatest value of all."""
         return max(self.get(first).max() for first, _ in self.spans())
 
     def _path(self, first: int) -> Path:
         return self.folder / f"{first:08}.npy"
+
+
+class Planes:
+    """Bands (H, W, C) as (C, H, W): what goes over it gets the planes, each with rows as an array has them."""
+
+    def __init__(self, bands: Bands):
+        self.bands, self.shape = bands, (bands.shape[-1], *bands.shape[:-1])
+        self.ndim, self.dtype = bands.ndim, bands.dtype
+
+    def __iter__(self) -> Iterator[Plane]:
+        return (Plane(self.bands, channel) for channel in range(self.shape[0]))
+
+    def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
+        return np.moveaxis(self.bands[part[1]], -1, 0)[part[0]]
+
+
+class Plane:
+    """A channel of `Bands`, (H, W)."""
+
+    def __init__(self, bands: Bands, channel: int):
+        self.bands, self.channel = bands, channel
+
+    def __len__(self) -> int:
+        return len(self.bands)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.bands[rows][..., self.channel]
 
 
 def height_of(width: int) -> int:
@@ -89,27 +121,80 @@ def number_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray], 
                     overlap: int = OVERLAP) -> Bands:
     """Number the cells of a probability (H, W), int32 (H, W), 1, 2, ...; 0 = border, which is thinned.
 
-    `inside` says of rows, bool (h, W), where cell is. Its 4-connected components get one number over all bands
-    (union-find, as connected components of the graph of all that touch across two bands); then each band is flooded
-    from them together with `overlap` rows around it. As in `segments` of the whole, but that specks of a few pixels,
-    which the border cuts off when it is thinned, stay with their cell. Where the middle of a border lies between two
+    `inside` says of rows, bool (h, W), where cell is. As `number_cells` of the whole: its pieces flood the border
+    between them, each band together with `overlap` rows around it. Where the middle of a border lies between two
     pixels, the flood takes either, here as there.
     """
-    pieces, count, pairs, above = Bands(folder / "pieces", redrawn.shape, np.int32, height), 0, [], None
+    cells, result = pieces_by_bands(redrawn, inside, folder / "cells", height), Bands(
+        folder, redrawn.shape, np.int32, height)
+    for first, last in result.spans():
+        top = max(first - overlap, 0)
+        result.put(first, flood(cells[top:last + overlap])[first - top:last - top])
+    return result
+
+
+def pieces_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray], folder: Path, height: int) -> Bands:
+    """Number the 4-connected pieces of one kind, int32 (H, W), 1, 2, ...; 0 = none.
+
+    `inside` says of rows (h, W[, C]) of which kind each pixel is, bool or int (h, W), 0 = none. A piece gets one number
+    over all bands: union-find, as connected components of the graph of all that touch across two bands.
+    """
+    pieces, count, pairs, above = Bands(folder / "pieces", redrawn.shape[:2], np.int32, height), 0, [], None
     for first, last in pieces.spans():
-        band = components(inside(redrawn[first:last]))
+        kinds = inside(redrawn[first:last])
+        band = components(kinds) if kinds.dtype == bool else label(kinds, background=0, connectivity=1)
         band[band > 0] += count
         count = max(count, int(band.max()))
         if above is not None:
-            both = (above > 0) & (band[0] > 0)
-            pairs.append(np.stack([above[both], band[0][both]]))
-        above = band[-1]
+            both = (above[1] > 0) & (above[0] == kinds[0])
+            pairs.append(np.stack([above[1][both], band[0][both]]))
+        above = kinds[-1], band[-1]
         pieces.put(first, band)
     one, other = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
     joined = coo_array((np.ones(len(one)), (one, other)), (count + 1, count + 1))
     numbers = connected_components(joined, directed=False)[1].astype(np.int32)  # of 0, which touches nothing, it is 0
-    result = Bands(folder, redrawn.shape, np.int32, height)
+    result = Bands(folder, redrawn.shape[:2], np.int32, height)
     for first, last in result.spans():
-        top = max(first - overlap, 0)
-        result.put(first, flood(numbers[pieces[top:last + overlap]])[first - top:last - top])
+        result.put(first, numbers[pieces[first:last]])
     return result
+
+
+def segment_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray],
+                     segment: Callable[[np.ndarray], np.ndarray], folder: Path, height: int, overlap: int = OVERLAP
+                     ) -> Bands:
+    """`segment` a probability (H, W) that is nothing outside of pieces; int32 (H, W), 1, 2, ...; 0 = none.
+
+    For what happens in each 4-connected piece of `inside`, bool (h, W), alone, as a watershed within a mask does: the
+    result is that of the whole, up to the order of the numbers. A piece is worked on in the band that it begins in,
+    with as many rows below as it takes, `overlap` of them at first.
+    """
+    result, count = Bands(folder, redrawn.shape, np.int32, height), 0
+    hanging = np.zeros((0, redrawn.shape[1]), np.int32)  # what pieces of bands before have in the rows to come
+    for first, last in result.spans():
+        top, below = max(first - 1, 0), overlap
+        while True:
+            window = redrawn[top:last + below]
+            pieces = components(inside(window))
+            mine = np.zeros(pieces.max() + 1, bool)
+            mine[pieces[first - top:last - top]] = True
+            mine[pieces[:first - top]] = False  # it goes on from the band before
+            mine[0] = False
+            if top + len(window) == len(redrawn) or not mine[pieces[-1]].any():
+                break
+            below *= 2
+        objects = segment(np.where(mine[pieces], window, 0))[first - top:]
+        objects[objects > 0] += count
+        count = max(count, int(objects.max()))
+        rows = np.zeros((max(len(objects), len(hanging)), redrawn.shape[1]), np.int32)
+        rows[:len(hanging)] = hanging
+        rows[:len(objects)][objects > 0] = objects[objects > 0]  # one that lies in another's hole is itself
+        result.put(first, rows[:last - first])
+        used = np.flatnonzero(rows.any(axis=1))
+        hanging = rows[last - first:used[-1] + 1 if used.size else 0]
+    return result
+
+
+NUMBERING = {  # by what a task's `objects_are` says: of redrawn rows, what is inside, how to segment, where to, height
+    "thinned": lambda redrawn, inside, segment, folder, height: number_by_bands(redrawn, inside, folder, height),
+    "kinds": lambda redrawn, inside, segment, folder, height: pieces_by_bands(redrawn, inside, folder, height),
+    "pieces": segment_by_bands}

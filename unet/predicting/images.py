@@ -17,7 +17,7 @@ from tqdm import tqdm
 from unet.inputs.samples import Sample, Samples
 from unet.lock import locked
 from unet.predicting.ahead import ahead
-from unet.predicting.bands import Bands, height_of, number_by_bands, redraw_by_bands
+from unet.predicting.bands import NUMBERING, Bands, height_of, redraw_by_bands
 from unet.predicting.kept import Kept, Room
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
@@ -133,7 +133,8 @@ def _by_bands(predictor: Predicts, task: Task, image: np.ndarray, folder: Path) 
     """Predict what is not kept in `folder` yet; mean and deviation are those of every k-th pixel."""
     every = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / SAMPLED))
     levels, step = task.levels(image[::every, ::every]), predictor.row_step(image.shape[:2])
-    bands = Bands(folder / f"probability-{step}", image.shape[:2], np.float32, step)
+    channels = (task.classes,) if task.classes > 1 else ()
+    bands = Bands(folder / f"probability-{step}", (*image.shape[:2], *channels), np.float32, step)
     for first, last in tqdm(list(bands.spans()), "bands", unit="band", leave=False, disable=None):
         if bands.get(first) is None:
             bands.put(first, predictor.rows(image, levels, first, last))
@@ -148,13 +149,16 @@ def _segmented(task: Task, probability: np.ndarray | Bands, learnt: dict) -> tup
     def inside(rows: np.ndarray) -> np.ndarray:
         return task.inside(rows, learnt)
 
+    def segment(rows: np.ndarray) -> np.ndarray:
+        return task.segment(rows, learnt)
+
     if not isinstance(probability, Bands):
         redrawn = redraw(probability)
-        return redrawn, task.segment(redrawn, learnt)
+        return redrawn, segment(redrawn)
     folder, height = probability.folder.parent, height_of(probability.shape[1])
     redrawn = (redraw_by_bands(probability, redraw, folder / "redrawn", height) if task.redraws(learnt)
                else probability)
-    return redrawn, number_by_bands(redrawn, inside, folder / "objects", height)
+    return redrawn, NUMBERING[task.objects_are](redrawn, inside, segment, folder / "objects", height)
 
 
 def _linked(objects: np.ndarray | Bands, link: Linker | None, name: str) -> np.ndarray | Bands:

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from skimage.segmentation import watershed
 
-from unet.scores.isbi import THRESHOLDS, components, pick_threshold, segments, thin, threshold_curve
+from unet.scores.isbi import THRESHOLDS, components, flood, pick_threshold, thin, threshold_curve
 from unet.scores.overlap import largest_overlap
 
 SURE = 0.9  # probability of cell from which on a pixel seeds the watershed
@@ -268,7 +268,7 @@ def _redraw(probability: np.ndarray, walls: Walls | None, learnt: dict) -> np.nd
 def number_cells(probability: np.ndarray, threshold: float) -> np.ndarray:
     """Number the cells of a probability (H, W), redrawn or not: int32 (H, W), 1, 2, ...; 0 = border.
 
-    Cell is where the probability is > `threshold`; the border between cells is thinned to a pixel, and the 4-connected
-    components are the cells, the very segments that V_rand and V_info score.
+    The 4-connected components of where the probability is > `threshold` are the cells; they flood the border between
+    them but for a pixel, as V_rand and V_info do. Specks that these cut off then, and count, stay with their cell.
     """
-    return segments(probability > threshold)
+    return flood(components(probability > threshold))

@@ -31,7 +31,7 @@ class Cells(SliceTask):
     noun: ClassVar = "slice"  # what one sample is called
     output: ClassVar = "probability of cell"
     numbers_objects: ClassVar = True
-    by_rows: ClassVar = True
+    objects_are: ClassVar = "thinned"
 
     def check(self, layout: Layout) -> list[str]:
         """Labels are 0 and 255, or 0 and 1; slices on which nobody drew are refused where membranes were drawn."""
@@ -124,7 +124,7 @@ class Cells(SliceTask):
         return "no walls drawn" + (f": {learnt['why']}" if learnt.get("why") else "")
 
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        """4-connected cells after border thinning, the very segments that V_rand and V_info score; 0 = border."""
+        """4-connected cells whose border is thinned to a pixel, as V_rand and V_info do; 0 = border."""
         return number_cells(redrawn, learnt.get("threshold", 0.5))
 
     def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:

@@ -27,6 +27,7 @@ class Classes(SliceTask):
     name: ClassVar = "classes"
     meaning: ClassVar = "classes"
     weights: ClassVar = ("none", "balance")
+    objects_are: ClassVar = "kinds"
 
     @property
     def output(self) -> str:
@@ -58,11 +59,14 @@ class Classes(SliceTask):
 
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         """Connected pixels of one class, by number; class 0 is the ground between them."""
-        given, numbers = redrawn.argmax(axis=-1), np.zeros(redrawn.shape[:2], np.int32)
+        given, numbers = self.inside(redrawn, learnt), np.zeros(redrawn.shape[:2], np.int32)
         for number in range(1, redrawn.shape[-1]):
             pieces, _ = ndimage.label(given == number)
             numbers += np.where(pieces, pieces + numbers.max(), 0)
         return numbers
+
+    def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
+        return redrawn.argmax(axis=-1)
 
     def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
         pairs = [(np.moveaxis(one.probability, -1, 0), self.label(one.sample.label)) for one in judged]

@@ -16,7 +16,7 @@ from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import is_ours, open_stack, require_ours, stack_writer
 from unet.inputs.two_folders import images_in
 from unet.scores.precision import SUFFIX
-from unet.tasks.task import Judged, Outputs, Page, numbered
+from unet.tasks.task import Judged, Outputs, Page, channels_first, numbered
 from utils import OverlapTile, UserError, require_space
 
 HOLDOUT_SHARE = 0.1  # of the images of each modality, at least one where there are two
@@ -142,7 +142,7 @@ class ImageFiles:
         several = self.classes > 1
 
         def write(judged: Judged) -> None:
-            arrays = [np.moveaxis(judged.probability, -1, 0) if several else judged.probability]
+            arrays = [channels_first(judged.probability) if several else judged.probability]
             arrays += [numbered(judged, outputs.out)] if outputs.objects else []
             for path, array in zip(self.files(outputs, [judged.sample.name]), arrays, strict=True):
                 require_ours(path)  # of a held-out image it was not asked before

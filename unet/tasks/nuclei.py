@@ -18,7 +18,7 @@ from unet.inputs.folders import MODALITIES, modality_of
 from unet.inputs.layouts import Layout
 from unet.inputs.samples import Sample
 from unet.scores.precision import format_nuclei, nuclei_scores, pixel_scores
-from unet.segment.instances import separate_nuclei
+from unet.segment.instances import NUCLEUS, separate_nuclei
 from unet.tasks.images import ImageFiles
 from unet.tasks.task import Judged, Options, Task
 from utils import UserError
@@ -41,6 +41,7 @@ class Nuclei(ImageFiles, Task):
     layouts: ClassVar = ("folders", "two folders")
     output: ClassVar = "probability of nucleus"
     numbers_objects: ClassVar = True
+    objects_are: ClassVar = "pieces"
     options: ClassVar = Options(zoom=(0.7, 1.4), elastic_probability=0.5, elastic_alpha=(1.0, 4.0),
                                 elastic_sigma=(20.0, 48.0), crop_probability=0.0)
 
@@ -144,8 +145,16 @@ class Nuclei(ImageFiles, Task):
 
     # --------------------------------------------------------------------------------------- afterwards
 
+    @property
+    def by_rows(self) -> bool:
+        """Not where a whole image is squeezed."""
+        return self.resize is None
+
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         return separate_nuclei(redrawn)
+
+    def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
+        return redrawn > NUCLEUS
 
     def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         """What may be nucleus; else images with few nuclei would count as sure."""

@@ -14,7 +14,7 @@ from unet.inputs.ome_zarr import Stack
 from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import padding, parse_slices
 from unet.inputs.writers import check_writable, page_writer, read_page
-from unet.tasks.task import Judged, Outputs, Page, Task, number_type, numbered
+from unet.tasks.task import Judged, Outputs, Page, Task, channels_first, number_type, numbered
 from utils import UserError
 
 HOLDOUT = 5  # slices at the end of the stack that judge and never train: 25-29 of ISBI's 30
@@ -103,7 +103,7 @@ class SliceTask(Task):
     def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
         """Stacks of a page a slice, in the formats that their names say."""
         def planes(probability: np.ndarray) -> np.ndarray:
-            return np.moveaxis(probability, -1, 0) if self.classes > 1 else probability
+            return channels_first(probability) if self.classes > 1 else probability
 
         with ExitStack() as files:
             write_to = {path: files.enter_context(page_writer(path, stack))

@@ -83,7 +83,8 @@ class Task(ABC):
     default_out: ClassVar[Path] = Path("prediction.tif")
     numbers_objects: ClassVar[bool] = False  # into a file of their own, unasked
     windowed: ClassVar[bool] = False  # pages are windows of larger images, not whole
-    by_rows: ClassVar[bool] = False  # whether rows of an image can be normalised and segmented as the whole is
+    by_rows: ClassVar[bool] = True  # whether rows of an image can be normalised as the whole is
+    objects_are: ClassVar[str]  # how `inside` leads to objects: 'thinned' borders between, 'kinds', or 'pieces' apart
     channels: ClassVar[int] = 1  # of what the network sees
     classes: int = field(default=1, init=False)  # of what it puts out
 
@@ -194,9 +195,9 @@ class Task(ABC):
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         """Numbered objects, int32 (H, W), 0 = none, of a probability that `redraw` gave."""
 
+    @abstractmethod
     def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        """Where objects are, bool (H, W), before `segment` thins the border between them; for tasks `by_rows`."""
-        raise NotImplementedError
+        """Where `segment` looks for objects, bool (H, W), or of which kind each pixel is, int (H, W), 0 = none."""
 
     def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         """Where labels would decide something, bool (H, W): doubt about what to label next is counted there."""
@@ -247,6 +248,13 @@ class Task(ABC):
     def remove_stale(self, outputs: Outputs, names: Sequence[str]) -> int:
         """Remove what an earlier run predicted of samples that train now; returns of how many."""
         return 0
+
+
+def channels_first(probability: np.ndarray) -> np.ndarray:
+    """A probability (H, W, classes) as (classes, H, W); `Bands` are, too."""
+    if isinstance(probability, np.ndarray):
+        return np.moveaxis(probability, -1, 0)
+    return probability.channels_first()
 
 
 def is_large(shape: tuple[int, ...]) -> bool:
