@@ -47,7 +47,8 @@ def runs(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("found", "expected"), [("two", "one"), ("one-two", "one"), ("two-one", "one"),
-                                                 ("parts", "one"), ("half-two", "half-one"), ("sgd-two", "sgd-one")])
+                                                 ("parts", "one"), ("half-two", "half-one"),
+                                                 ("half-resumed", "half-one"), ("sgd-two", "sgd-one")])
 def test_two_devices_take_the_steps_of_one(runs, found, expected):
     """From the start, resumed with another number of devices, after memory ran out, in float16, without a limit."""
     tolerance = 2e-2 if "half" in found else 1e-5
@@ -79,12 +80,13 @@ def test_the_model_is_the_same_file(runs):
 
 
 @pytest.mark.slow
-def test_dropout_draws_other_pixels_on_each_device(runs):
+def test_dropout_draws_apart_and_batch_normalisation_together(runs):
     report = json.loads((runs / "out.txt").read_text().splitlines()[-1])
     assert report["same without dropout"]
     assert not report["same with dropout"]
     assert "3 tiles cannot be shared evenly by 2 devices" in report["refused"]
     assert report["states"][0] == report["kept"]
+    assert report["means"] == [[2.0], [2.0]]
 
 
 # ------------------------------------------------------------------------------------------- who takes part
@@ -153,6 +155,29 @@ def test_the_shares_of_a_validation_block(count, expected):
 # ------------------------------------------------------------------------------------------- the script
 
 
+def normalised(strategy):
+    """Means that batch normalisation keeps on each device, where they see 0 and 4."""
+    import keras
+
+    from unet.training.parts import InParts
+    from unet.training.strategy import prepare_model
+
+    with strategy.scope():
+        image = keras.Input((2, 2, 1))
+        model = InParts(image, keras.layers.BatchNormalization(momentum=0.0)(image))
+        model.compile("sgd", "mse")
+        model.optimizer.build(model.trainable_variables)
+    prepare_model(model)
+
+    def shares(context):
+        tiles = np.full((2, 1, 2, 2, 1), [[[[[0.0]]]], [[[[4.0]]]]], np.float32)
+        return tf.data.Dataset.from_tensor_slices((tiles, tiles)).repeat()
+
+    model.fit(strategy.distribute_datasets_from_function(shares), steps_per_epoch=1, verbose=0)
+    kept = next(variable for variable in model.variables if variable.name == "moving_mean")
+    return [value.numpy().tolist() for value in strategy.experimental_local_results(kept.value)]
+
+
 def run_all(folder):
     import keras
 
@@ -172,7 +197,7 @@ def run_all(folder):
         np.save(work / "patches" / "train-weights.npy", weights)
         train.train(work, replace(recipe, validation=True), 1, resume, None, strategy)
 
-    def stopped(name, strategy):
+    def stopped(name, strategy, weight=50):
         original = Keeper.on_epoch_begin
         def begin(self, epoch, logs=None):
             if epoch == 1:
@@ -180,7 +205,7 @@ def run_all(folder):
             original(self, epoch, logs)
         Keeper.on_epoch_begin = begin
         try:
-            run(name, strategy)
+            run(name, strategy, weight=weight)
         except KeyboardInterrupt:
             Keeper.on_epoch_begin = original
 
@@ -211,9 +236,12 @@ def run_all(folder):
         call = partial(model, np.ones((1, 16, 16, 1)), training=training)
         outputs = two.experimental_local_results(two.run(call))
         report[name] = bool((outputs[0].numpy() == outputs[1].numpy()).all())
+    report["means"] = normalised(two)
     keras.config.set_dtype_policy("mixed_float16")
     for name, strategy in (("half-one", one), ("half-two", two)):
         run(name, strategy, weight=3)
+    stopped("half-resumed", one, weight=3)
+    run("half-resumed", two, resume=True, weight=3)
     run("steep", two, weight=[[[1e5 if tile == 3 else 1]] for tile in range(10)])
     print(json.dumps(report))
 

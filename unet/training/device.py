@@ -8,6 +8,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
 
+CARD = Path("/dev/nvidia0")  # what NVIDIA's driver shows of the first card, on Linux
+NO_MEMORY = ("bad_alloc", "failed to allocate", "out of memory", "out_of_memory", "alloc_failed",
+             "no algorithm worked")  # the last is cuDNN's, where no room is left for its work
 PRECISIONS = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 
 
@@ -27,8 +30,10 @@ def prepare_device(precision: str = "auto") -> str:
     if precision == "auto":
         precision = _gpu_precision(gpus) if gpus else cpu_precision()
     keras.mixed_precision.set_global_policy(PRECISIONS[precision])
-    where = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}" if gpus else f"no GPU found, {os.cpu_count()} CPU cores"
-    return f"{where}, {precision}"
+    if gpus:
+        return f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}, {precision}"
+    unseen = " though there is an NVIDIA card (see docs/gpu.md)" if CARD.exists() else ""
+    return f"no GPU found{unseen}, {os.cpu_count()} CPU cores, {precision}"
 
 
 def _gpu_precision(gpus: list) -> str:
@@ -49,5 +54,4 @@ def ran_out_of_memory(error: Exception) -> bool:
     """Whether a network says with this error that memory ran out; each engine has an error of its own."""
     words = str(error).lower()
     return (isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
-            or (isinstance(error, RuntimeError) and ("bad_alloc" in words or "allocat" in words
-                                                     or "out of memory" in words)))
+            or (isinstance(error, RuntimeError) and "allocat" in words) or any(word in words for word in NO_MEMORY))

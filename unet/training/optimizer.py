@@ -23,7 +23,8 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
     optimizer = {"adam": keras.optimizers.Adam, "muon": partial(Muon, ends=end_layers(recipe.network)),
                  "sgd": partial(keras.optimizers.SGD, momentum=0.99)}[recipe.optimizer]
     loss = "binary_crossentropy" if model.output_shape[-1] == 1 else "sparse_categorical_crossentropy"
-    model.compile(optimizer(rate, global_clipnorm=1.0), loss=loss)
+    # no XLA, which Keras takes on GPUs: it compiles for minutes, anew for other shapes, and not with every installation
+    model.compile(optimizer(rate, global_clipnorm=1.0), loss=loss, jit_compile=False)
 
 
 def end_layers(network: Network) -> tuple[str, ...]:

@@ -41,7 +41,11 @@ class Pace(keras.callbacks.Callback):
         """The line, where a step takes so many seconds."""
         memory = f"{peak_memory() / 1e9:.1f} GB of memory at most so far"
         for gpu in tf.config.list_logical_devices("GPU"):
-            memory += f", {tf.config.experimental.get_memory_info(gpu.name)['peak'] / 1e9:.1f} GB of {gpu.name[-5:]}"
+            try:
+                most = tf.config.experimental.get_memory_info(gpu.name)["peak"]
+            except ValueError:  # not every allocator counts
+                continue
+            memory += f", {most / 1e9:.1f} GB of {gpu.name.removeprefix('/device:')}"
         waits = ("the network waits for its tiles: more processor cores or a faster disk would shorten this"
                  if sum(self.ahead) < READERS * len(self.ahead) / 2 else "tiles are ready before the network asks")
         return (f"{duration(seconds * (self.left - AFTER))} of training left at {seconds:.2g} s a step; {memory}; "

@@ -32,7 +32,6 @@ class InParts(keras.Model):
     def halve(self) -> None:
         """From the next `fit` on take twice as many parts."""
         self.parts *= 2
-        self.jit_compile = False  # XLA may put in another order what is kept apart below
         self.train_function = None  # so that Keras makes it anew
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
     devices, or they cannot share the batch.
     """
     if name == "multiworker":
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()  # first of all: TensorFlow must not have computed yet
+        with _signals_at_once():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()  # first: TensorFlow must not have computed before
     else:
         gpus = len(tf.config.list_physical_devices("GPU"))
         if name == "auto":
@@ -76,6 +78,17 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
     return strategy
 
 
+@contextmanager
+def _signals_at_once() -> Iterator[None]:
+    """End on Ctrl-C and SIGTERM as if Python were not there: it would answer after TensorFlow's wait alone."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes."""
     return strategy.extended.should_checkpoint
@@ -91,7 +104,6 @@ def prepare_model(model: keras.Model) -> None:
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
         return
-    model.jit_compile = False  # XLA compiles for one device
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # that of float16's loss scale
     # Keras clips each device's gradients, and only then adds them up: ours come added up, see `InParts`
     inner._all_reduce_sum_gradients = list
