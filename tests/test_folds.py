@@ -1,13 +1,16 @@
 """Cross-validation: each sample judges once, what stops goes on, and the mean of all models is predict.py's."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
-from conftest import call, draw_slices, draw_stacks, write_bowl, write_stacks, write_two_folders
+from conftest import ROOT, call, draw_slices, draw_stacks, write_bowl, write_stacks, write_two_folders
 
 from train import Keeper
 from unet.folds import blocks_of, summary, table
@@ -167,6 +170,13 @@ def test_a_second_call_does_nothing_and_what_is_gone_is_made_again(finished, tmp
     removed = remove_run(folder / "results")
     assert len(removed) > 30
     assert list(folder.iterdir()) == []
+
+
+def test_steps_of_a_fold_end_with_the_process_that_started_them(here):
+    ended = subprocess.run([sys.executable, "-m", "unet.folds", "results", "1"], cwd=here, stdin=subprocess.DEVNULL,
+                           env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
+    assert ended.returncode == 1
+    assert not (here / "results" / "fold-1" / "augmented").exists()
 
 
 @pytest.mark.slow

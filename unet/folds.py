@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -129,8 +130,9 @@ def call_prepare(work: Path, number: int) -> None:
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     before = signal.signal(signal.SIGINT, lambda *_: None)  # no SIG_IGN: the process would inherit that
     try:
-        status = subprocess.run([sys.executable, "-m", "unet.folds", str(work), str(number)],
-                                env={**os.environ, "PYTHONPATH": paths}).returncode
+        with subprocess.Popen([sys.executable, "-m", "unet.folds", str(work), str(number)], stdin=subprocess.PIPE,
+                              env={**os.environ, "PYTHONPATH": paths}) as process:
+            status = process.wait()
     finally:
         signal.signal(signal.SIGINT, before)
     if status in (130, -signal.SIGINT):
@@ -209,7 +211,15 @@ def table(scores: dict, titles: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def _end_with_starter() -> None:
+    """End this process when the one that started it is gone, and its end of the pipe with it."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main() -> None:
+    threading.Thread(target=_end_with_starter, daemon=True).start()
     work, number = Path(sys.argv[1]), int(sys.argv[2])
     with run_folder(work / f"fold-{number}"):
         prepare(work, number)
