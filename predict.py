@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from unet.engines.cluster import predict_on_cluster
 from unet.engines.engines import ENGINES, Engine, open_engine
 from unet.engines.ensemble import Ensemble, learnt_together, models_of, read_configs
 from unet.engines.predictor import Predictor, predictor_of
@@ -210,6 +211,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on where the same command was stopped")
     parser.add_argument("--check-seams", action="store_true", help="say how much the probability jumps where tiles "
                                                                    "meet, against elsewhere")
+    parser.add_argument("--dask", metavar="ADDRESS", help="predict a Zarr by chunks on the workers of this Dask "
+                        "scheduler; local starts --workers processes here")
+    parser.add_argument("--workers", type=at_least(1), default=2, help="processes of --dask local")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="arithmetic")
     return parser
 
@@ -234,7 +238,8 @@ def extras_of(args: argparse.Namespace, samples: Samples, outputs: Outputs) -> E
     if args.table:
         check_output(args.table, 0)
         samples.check_apart([args.table, *filter(None, (outputs.out, outputs.redrawn))])
-    about = {f"--{name}": str(value) for name, value in vars(args).items() if name not in ("input", "model", "resume")}
+    about = {f"--{name}": str(value) for name, value in vars(args).items()
+             if name not in ("input", "model", "resume", "dask", "workers")}
     about |= {"input": [str(args.input.resolve()), list(samples.names)],
               "model": [file_hash(model) for model in args.model],
               "config.json": [file_hash(model.with_name("config.json")) for model in args.model]}
@@ -299,6 +304,10 @@ def main() -> None:
     seams = Seams(predictor) if args.check_seams else None
     if seams and any(member.zooms != (1.0,) for member in predictor.members):
         raise UserError("--check-seams looks at tiles of the image's own size; leave it out, or add --zooms 1")
+    if args.dask:
+        count = predict_on_cluster(args, predictor, learnt, outputs, samples, extras.kept)
+        print(f"{', '.join(map(str, task.files(outputs, samples.names)))}: {len(samples)} images, {count} objects")
+        return
     lines, count = ["ImageId,EncodedPixels"], 0
     for one in predictions(predictor, task, samples, learnt, outputs, extras=extras):
         greatest = int(one.objects.max())

@@ -34,7 +34,7 @@ def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -
         waiting: deque = deque()
         try:
             for job in jobs:
-                with _signals_held():  # the first jobs start the processes
+                with signals_held():  # the first jobs start the processes
                     waiting.append(pool.submit(_make, job))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
@@ -49,7 +49,7 @@ def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -
 
 
 @contextmanager
-def _signals_held() -> Iterator[None]:
+def signals_held() -> Iterator[None]:
     """Keep Ctrl-C and SIGTERM waiting, here and in processes started meanwhile, whose imports would show a traceback.
 
     Processes inherit the mask; here it is not enough, for a library's thread takes the signal and Python still runs the

@@ -54,7 +54,7 @@ def predict(samples, out, engine, resume=False):
 def pages_of(samples, out):
     """What was written: probabilities, cells, and walls, each (N, H, W)."""
     outputs = Cells().outputs(out, redrawn=out.with_name(f"walls{out.name[1:]}"))
-    stacks = Cells()._stacks(outputs, samples)
+    stacks = Cells().stacks(outputs, samples)
     return [np.stack([read_page(path, stack, number) for number in range(len(samples))])
             for path, stack in stacks.items()]
 

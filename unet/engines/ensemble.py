@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.engines.predictor import Predictor
+from unet.engines.engines import open_engine
+from unet.engines.predictor import Predictor, predictor_of
 from unet.inputs.pages import natural
 from unet.tasks import task_of
 from unet.tasks.task import Task
@@ -62,6 +63,10 @@ class Ensemble:
         """Predict rows `first` to `last` - 1, as `Predictor.rows`."""
         return self._mean(member.rows(image, levels, first, last) for member in self.members)
 
+    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+        """Predict a part of an image, as `Predictor.block`."""
+        return self._mean(member.block(image, levels, corner, shape) for member in self.members)
+
     @property
     def at_once(self) -> int:
         """How many images are predicted best at the same time, in threads."""
@@ -85,6 +90,14 @@ class Ensemble:
         for one in probabilities:
             total = one.copy() if total is None else np.add(total, one, out=total)
         return total / np.float32(len(self.members))
+
+
+def open_again(models: Sequence[Path], engine: str, precision: str, flips: int | None) -> Predictor | Ensemble:
+    """Open trained models in another process than the one that checked them, at the image's own size."""
+    configs = read_configs(models)
+    members = [predictor_of(open_engine(model, engine, precision)[0], {**config, "recipe": configs[0]["recipe"]}, flips,
+                            (1.0,)) for model, config in zip(models, configs, strict=True)]
+    return Ensemble(members) if len(members) > 1 else members[0]
 
 
 def models_of(names: Sequence[Path]) -> list[Path]:

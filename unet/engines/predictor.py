@@ -88,8 +88,11 @@ class Predictor:
         memory. Rows are the same whichever others are predicted with them where `first` is a multiple of the network's
         stride. Raises as `predict`.
         """
-        shape = last - first, image.shape[1]
-        return self._classes(self._bounded(shape, None, lambda core: self._rows(image, levels, first, shape, core)))
+        return self.block(image, levels, (first, 0), (last - first, image.shape[1]))
+
+    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+        """Predict the part of an image whose upper left pixel is at `corner` (y, x), as `rows`; float32 `shape`."""
+        return self._classes(self._bounded(shape, None, lambda core: self._block(image, levels, corner, shape, core)))
 
     @property
     def members(self) -> Sequence[Predictor]:
@@ -136,14 +139,15 @@ class Predictor:
             self.limits.core, self.limits.pixels = core, min(self.limits.pixels // 4, one)  # a tile at a time from now
             tqdm.write(f"note: memory ran out; going on with tiles of {core} pixels and their margins")
 
-    def _rows(self, image: np.ndarray, levels: dict, first: int, shape: tuple[int, int], core: int) -> np.ndarray:
+    def _block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int], core: int
+               ) -> np.ndarray:
         margin, (high, wide) = self.network.margin, overlap_tiles(self.network, shape, core).cores
         tiles = OverlapTile(image.shape[:2], (high, wide), margin)
         total = np.zeros((*shape, self.network.classes), np.float32)
         corners = [(y, x) for y in range(0, shape[0], high) for x in range(0, shape[1], wide)]
         together = max(1, self.limits.pixels // math.prod(tiles.sides) // self.flips)
         for some in (corners[place:place + together] for place in range(0, len(corners), together)):
-            cut = (tiles.cut_at(image, [(first + y - margin, x - margin)])[0] for y, x in some)
+            cut = (tiles.cut_at(image, [(corner[0] + y - margin, corner[1] + x - margin)])[0] for y, x in some)
             means = self._turned_tiles([self.task.normalise(tile, levels) for tile in cut])
             for (y, x), mean in zip(some, means, strict=True):
                 skip, part = (len(mean) - high) // 2, total[y:y + high, x:x + wide]

@@ -156,7 +156,7 @@ class Gray(Pages):
     """
 
     def __init__(self, pages: Pages):
-        self._pages = one_channel(pages)
+        self.pages = one_channel(pages)
         self.path, self.files, self.names, self.voxel = pages.path, pages.files, pages.names, pages.voxel
         self.shape = pages.shape
         if pages.dtype.kind not in "buif":
@@ -165,10 +165,14 @@ class Gray(Pages):
                               if pages.dtype in (np.uint8, np.uint16) else np.float32)
 
     def _read(self, number: int) -> np.ndarray | Rows:
-        page = self._pages[number]
+        page = self.pages[number]
         if isinstance(page, Rows):
             return Rows(page.shape, self.dtype, lambda first, last: self.gray(page[first:last], number))
         return self.gray(page, number)
+
+    def block(self, number: int, rows: slice, columns: slice) -> np.ndarray:
+        """Some rows and columns of page `number`, of a format whose pages have them: slices with both ends."""
+        return self.gray(self.pages.block(slice(number, number + 1), rows, columns)[0], number)
 
     def gray(self, page: np.ndarray, number: int) -> np.ndarray:
         """Rows of page `number` as they are given."""

@@ -102,12 +102,13 @@ class Image:
             arrays = [zarr.open_array(str(folder / level["path"]), mode="r+") for level in levels]
         return cls(arrays, arrays[0].dtype.kind == "u")
 
-    def put_page(self, number: int, page: np.ndarray) -> None:
-        """Write page `number` at all levels; it may be `Bands`."""
+    def put_page(self, number: int, page: np.ndarray, begin: int = 0) -> None:
+        """Write page `number` at all levels from one on; it may be `Bands`."""
         for first in range(0, page.shape[-2], ROWS):  # a multiple of the side of all pixels of all levels
             rows = np.asarray(page[first:first + ROWS] if page.ndim == 2 else page[:, first:first + ROWS])
-            for array in self.levels:
-                array[..., number, first:first + rows.shape[-2], :] = rows
+            for level, array in enumerate(self.levels):
+                if level >= begin:
+                    array[..., number, first:first + rows.shape[-2], :] = rows
                 rows, first = halved(rows, self.numbers), first // 2
 
 

@@ -63,6 +63,9 @@ class Predicts(Protocol):
     def rows(self, image: np.ndarray, levels: dict, first: int, last: int) -> np.ndarray:
         """Probability of rows `first` to `last` - 1."""
 
+    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+        """Probability of the `shape` (height, width) at `corner` (y, x)."""
+
     def row_step(self, shape: tuple[int, int]) -> int:
         """How many rows of an image of `shape` it predicts best at once."""
 
@@ -93,7 +96,7 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
                     for number in range(len(samples))), predictor.at_once, predictor.at_once)))
                 for number, sample, probability, spread in tqdm(predicted, extras.title, len(samples), unit="image",
                                                                 disable=None):
-                    redrawn, objects = _segmented(task, probability, learnt)
+                    redrawn, objects = segmented(task, probability, learnt)
                     one = Judged(sample, probability, redrawn, _linked(objects, link, sample.name), spread)
                     write(one)
                     if rows:
@@ -130,9 +133,8 @@ def _predicted(predictor: Predicts, task: Task, samples: Samples, number: int, r
 
 
 def _by_bands(predictor: Predicts, task: Task, image: np.ndarray, folder: Path) -> Bands:
-    """Predict what is not kept in `folder` yet; mean and deviation are those of every k-th pixel."""
-    every = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / SAMPLED))
-    levels, step = task.levels(image[::every, ::every]), predictor.row_step(image.shape[:2])
+    """Predict what is not kept in `folder` yet."""
+    levels, step = levels_of(task, image), predictor.row_step(image.shape[:2])
     channels = (task.classes,) if task.classes > 1 else ()
     bands = Bands(folder / f"probability-{step}", (*image.shape[:2], *channels), np.float32, step)
     for first, last in tqdm(list(bands.spans()), "bands", unit="band", leave=False, disable=None):
@@ -141,7 +143,15 @@ def _by_bands(predictor: Predicts, task: Task, image: np.ndarray, folder: Path) 
     return bands
 
 
-def _segmented(task: Task, probability: np.ndarray | Bands, learnt: dict) -> tuple[np.ndarray | Bands, ...]:
+def levels_of(task: Task, image: np.ndarray) -> dict:
+    """What `normalise` has to know of an image; of one that is worked on by bands, from every k-th pixel."""
+    if not (is_large(image.shape) and task.by_rows):
+        return task.levels(np.asarray(image))
+    every = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / SAMPLED))
+    return task.levels(image[::every, ::every])
+
+
+def segmented(task: Task, probability: np.ndarray | Bands, learnt: dict) -> tuple[np.ndarray | Bands, ...]:
     """Redrawn probability and objects."""
     def redraw(rows: np.ndarray) -> np.ndarray:
         return task.redraw(rows, learnt)

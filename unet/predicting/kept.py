@@ -107,14 +107,19 @@ class Kept:
             shutil.rmtree(self.folder)
 
     def _place(self, number: int, image: np.ndarray) -> Path:
-        digest = hashlib.sha256(f"{image.dtype.str} {image.shape}".encode())
-        for first in range(0, len(image), ROWS):  # of one too large for memory
-            digest.update(np.ascontiguousarray(image[first:first + ROWS]))
-        place = self.folder / f"{number:07}-{digest.hexdigest()[:20]}"
+        place = self.folder / f"{number:07}-{digest_of(image)}"
         if any(path.stem != place.name for path in self.folder.glob(f"{number:07}-*")):
             raise UserError(f"image {number} of the input has changed since {self.folder} was left; leave out --resume "
                             "to begin anew")
         return place
+
+
+def digest_of(image: np.ndarray) -> str:
+    """By what an image is known: a digest of its type, shape and pixels."""
+    digest = hashlib.sha256(f"{image.dtype.str} {image.shape}".encode())
+    for first in range(0, len(image), ROWS):  # of one too large for memory
+        digest.update(np.ascontiguousarray(image[first:first + ROWS]))
+    return digest.hexdigest()[:20]
 
 
 def _other(changed: list[str], before: dict, now: dict) -> str:

@@ -83,7 +83,7 @@ class SliceTask(Task):
     def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
         return [path for path in (outputs.out, outputs.objects, outputs.redrawn) if path]
 
-    def _stacks(self, outputs: Outputs, samples: Samples) -> dict[Path, Stack]:
+    def stacks(self, outputs: Outputs, samples: Samples) -> dict[Path, Stack]:
         """What is written where: float32 probabilities (of several classes a channel each), uint16 objects."""
         count, size = len(samples), samples[0].image.shape
         several = self.classes > 1
@@ -96,7 +96,7 @@ class SliceTask(Task):
 
     def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
         samples.check_apart(self.files(outputs, samples.names))
-        for path, stack in self._stacks(outputs, samples).items():
+        for path, stack in self.stacks(outputs, samples).items():
             check_writable(path, stack)
 
     @contextmanager
@@ -107,7 +107,7 @@ class SliceTask(Task):
 
         with ExitStack() as files:
             write_to = {path: files.enter_context(page_writer(path, stack))
-                        for path, stack in self._stacks(outputs, samples).items()}
+                        for path, stack in self.stacks(outputs, samples).items()}
 
             def write(judged: Judged) -> None:
                 write_to[outputs.out](planes(judged.probability))
@@ -119,5 +119,5 @@ class SliceTask(Task):
             yield write
 
     def read(self, outputs: Outputs, samples: Samples, number: int) -> np.ndarray | None:
-        page = read_page(outputs.out, self._stacks(outputs, samples)[outputs.out], number)
+        page = read_page(outputs.out, self.stacks(outputs, samples)[outputs.out], number)
         return np.moveaxis(page, 0, -1) if page is not None and self.classes > 1 else page

@@ -1,0 +1,247 @@
+"""Predict a Zarr in several processes or on several machines: a task for each chunk of the output, with Dask."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from unet.inputs.lazy import ROWS, Gray
+from unet.inputs.ome_zarr import CHUNK, Image, Stack
+from unet.inputs.samples import Sample, Samples
+from unet.lock import locked
+from unet.predicting.bands import Bands
+from unet.predicting.images import Predicts, levels_of, segmented
+from unet.predicting.kept import Kept, digest_of
+from unet.tasks.stacks import SliceTask
+from unet.tasks.task import Judged, Outputs, is_large, numbered
+from unet.workers import signals_held
+from utils import UserError, atomic_folder, atomic_path, read_json, write_json
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+AHEAD = 2  # tasks for each worker that wait at it or run: what is planned takes no memory
+PATIENCE = 30  # seconds in which a scheduler answers
+OUT, OBJECTS, REDRAWN = "out", "objects", "redrawn"  # images in the room, until all are whole
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker has to know.
+
+    network : pickled, a function that opens it; each process calls it once
+    margin : pixels around a chunk that the network looks at
+    room : folder of all that is not finished yet, which every worker can write
+    """
+
+    volume: Path
+    task: SliceTask
+    learnt: dict
+    network: bytes
+    margin: int
+    room: Path
+
+    @property
+    def images(self) -> Gray:
+        """The pages, opened once in a process."""
+        return _images(self.task, self.volume)
+
+    def marked(self, name: str) -> bool:
+        """Whether something is finished."""
+        return (self.room / "marks" / name).is_file()
+
+    def mark(self, name: str, count: int = 0) -> None:
+        """Keep that something is finished, and a number."""
+        with atomic_path(self.room / "marks" / name) as path:
+            path.write_text(str(count))
+
+
+# ------------------------------------------------------------------------------------------------ what workers do
+
+
+@lru_cache(maxsize=1)
+def _images(task: SliceTask, volume: Path) -> Gray:
+    return task.inputs(volume).images
+
+
+@lru_cache(maxsize=1)
+def _network(pickled: bytes) -> Predicts:
+    return pickle.loads(pickled)()
+
+
+def look_at(job: Job, number: int) -> dict:
+    """What `normalise` has to know of page `number`, and a digest of its pixels."""
+    page = job.images[number]
+    return {"levels": levels_of(job.task, page), "digest": digest_of(page)}
+
+
+def predict_chunk(job: Job, number: int, y: int, x: int, levels: dict) -> None:
+    """Predict the chunk of page `number` whose upper left pixel is at (y, x), and mark it.
+
+    Beside the chunk its margin is read; only where the page ends the network sees its mirror image.
+    """
+    sizes = [min(CHUNK, side - start) for side, start in zip(job.images.shape[1:], (y, x), strict=True)]
+    rows, columns = (slice(max(start - job.margin, 0), min(start + size + job.margin, side))
+                     for start, size, side in zip((y, x), sizes, job.images.shape[1:], strict=True))
+    block, corner = job.images.block(number, rows, columns), (y - rows.start, x - columns.start)
+    probability = _network(job.network).block(block, levels, corner, tuple(sizes))
+    array = Image.open(job.room / OUT).levels[0]
+    array[..., number, y:y + sizes[0], x:x + sizes[1]] = _planes(probability)
+    job.mark(f"{number}-{y}-{x}")
+
+
+def segment_page(job: Job, number: int) -> None:
+    """Draw walls and number objects of page `number`, all of whose chunks are predicted; write it smaller, too."""
+    out = Image.open(job.room / OUT)
+    with tempfile.TemporaryDirectory(dir=job.room) as folder:
+        probability = _probability(out.levels[0], number, job.task, Path(folder))
+        redrawn, objects = segmented(job.task, probability, job.learnt)
+        out.put_page(number, _planes(probability), begin=1)
+        one = Judged(Sample(job.images.names[number], np.empty(0)), probability, redrawn, objects)
+        if (job.room / OBJECTS).exists():
+            Image.open(job.room / OBJECTS).put_page(number, numbered(one, job.room / OBJECTS))
+        if (job.room / REDRAWN).exists():
+            Image.open(job.room / REDRAWN).put_page(number, _planes(redrawn))
+        job.mark(str(number), int(objects.max()))
+
+
+def _planes(probability: np.ndarray | Bands) -> np.ndarray | Bands:
+    """A probability (H, W[, classes]) as it is written: (H, W) or (C, H, W)."""
+    return np.moveaxis(probability, -1, 0) if probability.ndim == 3 else probability
+
+
+def _probability(array: np.ndarray, number: int, task: SliceTask, folder: Path) -> np.ndarray | Bands:
+    """Page `number` as predicting gives it: float32 (H, W[, classes]), of a very large one `Bands`."""
+    size = array.shape[-2:]
+    if not (is_large(size) and task.by_rows):
+        page = array[..., number, :, :]
+        return np.moveaxis(page, 0, -1) if page.ndim == 3 else page
+    bands = Bands(folder / "probability", size, np.float32, ROWS)
+    for first, last in bands.spans():
+        bands.put(first, array[number, first:last])
+    return bands
+
+
+# ---------------------------------------------------------------------------------------------- who gives the work
+
+
+def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Samples, kept: Kept) -> int:
+    """Predict all chunks, then segment all pages; the outputs, Zarrs, are in their place after that. Counts objects.
+
+    What is marked is not done again; a task whose worker dies is done by another one. Raises UserError where another
+    process writes the outputs, where what was kept is of something else, or where workers keep dying.
+    """
+    files = {OBJECTS: outputs.objects, REDRAWN: outputs.redrawn, OUT: outputs.out}
+    files, stacks = {name: path for name, path in files.items() if path}, job.task.stacks(outputs, samples)
+    with locked(list(files.values())):
+        kept.open()
+        try:
+            _make_room(job, {name: stacks[path] for name, path in files.items()})
+            pages = _looked_at(client, job, len(samples))
+            height, width = job.images.shape[1:]
+            chunks = [(number, y, x, page["levels"]) for number, page in enumerate(pages)
+                      for y in range(0, height, CHUNK) for x in range(0, width, CHUNK)
+                      if not job.marked(f"{number}-{y}-{x}")]
+            _all(client, predict_chunk, job, chunks, "predicting")
+            left = [(number,) for number in range(len(samples)) if not job.marked(str(number))]
+            _all(client, segment_page, job, left, "segmenting")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"stopped; chunks that are finished are kept in {kept.folder}: the same command "
+                                    "with --resume goes on from there, and until then no output is replaced") from None
+        count = sum(int((job.room / "marks" / str(number)).read_text()) for number in range(len(samples)))
+        for name, path in files.items():  # the probability comes last: the others are made of it
+            with atomic_folder(path) as folder:
+                folder.rmdir()
+                shutil.move(job.room / name, folder)
+        kept.remove()
+    return count
+
+
+def _make_room(job: Job, stacks: dict[str, Stack]) -> None:
+    """Make the images that are not there yet; what was marked of one that is gone is to be done again."""
+    for name, stack in stacks.items():
+        if not (job.room / name).exists():
+            for mark in (job.room / "marks").glob("[0-9]*"):
+                if name == OUT or mark.name.isdecimal():
+                    mark.unlink()
+            with atomic_folder(job.room / name) as folder:
+                Image.create(folder, stack)
+
+
+def _looked_at(client: Client, job: Job, count: int) -> list[dict]:
+    """`look_at` all pages; raises UserError where one is not what it was when chunks of it were kept."""
+    there, pages = job.room / "pages.json", [{} for _ in range(count)]
+    for (number,), page in _all(client, look_at, job, [(number,) for number in range(count)], "reading"):
+        pages[number] = page
+    if there.is_file() and read_json(there, "leave out --resume to begin anew")["pages"] != pages:
+        raise UserError(f"the pixels of {job.volume} have changed since {job.room} was left; leave out --resume to "
+                        "begin anew")
+    write_json(there, {"pages": pages})
+    return pages
+
+
+def _all(client: Client, call: Callable, job: Job, tasks: Iterable[tuple], title: str) -> list[tuple[tuple, object]]:
+    """Let workers `call` with the job and each of the tasks; returns tasks with results, in the order they came."""
+    from distributed import KilledWorker, as_completed
+
+    tasks, results = list(tasks), []
+    waiting, running, given = iter(tasks), as_completed(), {}
+
+    def fill() -> None:
+        """Hand out as many as are to be under way, with the workers that there are now."""
+        most = AHEAD * max(1, sum(client.nthreads().values()))
+        for task in itertools.islice(waiting, max(0, most - len(given))):
+            future = client.submit(call, job, *task, pure=False)
+            given[future] = task
+            running.add(future)
+
+    try:
+        fill()
+        for future in tqdm(running, title, len(tasks), disable=None):
+            results.append((given.pop(future), future.result()))
+            fill()
+    except KilledWorker as error:
+        raise UserError(f"several workers died one after the other at the same task ({error}); most likely memory ran "
+                        "out: take fewer --workers, or machines with more memory, and add --resume") from None
+    finally:
+        client.cancel(list(given))  # nobody wants them any more
+    return results
+
+
+@contextmanager
+def connected(address: str, workers: int) -> Iterator[Client]:
+    """A client of the scheduler at `address`, or, where that is 'local', of one with so many processes here.
+
+    Raises UserError where Dask is not installed or nobody answers.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise UserError("--dask needs the package distributed, which is not installed: pip install -r "
+                        "requirements-zarr.txt") from None
+    if address == "local":
+        with signals_held():  # and workers never hear Ctrl-C: it is answered here
+            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=None,
+                                   silence_logs=logging.CRITICAL)
+        with cluster, Client(cluster) as client:
+            yield client
+        return
+    try:
+        client = Client(address, timeout=PATIENCE)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--dask {address}: no scheduler answers there ({str(error)[:90]}); start one with 'dask "
+                        "scheduler', and name the address that it prints, like tcp://10.0.0.5:8786") from None
+    with client:
+        yield client
