@@ -91,6 +91,28 @@ def test_rows_are_predicted_as_in_the_whole(predictor, image, step):
     assert_allclose(np.concatenate(rows), whole, atol=1e-6)
 
 
+class Pooled:
+    """In place of an engine: the mean of squares of four pixels, as a network pools, on the grid of what it sees."""
+
+    def __call__(self, tiles):
+        small = tiles.reshape(len(tiles), tiles.shape[1] // 4, 4, tiles.shape[2] // 4, 4, 1).mean(axis=(2, 4))
+        return (small.repeat(4, axis=1).repeat(4, axis=2) / 255).astype(np.float32)
+
+
+@pytest.mark.parametrize("flips", [1, 2, 8])
+@pytest.mark.parametrize("shape", [(200, 188), (201, 190), (203, 188)], ids=str)
+def test_parts_are_predicted_as_in_the_whole_by_a_network_that_pools(image, flips, shape):
+    predictor = Predictor(Pooled(), Network(4, 2), Cells(), flips=flips, limits=Limits(core=40))
+    image = np.pad(image, ((0, 2), (0, 0)))[:shape[0], :shape[1]]
+    levels, margin = Cells().levels(image), Network(4, 2).margin + 4
+    whole = predictor.predict(Cells().normalise(image, levels))
+    rows = [predictor.rows(image, levels, first, min(first + 80, shape[0])) for first in range(0, shape[0], 80)]
+    assert_allclose(np.concatenate(rows), whole, atol=1e-6)
+    top, left = max(80 - margin, 0), max(120 - margin, 0)
+    block = predictor.block(image[top:, left:], levels, (80 - top, 120 - left), (64, shape[1] - 120), shape)
+    assert_allclose(block, whole[80:144, 120:], atol=1e-6)
+
+
 def test_rows_are_predicted_where_memory_runs_out(image):
     class Small(Bright):
         def __call__(self, tiles):

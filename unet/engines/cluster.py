@@ -37,7 +37,7 @@ def predict_on_cluster(args: argparse.Namespace, predictor: Predictor | Ensemble
         raise UserError("--dask predicts at the image's own size; leave --match-pixel-size out, or add --zooms 1")
     network = partial(open_again, [model.resolve() for model in args.model], args.engine, args.precision, args.flips)
     job = Job(args.input.resolve(), predictor.task, learnt, pickle.dumps(network),
-              max(member.network.margin for member in predictor.members), kept.folder.resolve())
+              max(member.network.margin + member.network.stride for member in predictor.members), kept.folder.resolve())
     with connected(args.dask, args.workers) as client:
         print(f"Dask: {client.scheduler.address}, {len(client.nthreads())} workers")
         return predict_by_chunks(client, job, outputs, samples, kept)

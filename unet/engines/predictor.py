@@ -85,14 +85,20 @@ class Predictor:
         """Predict rows `first` to `last` - 1 of an image too large to be predicted whole; float32 (rows, W[, classes]).
 
         The image is cut as it is, and normalised and turned tile by tile: beside its own pixels a few tiles are in
-        memory. Rows are the same whichever others are predicted with them where `first` is a multiple of the network's
-        stride. Raises as `predict`.
+        memory. Rows are as in the whole, whichever others are predicted with them, where `first` is a multiple of the
+        network's stride. Raises as `predict`.
         """
-        return self.block(image, levels, (first, 0), (last - first, image.shape[1]))
+        return self.block(image, levels, (first, 0), (last - first, image.shape[1]), image.shape[:2])
 
-    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-        """Predict the part of an image whose upper left pixel is at `corner` (y, x), as `rows`; float32 `shape`."""
-        return self._classes(self._bounded(shape, None, lambda core: self._block(image, levels, corner, shape, core)))
+    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int],
+              page: tuple[int, int]) -> np.ndarray:
+        """Predict the part of an image whose upper left pixel is at `corner` (y, x), as `rows`; float32 `shape`.
+
+        The image may be cut out of a larger one, of the shape `page`, at a multiple of the network's stride.
+        """
+        ends = [side % self.network.stride if self.flips > 1 else 0 for side in page]
+        return self._classes(self._bounded(shape, None, lambda core: self._block(image, levels, corner, (shape, core),
+                                                                                ends)))
 
     @property
     def members(self) -> Sequence[Predictor]:
@@ -139,34 +145,52 @@ class Predictor:
             self.limits.core, self.limits.pixels = core, min(self.limits.pixels // 4, one)  # a tile at a time from now
             tqdm.write(f"note: memory ran out; going on with tiles of {core} pixels and their margins")
 
-    def _block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int], core: int
-               ) -> np.ndarray:
+    def _block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], tiled: tuple[tuple[int, int], int],
+               ends: Sequence[int]) -> np.ndarray:
+        """`tiled` are the shape of the part and the core of its tiles; for `ends` see `_window`."""
+        (shape, core), (more_high, more_wide) = tiled, (self.network.stride if end else 0 for end in ends)
         margin, (high, wide) = self.network.margin, overlap_tiles(self.network, shape, core).cores
-        tiles = OverlapTile(image.shape[:2], (high, wide), margin)
+        tiles = OverlapTile(image.shape[:2], (high + 2 * more_high, wide + 2 * more_wide), margin)
+        above, left = corner[0] - margin - more_high, corner[1] - margin - more_wide
         total = np.zeros((*shape, self.network.classes), np.float32)
         corners = [(y, x) for y in range(0, shape[0], high) for x in range(0, shape[1], wide)]
         together = max(1, self.limits.pixels // math.prod(tiles.sides) // self.flips)
         for some in (corners[place:place + together] for place in range(0, len(corners), together)):
-            cut = (tiles.cut_at(image, [(corner[0] + y - margin, corner[1] + x - margin)])[0] for y, x in some)
-            means = self._turned_tiles([self.task.normalise(tile, levels) for tile in cut])
+            cut = (tiles.cut_at(image, [(above + y, left + x)])[0] for y, x in some)
+            means = self._turned_tiles([self.task.normalise(tile, levels) for tile in cut], ends)
             for (y, x), mean in zip(some, means, strict=True):
-                skip, part = (len(mean) - high) // 2, total[y:y + high, x:x + wide]
-                part[:] = mean[skip:skip + part.shape[0], skip:skip + part.shape[1]]
+                part, down, right = total[y:y + high, x:x + wide], (len(mean) - high) // 2, (mean.shape[1] - wide) // 2
+                part[:] = mean[down:down + part.shape[0], right:right + part.shape[1]]
         return total
 
-    def _turned_tiles(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _turned_tiles(self, tiles: Sequence[np.ndarray], ends: Sequence[int]) -> list[np.ndarray]:
         """Mean of the predictions of all flips of each tile (h, w[, C]), turned back; float32 (h', w', classes)."""
-        turns = [(place, number, turned(tile if tile.ndim == 3 else tile[..., np.newaxis], number))
-                 for place, tile in enumerate(tiles) for number in range(self.flips)]
+        turns = [(place, number, turned(self._window(tile if tile.ndim == 3 else tile[..., np.newaxis], number, ends),
+                                        number)) for place, tile in enumerate(tiles) for number in range(self.flips)]
         totals: dict[int, np.ndarray] = {}
         for shape in dict.fromkeys(turn.shape for _, _, turn in turns):
             for batch in self._batches([turn for turn in turns if turn[2].shape == shape], shape):
                 probability = self.engine(np.stack([turn for _, _, turn in batch]))
                 for (place, number, _), one in zip(batch, probability, strict=True):
-                    total = totals.setdefault(place, np.zeros(one.shape, np.float32))  # the first turn is none
-                    view = turned(total, number)
+                    if place not in totals:  # the first turn is none
+                        sides = [side + (self.network.stride if end else 0)
+                                 for side, end in zip(one.shape, ends, strict=False)]
+                        totals[place] = np.zeros((*sides, one.shape[2]), np.float32)
+                    view = turned(self._window(totals[place], number, ends), number)
                     view += one
         return [totals[place] / self.flips for place in range(len(tiles))]
+
+    def _window(self, tile: np.ndarray, number: int, ends: Sequence[int]) -> np.ndarray:
+        """The part of a tile, or of what is predicted of it, that turn `number` takes.
+
+        The network pools on a grid that begins at the corner of what it sees, so of a page that is turned around at the
+        other end. Where the page's side is no multiple of the stride but `ends` more, a tile is larger by one stride
+        on both sides, and each turn takes that part which lies on its grid.
+        """
+        backwards = number % 4 in (2, 3), (number % 4 in (1, 2)) != (number >= 4)  # which axes are, in `turned`
+        rows, columns = (slice(end * back, end * back + side - (self.network.stride if end else 0))
+                         for side, end, back in zip(tile.shape, ends, backwards, strict=False))
+        return tile[rows, columns]
 
     def _batches(self, things: Sequence, shape: Sequence[int]) -> Iterator[Sequence]:
         """Tiles of a shape (h, w) that are predicted in one call, as many as the limits allow."""

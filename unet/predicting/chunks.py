@@ -96,7 +96,7 @@ def predict_chunk(job: Job, number: int, y: int, x: int, levels: dict) -> None:
     rows, columns = (slice(max(start - job.margin, 0), min(start + size + job.margin, side))
                      for start, size, side in zip((y, x), sizes, job.images.shape[1:], strict=True))
     block, corner = job.images.block(number, rows, columns), (y - rows.start, x - columns.start)
-    probability = _network(job.network).block(block, levels, corner, tuple(sizes))
+    probability = _network(job.network).block(block, levels, corner, tuple(sizes), job.images.shape[1:])
     array = Image.open(job.room / OUT).levels[0]
     array[..., number, y:y + sizes[0], x:x + sizes[1]] = _planes(probability)
     job.mark(f"{number}-{y}-{x}")
