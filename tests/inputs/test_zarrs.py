@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from unet.inputs import lazy, zarrs
-from unet.inputs.lazy import Gray, Rows
+from unet.inputs.lazy import Gray, PageRows
 from unet.inputs.ome_zarr import Stack, zarr_writer
 from unet.inputs.pages import open_pages
 from unet.inputs.voxel import Voxel
@@ -105,7 +105,7 @@ def test_of_a_large_page_only_the_rows_that_are_asked_for_are_read(tmp_path, mon
     for name in ("0.0.0", "1.2.0"):
         (tmp_path / "a" / name).unlink()
     page = Gray(open_pages(tmp_path / "a"))[1]
-    assert isinstance(page, Rows) and page.dtype == (np.uint16 if dtype == np.uint16 else np.float32)
+    assert isinstance(page, PageRows) and page.dtype == (np.uint16 if dtype == np.uint16 else np.float32)
     assert_array_equal(page[3:16], STACK[1, 3:16])
     assert_array_equal(page[0:15:4, ::3], STACK[1, 0:15:4, ::3])
     rows = np.array([2, 1, 0, 1, 2, 3])

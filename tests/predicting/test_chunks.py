@@ -86,7 +86,7 @@ def volume(tmp_path_factory):
 def predict(client, samples, outputs, pickled, resume=False):
     """Predict by chunks; gives how many objects there are."""
     kept = Kept(outputs.out, {}, resume)
-    job = Job(samples.files[0], Cells(), LEARNT, pickled, Network(4, 2).margin, kept.folder)
+    job = Job(samples.images.pages.path, Cells(), LEARNT, pickled, Network(4, 2).margin, kept.folder)
     return predict_by_chunks(client, job, outputs, samples, kept)
 
 

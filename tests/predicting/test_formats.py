@@ -13,7 +13,7 @@ from predicting.test_bands import LEARNT, Bright
 from unet.engines.predictor import Limits, Predictor
 from unet.inputs import zarrs
 from unet.inputs.layouts import StackSamples
-from unet.inputs.lazy import Rows
+from unet.inputs.lazy import PageRows
 from unet.inputs.ome_zarr import Stack
 from unet.inputs.stacks import stack_writer
 from unet.inputs.voxel import Voxel
@@ -94,7 +94,7 @@ def test_a_large_slice_of_a_zarr_is_read_by_rows(tmp_path, samples, monkeypatch)
     monkeypatch.setattr(task, "LARGE", 80 * 80)
     monkeypatch.setattr(zarrs, "MAPPED", 80 * 80)
     rows = StackSamples(tmp_path / "in.zarr")
-    assert isinstance(rows[0].image, Rows)
+    assert isinstance(rows[0].image, PageRows)
     predict(rows, tmp_path / "p.zarr", Bright())
     assert_allclose(pages_of(rows, tmp_path / "p.zarr")[0], pages_of(samples, tmp_path / "q.tif")[0], atol=1e-6)
     monkeypatch.setattr(task, "LARGE", 10**9)

@@ -30,7 +30,7 @@ class Pages(Sequence[np.ndarray]):
     voxel: Voxel | None = None  # size of a pixel; None where it is not known
 
     @abstractmethod
-    def _read(self, number: int) -> np.ndarray | Rows:
+    def _read(self, number: int) -> np.ndarray | PageRows:
         """Page `number`, 0 .. N-1."""
 
     @property
@@ -56,7 +56,7 @@ class Pages(Sequence[np.ndarray]):
         return whole
 
 
-class Rows:
+class PageRows:
     """A page (H, W) too large for memory many times over: rows are read when they are asked for, the last ones kept.
 
     Of NumPy's ways it has what cutting tiles and looking at some pixels needs; `np.asarray` reads it whole.
@@ -164,10 +164,10 @@ class Gray(Pages):
         self.dtype = np.dtype(np.uint8 if pages.dtype == bool else pages.dtype
                               if pages.dtype in (np.uint8, np.uint16) else np.float32)
 
-    def _read(self, number: int) -> np.ndarray | Rows:
+    def _read(self, number: int) -> np.ndarray | PageRows:
         page = self.pages[number]
-        if isinstance(page, Rows):
-            return Rows(page.shape, self.dtype, lambda first, last: self.gray(page[first:last], number))
+        if isinstance(page, PageRows):
+            return PageRows(page.shape, self.dtype, lambda first, last: self.gray(page[first:last], number))
         return self.gray(page, number)
 
     def block(self, number: int, rows: slice, columns: slice) -> np.ndarray:

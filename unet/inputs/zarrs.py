@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unet.inputs.lazy import MAPPED, Pages, Rows
+from unet.inputs.lazy import MAPPED, PageRows, Pages
 from unet.inputs.ome_zarr import zarr_package
 from unet.inputs.voxel import Voxel, in_micrometres
 from utils import UserError
@@ -21,7 +21,7 @@ from utils import UserError
 if TYPE_CHECKING:
     import zarr
 
-MARKS = (".zarray", ".zgroup", ".zattrs", "zarr.json")  # one of them is in every folder of a Zarr
+MARKS = (".zarray", "zarr.json", ".zgroup", ".zattrs")  # one of them is in every folder of a Zarr
 SLAB = 2**28  # bytes of pages that are kept, as they lie in the same chunks
 FAULTS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, EOFError,
           MemoryError, AssertionError, SystemError, zlib.error, lzma.LZMAError)
@@ -35,7 +35,7 @@ def is_zarr(path: Path) -> bool:
 class ZarrPages(Pages):
     """The pages of an array (H, W) or (N, H, W), or of OME's image of one time and one channel, its own resolution.
 
-    A page of 64 MiB and more is `Rows`. Opened anew in each process: only its name and layout travel.
+    A page of 64 MiB and more is `PageRows`. Opened anew in each process: only its name and layout travel.
     """
 
     def __init__(self, path: Path, way_out: str = ""):
@@ -44,10 +44,11 @@ class ZarrPages(Pages):
         if not path.is_dir():
             raise UserError(f"{path} is a file, expected the folder of a Zarr; unpack it, if it was zipped")
         zarr_package()
-        self.path, self.files = path, [path]
+        self.path = path
         self._array, self._slab, self._lock = None, (0, np.empty(0)), threading.Lock()
         with self._plain_words():
             self._examine()
+        self.files = [path / self._inside / name for name in MARKS if (path / self._inside / name).is_file()]
         self.names = [f"slice {number}" for number in range(len(self))]
 
     def _examine(self) -> None:
@@ -100,10 +101,10 @@ class ZarrPages(Pages):
             self._array = zarr_package().open_array(str(self.path / self._inside), mode="r")
         return self._array
 
-    def _read(self, number: int) -> np.ndarray | Rows:
+    def _read(self, number: int) -> np.ndarray | PageRows:
         shape = self.shape[1:]
         if shape[0] * shape[1] * self.dtype.itemsize >= MAPPED:
-            return Rows(shape, self.dtype,
+            return PageRows(shape, self.dtype,
                         lambda first, last: self.block(slice(number, number + 1), slice(first, last))[0])
         first = number // self._depth * self._depth
         with self._lock:

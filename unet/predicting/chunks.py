@@ -25,7 +25,7 @@ from unet.predicting.bands import Bands
 from unet.predicting.images import Predicts, levels_of, segmented
 from unet.predicting.kept import Kept, digest_of
 from unet.tasks.stacks import SliceTask
-from unet.tasks.task import Judged, Outputs, is_large, numbered
+from unet.tasks.task import Judged, Outputs, channels_first, is_large, numbered
 from unet.workers import signals_held
 from utils import UserError, atomic_folder, atomic_path, read_json, write_json
 
@@ -119,18 +119,21 @@ def segment_page(job: Job, number: int) -> None:
 
 def _planes(probability: np.ndarray | Bands) -> np.ndarray | Bands:
     """A probability (H, W[, classes]) as it is written: (H, W) or (C, H, W)."""
-    return np.moveaxis(probability, -1, 0) if probability.ndim == 3 else probability
+    return channels_first(probability) if probability.ndim == 3 else probability
 
 
 def _probability(array: np.ndarray, number: int, task: SliceTask, folder: Path) -> np.ndarray | Bands:
     """Page `number` as predicting gives it: float32 (H, W[, classes]), of a very large one `Bands`."""
     size = array.shape[-2:]
+    def rows(first: int, last: int) -> np.ndarray:
+        part = array[..., number, first:last, :]
+        return np.moveaxis(part, 0, -1) if part.ndim == 3 else part
+
     if not (is_large(size) and task.by_rows):
-        page = array[..., number, :, :]
-        return np.moveaxis(page, 0, -1) if page.ndim == 3 else page
-    bands = Bands(folder / "probability", size, np.float32, ROWS)
+        return rows(0, size[0])
+    bands = Bands(folder / "probability", (*size, *array.shape[:-3]), np.float32, ROWS)
     for first, last in bands.spans():
-        bands.put(first, array[number, first:last])
+        bands.put(first, rows(first, last))
     return bands
 
 
@@ -148,15 +151,8 @@ def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Sampl
     with locked(list(files.values())):
         kept.open()
         try:
-            _make_room(job, {name: stacks[path] for name, path in files.items()})
-            pages = _looked_at(client, job, len(samples))
-            height, width = job.images.shape[1:]
-            chunks = [(number, y, x, page["levels"]) for number, page in enumerate(pages)
-                      for y in range(0, height, CHUNK) for x in range(0, width, CHUNK)
-                      if not job.marked(f"{number}-{y}-{x}")]
-            _all(client, predict_chunk, job, chunks, "predicting")
-            left = [(number,) for number in range(len(samples)) if not job.marked(str(number))]
-            _all(client, segment_page, job, left, "segmenting")
+            with samples.unchanged(kept.remove):
+                _work(client, job, {name: stacks[path] for name, path in files.items()}, len(samples))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; chunks that are finished are kept in {kept.folder}: the same command "
                                     "with --resume goes on from there, and until then no output is replaced") from None
@@ -167,6 +163,18 @@ def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Sampl
                 shutil.move(job.room / name, folder)
         kept.remove()
     return count
+
+
+def _work(client: Client, job: Job, stacks: dict[str, Stack], count: int) -> None:
+    """Do what is not marked: all chunks, then all pages."""
+    _make_room(job, stacks)
+    pages = _looked_at(client, job, count)
+    height, width = job.images.shape[1:]
+    chunks = [(number, y, x, page["levels"]) for number, page in enumerate(pages)
+              for y in range(0, height, CHUNK) for x in range(0, width, CHUNK)
+              if not job.marked(f"{number}-{y}-{x}")]
+    _all(client, predict_chunk, job, chunks, "predicting")
+    _all(client, segment_page, job, [(number,) for number in range(count) if not job.marked(str(number))], "segmenting")
 
 
 def _make_room(job: Job, stacks: dict[str, Stack]) -> None:
