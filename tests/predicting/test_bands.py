@@ -230,7 +230,8 @@ def test_all_tasks_predict_a_large_image_as_they_do_a_small_one(tmp_path, image,
 
     def engine(tiles):
         grey = Bright()(tiles).mean(axis=-1, keepdims=True)
-        return grey**6 if one.classes == 1 else np.concatenate([1 - grey, grey * grey, grey - grey**2], axis=-1) * shares
+        several = np.concatenate([1 - grey, grey * grey, grey - grey**2], axis=-1) * shares
+        return grey**6 if one.classes == 1 else several
 
     network = Network(4, 2, classes=one.classes)
     levels = one.levels(image if one.channels == 1 else np.repeat(image[..., None], 3, axis=2))
@@ -242,7 +243,8 @@ def test_all_tasks_predict_a_large_image_as_they_do_a_small_one(tmp_path, image,
         for _ in predictions(predictor, one, one.inputs(tmp_path / "in.tif"), {"walls": None, "threshold": 0.5}, out,
                              extras=Extras(table=tmp_path / f"{name}.csv")):
             pass
-        return [np.squeeze(tifffile.imread(path)) for path in one.files(out, ["in"])], (tmp_path / f"{name}.csv").read_text()
+        files = [np.squeeze(tifffile.imread(path)) for path in one.files(out, ["in"])]
+        return files, (tmp_path / f"{name}.csv").read_text()
 
     (whole, *objects), table = predict("whole")
     monkeypatch.setattr(task, "LARGE", 200 * 150)
