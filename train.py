@@ -113,7 +113,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
         check_agreed(strategy, *keeper.predictor.get_weights())
         if not is_chief(strategy):
             return keeper.predictor, config
-    if not (work / "curve.png").is_file():
+    if is_chief(strategy) and not (work / "curve.png").is_file():
         save_curve(work / "curve.png", keeper.rows)
     return load_model(work / "model.keras")
 
@@ -148,7 +148,8 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
                       steps_per_epoch=recipe.steps, verbose=0, shuffle=False, callbacks=callbacks, **checks)
             break
         except KeyboardInterrupt:
-            raise stopped(work, keeper.describe()) from None
+            others = " --strategy multiworker" if several_processes(strategy) else ""
+            raise stopped(work, keeper.describe(), others) from None
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
@@ -165,10 +166,10 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     print(f"trained for {time.perf_counter() - began:.0f} s, start of fit to end of fit")
 
 
-def stopped(work: Path, state: str) -> KeyboardInterrupt:
+def stopped(work: Path, state: str, options: str = "") -> KeyboardInterrupt:
     """What to say on Ctrl-C."""
-    return KeyboardInterrupt(f"stopped; {work / 'model.keras'} {state}; 'python train.py --work {work} --resume' does "
-                             "what is left")
+    return KeyboardInterrupt(f"stopped; {work / 'model.keras'} {state}; 'python train.py --work {work}{options} "
+                             "--resume' does what is left")
 
 
 def _check_fit(recipe: Recipe, geometry: dict) -> None:

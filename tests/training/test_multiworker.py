@@ -40,14 +40,14 @@ def free_ports(count):
         return [one.getsockname()[1] for one in sockets]
 
 
-def launch(folder, work, *options, killed=None, epoch=0):
-    """Start both processes, of which one may be killed in an epoch; gives exit status, output and errors of each."""
+def launch(folder, work, *options, ended=(), by=signal.SIGKILL, epoch=0):
+    """Start both processes, of which some may be ended in an epoch; gives exit status, output and errors of each."""
     addresses = [f"localhost:{port}" for port in free_ports(2)]
     processes = []
     for number in (0, 1):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(task), "PYTHONPATH": os.pathsep.join(sys.path),
-                       "DIES": str(epoch) if killed == number else "", "READS": str(folder) if number else ""}
+                       "ENDS": f"{epoch} {by:d}" if number in ended else "", "READS": str(folder) if number else ""}
         processes.append(subprocess.Popen(
             [sys.executable, __file__, "--work", work, *map(str, options)], cwd=folder, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE))
@@ -71,15 +71,18 @@ def test_the_first_writes_and_a_run_of_which_either_was_killed_is_the_run_that_w
         for step in ("augmented", "patches"):
             (tiled / name / step).symlink_to(tiled / "results" / step)
     whole = launch(tiled, "whole", *OPTIONS)
-    options = OPTIONS
+    asked = launch(tiled, "killed", *OPTIONS, ended=(0, 1), by=signal.SIGTERM, epoch=1)  # as a cluster asks all
+    for status, _, errors in asked:
+        assert (status, "Traceback" in errors) == (143, False), errors
+        assert "'python train.py --work killed --strategy multiworker --resume' does what is left" in errors
+    options = ("--strategy", "multiworker", "--resume")
     for killed, epoch in ((1, 2), (0, 3)):
-        ended = launch(tiled, "killed", *options, killed=killed, epoch=epoch)
+        ended = launch(tiled, "killed", *options, ended=[killed], epoch=epoch)
         assert ended[killed][0] == -signal.SIGKILL, ended[killed][2]
         status, _, errors = ended[1 - killed]
         assert (status, "Traceback" in errors) == (130, False), errors
         assert "another process of this run ended or cannot be reached" in errors
         assert "start all processes again with --resume" in errors
-        options = ("--strategy", "multiworker", "--resume")
     resumed = launch(tiled, "killed", *options)
     assert [status for status, _, _ in (*whole, *resumed)] == [0] * 4, [errors for _, _, errors in (*whole, *resumed)]
     digests = [output.splitlines()[-1] for _, output, _ in (*whole, *resumed)]
@@ -136,8 +139,9 @@ def main():
 
     def on_train_batch_end(self, batch, logs=None):
         original(self, batch, logs)
-        if str(len(self.rows)) == os.environ["DIES"] and batch == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+        epoch, _, number = os.environ["ENDS"].partition(" ")
+        if str(len(self.rows)) == epoch and batch == 2:
+            os.kill(os.getpid(), int(number))
 
     def train_and_keep(*arguments):
         model, config = trained(*arguments)

@@ -17,7 +17,7 @@ from training.tiny import write_patches
 
 from model import Network, Recipe
 from unet.training.feed import Feed, in_shares
-from unet.training.strategy import place
+from unet.training.strategy import open_strategy, place
 from utils import UserError
 
 RECIPE = Recipe(Network(8, 1, dropout=(0, 0)), epochs=3, steps=3, batch=4, lr=0.02, optimizer="muon", average=0.7,
@@ -118,6 +118,11 @@ def test_a_wrong_tf_config_is_one_sentence(tmp_path, monkeypatch, command, text)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_process_alone_waits_for_nobody(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config(worker=["a:1"]))
+    assert open_strategy("multiworker", 3) is tf.distribute.get_strategy()
+
+
 class Place:
     """A strategy of two machines with two devices each, seen from one of them."""
 
@@ -184,7 +189,7 @@ def run_all(folder):
     import train
     from unet.training.keeper import Keeper
     from unet.training.parts import InParts
-    from unet.training.strategy import draw_apart, open_strategy
+    from unet.training.strategy import draw_apart
 
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
                                                [tf.config.LogicalDeviceConfiguration()] * 2)

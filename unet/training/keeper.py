@@ -175,13 +175,12 @@ class Keeper(keras.callbacks.Callback):
 
     def save_checkpoint(self) -> None:
         """Write all that a run goes on from as one file, all or nothing."""
-        if not self.writes:
-            return
-        arrays = {name: keras.ops.convert_to_numpy(variable) for variable, name in self.variables()}
-        means = {f"mean{number}": array for number, array in enumerate(self.mean)}
-        state = json.dumps({"config": self.config, "rows": self.rows})
-        with atomic_path(self.work / CHECKPOINT) as temporary:
-            np.savez(temporary, state=state, **arrays, **means)
+        if self.writes:
+            arrays = {name: keras.ops.convert_to_numpy(variable) for variable, name in self.variables()}
+            means = {f"mean{number}": array for number, array in enumerate(self.mean)}
+            state = json.dumps({"config": self.config, "rows": self.rows})
+            with atomic_path(self.work / CHECKPOINT) as temporary:
+                np.savez(temporary, state=state, **arrays, **means)
         self.written, self.unwritten = time.monotonic(), 0
 
 

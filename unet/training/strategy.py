@@ -57,6 +57,8 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
     'auto' takes as many of this machine's GPUs as share the batch evenly. Raises UserError where there are no two
     devices, or they cannot share the batch.
     """
+    if name == "multiworker" and place(name)[1] == 1:
+        name = "auto"
     if name == "multiworker":
         with _signals_at_once():
             strategy = tf.distribute.MultiWorkerMirroredStrategy()  # first: TensorFlow must not have computed before
@@ -81,7 +83,8 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
 @contextmanager
 def _signals_at_once() -> Iterator[None]:
     """End on Ctrl-C and SIGTERM as if Python were not there: it would answer after TensorFlow's wait alone."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in heard}
     try:
         yield
     finally:
