@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from unet.inputs.layouts import Folders, kind_of
+from unet.inputs.pages import open_pages
 from unet.inputs.stacks import parse_slices, read_stack
+from unet.inputs.zarrs import is_zarr
 from unet.scores.isbi import (
     adapted_rand_error,
     best_threshold,
@@ -33,12 +35,12 @@ from utils import UserError, run, write_json
 
 def score_stacks(prediction_path: str | Path, labels_path: str | Path, text: str | None = None,
                  instances: bool = False, linked: bool = False) -> dict:
-    """Score two TIFF stacks on the slices of the labels that `text` ("25-29") names, or on all.
+    """Score two stacks, of any format, on the slices of the labels that `text` ("25-29") names, or on all.
 
     With `instances`, or where it is plain to see, the prediction numbers cells: `instance_scores`, else `isbi_scores`.
     With `linked` the numbers run through the stack: "linked" has their scores in three dimensions. Raises UserError.
     """
-    prediction, labels = read_stack(prediction_path), read_stack(labels_path)
+    prediction, labels = (np.asarray(open_pages(path)) for path in (prediction_path, labels_path))
     slices = parse_slices(text, len(labels)) if text else list(range(len(labels)))
     if not slices or len(prediction) not in (len(labels), len(slices)):
         raise UserError(f"{prediction_path} has {len(prediction)} slices, {labels_path} has {len(labels)}; "
@@ -172,8 +174,9 @@ def _label_map(path: Path) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Score a prediction as the ISBI 2012 challenge did, or nuclei as the "
                                                  "Data Science Bowl of 2018.")
-    parser.add_argument("prediction", help="TIFF stack, probability of cell (0 to 1, or grey values) or a number for "
-                                           "each cell, or a folder of <name>-labels.tif, nuclei with a number each")
+    parser.add_argument("prediction", help="stack (TIFF, Zarr, folder), probability of cell (0 to 1, or grey values) "
+                                           "or a number for each cell, or a folder of <name>-labels.tif, nuclei with "
+                                           "a number each")
     parser.add_argument("labels", help="TIFF stack, 0 = membrane, all else = cell, or a folder: <name>/masks/*.png, "
                                        "labels/<name>.tif, or again <name>-labels.tif")
     parser.add_argument("--slices", help="slices of the labels to score, e.g. 25-29 (default: all)")
@@ -185,11 +188,12 @@ def main() -> None:
                                                               "two folders are")
     parser.add_argument("--json", metavar="FILE", help="write all scores to this file, too")
     options = parser.parse_args()
-    if options.nuclei or Path(options.prediction).is_dir() or Path(options.labels).is_dir():
+    labels = Path(options.labels)
+    if options.nuclei or (labels.is_dir() and not is_zarr(labels)):
         if options.slices or options.instances or options.linked:
             raise UserError("--slices, --instances and --linked are for TIFF stacks of cells, not for nuclei; leave "
                             "them out")
-        table = format_nuclei(scores := score_nuclei(options.prediction, options.labels))
+        table = format_nuclei(scores := score_nuclei(options.prediction, labels))
     else:
         scores = score_stacks(options.prediction, options.labels, options.slices, options.instances, options.linked)
         table = format_scores(scores) if "curve" in scores else format_instances(scores)

@@ -10,6 +10,8 @@ from conftest import write_nuclei, write_two_folders
 from helpers import noisy_stack
 
 from metrics import are_cells, score_nuclei, score_stacks
+from unet.inputs.ome_zarr import Stack
+from unet.inputs.writers import page_writer
 from unet.scores.isbi import best_threshold, components, instance_scores, isbi_scores
 from utils import UserError
 
@@ -71,6 +73,19 @@ def test_what_is_plainly_numbers_of_cells(row, cells):
 def test_swapped_files_are_one_clear_line(files):
     with pytest.raises(UserError, match=r"prediction\.tif has fractions, as a prediction has; the labels come second"):
         score_stacks(files / "labels.tif", files / "prediction.tif")
+
+
+@pytest.mark.parametrize("name", ["p", "p.zarr"])
+def test_a_folder_or_a_zarr_is_a_stack_too(files, command, name):
+    if name == "p.zarr":
+        pytest.importorskip("zarr", reason="zarr is not installed; requirements-zarr.txt has it")
+    probabilities, _ = noisy_stack(5)
+    names = [f"slice {number}" for number in range(5)]
+    with page_writer(files / name, Stack(probabilities.shape, np.float32, names=names)) as write:
+        for page in probabilities:
+            write(page)
+    results = [command("metrics.py", one, "labels.tif", "--slices", "3-4") for one in (name, "prediction.tif")]
+    assert results[0].returncode == 0 and results[0].stdout == results[1].stdout
 
 
 def test_the_command_prints_a_table_and_writes_json(files, script):
