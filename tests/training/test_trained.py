@@ -6,6 +6,7 @@ from dataclasses import asdict
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from unet.network import Network
 from unet.tasks.cells import Cells
@@ -33,6 +34,12 @@ def content(path):
     whole = path.read_bytes()
     yield whole
     path.write_bytes(whole)
+
+
+def test_a_card_compiles_nothing_anew_for_tiles_of_each_size(path, monkeypatch):
+    cards = [tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: cards)
+    assert load_model(path)[0].jit_compile is False
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 0.999])
