@@ -97,7 +97,7 @@ class Feed:
                 self.made += 1 / devices
                 return share
 
-            made = dataset(make, first * devices, last * devices, READERS * devices)
+            made = dataset(make, first * devices, last * devices, ahead=READERS * devices)
             self.made = 0  # one was made to see its shapes
             return made
 
@@ -111,9 +111,9 @@ def shares_of(batch: int, context: tf.distribute.InputContext) -> tuple[int, int
     return devices, size, context.input_pipeline_id * devices * size
 
 
-def dataset(make: Callable[[np.ndarray], tuple[np.ndarray, ...]], first: int, last: int, readers: int = READERS
+def dataset(make: Callable[[np.ndarray], tuple[np.ndarray, ...]], first: int, last: int, ahead: int
             ) -> tf.data.Dataset:
-    """What `make` gives of numbers `first` .. `last` - 1, arrays float32 of one shape, in this order, made ahead."""
+    """What `make` gives of numbers `first` .. `last` - 1, arrays float32 of one shape, in this order, some ahead."""
     shapes = [array.shape for array in make(first)]
 
     def read(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -121,7 +121,7 @@ def dataset(make: Callable[[np.ndarray], tuple[np.ndarray, ...]], first: int, la
         return tuple(tf.ensure_shape(array, shape) for array, shape in zip(arrays, shapes, strict=True))
 
     numbers = tf.data.Dataset.range(first, last)
-    return numbers.map(read, num_parallel_calls=readers, deterministic=True).prefetch(readers).with_options(untuned())
+    return numbers.map(read, num_parallel_calls=READERS, deterministic=True).prefetch(ahead).with_options(untuned())
 
 
 def untuned() -> tf.data.Options:
