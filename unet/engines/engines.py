@@ -55,6 +55,8 @@ class OpenVINO:
         self.streams = min(STREAMS, default_workers())
         settings = {"INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
                     "NUM_STREAMS": self.streams, "INFERENCE_NUM_THREADS": default_workers()}
+        # the first array of all is made here: two threads that made it at once would wait for each other for ever
+        openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
         self.model, self.own = openvino.Core().compile_model(path, "CPU", settings), threading.local()
 
     def __call__(self, tiles: np.ndarray) -> np.ndarray:
