@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from unet.engines.engines import FOLDER, open_engine
-from unet.engines.predictor import Predictor, overlap_tiles, predictor_of
+from unet.engines.predictor import Predictor, predictor_of
+from unet.engines.windows import overlap_tiles
 from unet.predicting.images import predictions
 from unet.training.trained import read_config
-from utils import UserError, file_hash, turned
+from utils import OverlapTile, UserError, file_hash, turned
 
 PAGE_TILES = 12  # of the large page's tiles that are timed bare; the page has several hundred of one size
 SECONDS = 10  # that benchmark_app runs
@@ -89,17 +90,15 @@ def bench_predict(args: argparse.Namespace) -> None:
 
 
 def one_by_one(model: Path, predictor: Predictor, image: np.ndarray, repeats: int) -> float:
-    """Median seconds of TensorFlow for all flips of an image, each for itself on square tiles of the longer side."""
+    """Median seconds of TensorFlow for all flips of an image, each for itself on square, mirrored tiles."""
     engine, _ = open_engine(model, "tensorflow")
     normalised = predictor.task.normalise(image, predictor.task.levels(image))
     core = max(overlap_tiles(predictor.network, (max(normalised.shape[:2]),) * 2).cores)
-    square = Predictor(Passes(predictor.network.classes), predictor.network, predictor.task)
-    side = core * -(-max(normalised.shape[:2]) // core)
-    padded = np.pad(normalised, [(0, side - size) for size in normalised.shape[:2]] + [(0, 0)] * (normalised.ndim - 2),
-                    mode="wrap")
-    for number in range(predictor.flips):
-        square.predict(turned(padded, number))
-    return timed(lambda: [engine(batch) for batch in square.engine.batches], repeats)
+    image = normalised if normalised.ndim == 3 else normalised[..., np.newaxis]
+    turns = (turned(image, number) for number in range(predictor.flips))
+    tiles = [tile for turn in turns
+             for tile in OverlapTile(turn.shape[:2], core, predictor.network.margin).cut(turn)]
+    return timed(lambda: [engine(tile[np.newaxis]) for tile in tiles], repeats)
 
 
 def large_page(args: argparse.Namespace, predictor: Predictor) -> None:
@@ -108,7 +107,8 @@ def large_page(args: argparse.Namespace, predictor: Predictor) -> None:
     page = np.random.default_rng(0).integers(0, 256, (args.page, args.page, predictor.task.channels), np.uint8)
     page = page if predictor.task.channels > 1 else page[..., 0]
     tiles = overlap_tiles(predictor.network, page.shape[:2], predictor.limits.core)
-    batch = tiles.cut(page, range(min(predictor.at_once, len(tiles))))
+    inner = tiles.corners()[len(tiles) // 2 + tiles.grid[1] // 2]  # in the middle: of full size
+    batch = np.stack([tiles.tile_at(page, inner)] * predictor.at_once)
     batch = batch if batch.ndim == 4 else batch[..., np.newaxis]
     bare = timed(lambda: [predictor.engine(batch) for _ in range(PAGE_TILES)], args.repeats) / PAGE_TILES / len(batch)
     began = time.perf_counter()

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from numpy.testing import assert_allclose
 
 from unet.engines import engines
 from unet.engines.engines import TensorFlow, open_engine
-from unet.engines.predictor import Limits, Predictor, limits_of, overlap_tiles, predictor_of
+from unet.engines.predictor import Limits, Predictor, limits_of, predictor_of
+from unet.engines.windows import overlap_tiles
 from unet.network import Network
 from unet.tasks.cells import Cells
 from unet.training.encoders import build
@@ -118,14 +119,13 @@ class Recorder:
 
 
 def test_flips_are_batches_and_tiles_fit_the_image():
-    margin, square, long = 2 * SAME.margin, Recorder(), Recorder()
+    square, long, few = Recorder(), Recorder(), Recorder()
     Predictor(square, SAME, Cells(), flips=8).predict(np.zeros((64, 64), np.uint8))
-    assert square.shapes == [(8, 64 + margin, 64 + margin)]
+    assert square.shapes == [(8, 64, 64)]  # no margin where the image ends
     Predictor(long, SAME, Cells(), flips=8).predict(np.zeros((100, 600), np.uint8))
-    assert long.shapes == [(4, 100 + margin, 600 + margin), (4, 600 + margin, 100 + margin)]
-    few = Recorder()
-    Predictor(few, SAME, Cells(), 8, limits=Limits(640, 2 * (64 + margin) ** 2)).predict(np.zeros((64, 64), np.uint8))
-    assert few.shapes == [(2, 64 + margin, 64 + margin)] * 4
+    assert long.shapes == [(4, 100, 600), (4, 600, 100)]
+    Predictor(few, SAME, Cells(), 8, limits=Limits(640, 2 * 64**2)).predict(np.zeros((64, 64), np.uint8))
+    assert few.shapes == [(2, 64, 64)] * 4
 
 
 @pytest.mark.parametrize("error", [MemoryError, RuntimeError, type("ResourceExhaustedError", (Exception,), {})])
@@ -159,9 +159,16 @@ def test_the_tile_follows_the_memory_there_is():
 
 
 def test_a_tile_reaches_no_further_than_its_image_needs():
-    tiles = overlap_tiles(SAME, (100, 600))
-    assert (tiles.cores, len(tiles)) == ((100, 600), 1)
-    assert overlap_tiles(SAME, (100, 1300)).cores == (100, 436)
+    tiles, margin = overlap_tiles(SAME, (100, 600)), SAME.margin
+    assert (tiles.cores, len(tiles), tiles.window((0, 0))) == ((100, 600), 1, ((0, 0), (100, 600)))
+    tiles = overlap_tiles(SAME, (101, 1300))
+    assert tiles.cores == (104, 436)
+    assert [tiles.window(corner) for corner in tiles.corners()] == [
+        ((0, 0), (104, 436 + margin)), ((0, 436 - margin), (104, 436 + 2 * margin)),
+        ((0, 872 - margin), (104, 1300 - 872 + margin))]
+    valid = replace(SAME, padding="valid")
+    assert overlap_tiles(valid, (100, 600)).window((0, 0)) == ((-valid.margin,) * 2, (
+        100 + 2 * valid.margin, 600 + 2 * valid.margin))  # its output would be smaller than the image
 
 
 def test_tensorflow_takes_a_keras_model(model, rng):

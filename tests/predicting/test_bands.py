@@ -29,7 +29,7 @@ LEARNT = {"walls": {"width": 4.0, "judge": None}, "threshold": 0.5, "on": [0]}
 
 
 class Bright:
-    """In place of an engine: what is brighter than its surroundings within two pixels; stops at call `stop`."""
+    """In place of an engine: the brightness within two pixels, nothing beyond the tile; stops at call `stop`."""
 
     def __init__(self, stop=None):
         self.calls, self.stop = 0, stop
@@ -38,8 +38,9 @@ class Bright:
         self.calls += 1
         if self.calls == self.stop:
             raise KeyboardInterrupt
-        grey = tiles.astype(np.float32)
-        near = sum(np.roll(grey, (dy, dx), (1, 2)) for dy in (-2, 0, 2) for dx in (-2, 0, 2)) / 9
+        height, width = tiles.shape[1:3]
+        grey = np.pad(tiles.astype(np.float32), ((0, 0), (2, 2), (2, 2), (0, 0)))
+        near = sum(grey[:, y:y + height, x:x + width] for y in (0, 2, 4) for x in (0, 2, 4)) / 9
         return np.clip((near - 90) / 70, 0, 1)
 
 
@@ -109,7 +110,7 @@ def test_parts_are_predicted_as_in_the_whole_by_a_network_that_pools(image, flip
     rows = [predictor.rows(image, levels, first, min(first + 80, shape[0])) for first in range(0, shape[0], 80)]
     assert_allclose(np.concatenate(rows), whole, atol=1e-6)
     top, left = max(80 - margin, 0), max(120 - margin, 0)
-    block = predictor.block(image[top:, left:], levels, (80 - top, 120 - left), (64, shape[1] - 120), shape)
+    block = predictor.block(image[top:, left:], levels, (80 - top, 120 - left), (64, shape[1] - 120))
     assert_allclose(block, whole[80:144, 120:], atol=1e-6)
 
 

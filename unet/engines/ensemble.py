@@ -63,10 +63,9 @@ class Ensemble:
         """Predict rows `first` to `last` - 1, as `Predictor.rows`."""
         return self._mean(member.rows(image, levels, first, last) for member in self.members)
 
-    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int],
-              page: tuple[int, int]) -> np.ndarray:
+    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
         """Predict a part of an image, as `Predictor.block`."""
-        return self._mean(member.block(image, levels, corner, shape, page) for member in self.members)
+        return self._mean(member.block(image, levels, corner, shape) for member in self.members)
 
     @property
     def at_once(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,13 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from unet.engines.engines import BATCH, Engine
+from unet.engines.windows import CORE, filled, overlap_tiles
 from unet.network import Network
 from unet.tasks import task_of
 from unet.tasks.task import Task
 from unet.training.device import ran_out_of_memory
-from utils import OverlapTile, turned
+from utils import turned
 
-CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice
 SHARE = 0.5  # of the memory that is free, which a batch may take
 
 
@@ -75,8 +75,8 @@ class Predictor:
     def predict(self, normalised: np.ndarray, core: int | None = None, margin: int | None = None) -> np.ndarray:
         """Predict what the network sees, uint8 (H, W[, C]), in each flip; the mean is given.
 
-        Mirrored overlap tiles are predicted and their cores stitched; the default margin covers the network's receptive
-        field, so no seam is left. Where memory runs out, tiles of half the side are tried, then and afterwards. Raises
+        Overlap tiles are predicted and their cores stitched; the default margin covers the network's receptive field,
+        so no seam is left. Where memory runs out, tiles of half the side are tried, then and afterwards. Raises
         MemoryError where the smallest are too large.
         """
         return self._classes(self._tiled(normalised, core, margin))
@@ -85,20 +85,17 @@ class Predictor:
         """Predict rows `first` to `last` - 1 of an image too large to be predicted whole; float32 (rows, W[, classes]).
 
         The image is cut as it is, and normalised and turned tile by tile: beside its own pixels a few tiles are in
-        memory. Rows are as in the whole, whichever others are predicted with them, where `first` is a multiple of the
-        network's stride. Raises as `predict`.
+        memory. Rows are the same whichever others are predicted with them where `first` is a multiple of the network's
+        stride. Raises as `predict`.
         """
-        return self.block(image, levels, (first, 0), (last - first, image.shape[1]), image.shape[:2])
+        return self.block(image, levels, (first, 0), (last - first, image.shape[1]))
 
-    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int],
-              page: tuple[int, int]) -> np.ndarray:
+    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
         """Predict the part of an image whose upper left pixel is at `corner` (y, x), as `rows`; float32 `shape`.
 
-        The image may be cut out of a larger one, of the shape `page`, at a multiple of the network's stride.
+        The image may be cut out of a larger one, at a multiple of the network's stride and with its margin.
         """
-        ends = [side % self.network.stride if self.flips > 1 else 0 for side in page]
-        return self._classes(self._bounded(shape, None, lambda core: self._block(image, levels, corner, (shape, core),
-                                                                                ends)))
+        return self._classes(self._bounded(shape, None, lambda core: self._block(image, levels, corner, shape, core)))
 
     @property
     def members(self) -> Sequence[Predictor]:
@@ -113,7 +110,8 @@ class Predictor:
     @property
     def by_rows(self) -> bool:
         """Whether `rows` gives what a call gives."""
-        return self.task.by_rows and self.zooms == (1.0,)
+        # where a valid network pools depends on the image's corner, which is another one in each flip
+        return self.task.by_rows and self.zooms == (1.0,) and (self.network.padding == "same" or self.flips == 1)
 
     def row_step(self, shape: tuple[int, int]) -> int:
         """How many rows of an image of `shape` are predicted best at once: those of a row of tiles."""
@@ -145,52 +143,34 @@ class Predictor:
             self.limits.core, self.limits.pixels = core, min(self.limits.pixels // 4, one)  # a tile at a time from now
             tqdm.write(f"note: memory ran out; going on with tiles of {core} pixels and their margins")
 
-    def _block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], tiled: tuple[tuple[int, int], int],
-               ends: Sequence[int]) -> np.ndarray:
-        """`tiled` are the shape of the part and the core of its tiles; for `ends` see `_window`."""
-        (shape, core), (more_high, more_wide) = tiled, (self.network.stride if end else 0 for end in ends)
-        margin, (high, wide) = self.network.margin, overlap_tiles(self.network, shape, core).cores
-        tiles = OverlapTile(image.shape[:2], (high + 2 * more_high, wide + 2 * more_wide), margin)
-        above, left = corner[0] - margin - more_high, corner[1] - margin - more_wide
-        total = np.zeros((*shape, self.network.classes), np.float32)
+    def _block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int], core: int
+               ) -> np.ndarray:
+        high, wide = overlap_tiles(self.network, shape, core).cores
+        tiles = replace(overlap_tiles(self.network, image.shape[:2], core), core=(high, wide))
+        total, (top, left) = np.zeros((*shape, self.network.classes), np.float32), corner
         corners = [(y, x) for y in range(0, shape[0], high) for x in range(0, shape[1], wide)]
         together = max(1, self.limits.pixels // math.prod(tiles.sides) // self.flips)
         for some in (corners[place:place + together] for place in range(0, len(corners), together)):
-            cut = (tiles.cut_at(image, [(above + y, left + x)])[0] for y, x in some)
-            means = self._turned_tiles([self.task.normalise(tile, levels) for tile in cut], ends)
+            cut = (tiles.tile_at(image, (top + y, left + x)) for y, x in some)
+            means = self._turned_tiles([self.task.normalise(tile, levels) for tile in cut])
             for (y, x), mean in zip(some, means, strict=True):
-                part, down, right = total[y:y + high, x:x + wide], (len(mean) - high) // 2, (mean.shape[1] - wide) // 2
-                part[:] = mean[down:down + part.shape[0], right:right + part.shape[1]]
+                part = total[y:y + high, x:x + wide]
+                part[:] = tiles.core_of(mean, (top + y, left + x))[:part.shape[0], :part.shape[1]]
         return total
 
-    def _turned_tiles(self, tiles: Sequence[np.ndarray], ends: Sequence[int]) -> list[np.ndarray]:
+    def _turned_tiles(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Mean of the predictions of all flips of each tile (h, w[, C]), turned back; float32 (h', w', classes)."""
-        turns = [(place, number, turned(self._window(tile if tile.ndim == 3 else tile[..., np.newaxis], number, ends),
-                                        number)) for place, tile in enumerate(tiles) for number in range(self.flips)]
+        turns = [(place, number, turned(tile if tile.ndim == 3 else tile[..., np.newaxis], number))
+                 for place, tile in enumerate(tiles) for number in range(self.flips)]
         totals: dict[int, np.ndarray] = {}
         for shape in dict.fromkeys(turn.shape for _, _, turn in turns):
             for batch in self._batches([turn for turn in turns if turn[2].shape == shape], shape):
                 probability = self.engine(np.stack([turn for _, _, turn in batch]))
                 for (place, number, _), one in zip(batch, probability, strict=True):
-                    if place not in totals:  # the first turn is none
-                        sides = [side + (self.network.stride if end else 0)
-                                 for side, end in zip(one.shape, ends, strict=False)]
-                        totals[place] = np.zeros((*sides, one.shape[2]), np.float32)
-                    view = turned(self._window(totals[place], number, ends), number)
+                    total = totals.setdefault(place, np.zeros(one.shape, np.float32))  # the first turn is none
+                    view = turned(total, number)
                     view += one
         return [totals[place] / self.flips for place in range(len(tiles))]
-
-    def _window(self, tile: np.ndarray, number: int, ends: Sequence[int]) -> np.ndarray:
-        """The part of a tile, or of what is predicted of it, that turn `number` takes.
-
-        The network pools on a grid that begins at the corner of what it sees, so of a page that is turned around at the
-        other end. Where the page's side is no multiple of the stride but `ends` more, a tile is larger by one stride
-        on both sides, and each turn takes that part which lies on its grid.
-        """
-        backwards = number % 4 in (2, 3), (number % 4 in (1, 2)) != (number >= 4)  # which axes are, in `turned`
-        rows, columns = (slice(end * back, end * back + side - (self.network.stride if end else 0))
-                         for side, end, back in zip(tile.shape, ends, backwards, strict=False))
-        return tile[rows, columns]
 
     def _batches(self, things: Sequence, shape: Sequence[int]) -> Iterator[Sequence]:
         """Tiles of a shape (h, w) that are predicted in one call, as many as the limits allow."""
@@ -203,21 +183,26 @@ class Predictor:
 
         All flips of a tile are predicted together, those of one shape at once.
         """
-        image = normalised if normalised.ndim == 3 else normalised[..., np.newaxis]
+        shape = normalised.shape[:2]
+        image = filled(normalised if normalised.ndim == 3 else normalised[..., np.newaxis], self.network)
         total = np.zeros((*image.shape[:2], (2 if squares else 1) * self.network.classes), np.float32)
         images = [turned(image, number) for number in range(self.flips)]
         sums = [turned(total, number) for number in range(self.flips)]  # views: what is added there is turned back
-        for shape in dict.fromkeys(one.shape for one in images):
-            numbers = [number for number, one in enumerate(images) if one.shape == shape]
-            tiles = overlap_tiles(self.network, shape[:2], core, margin)
-            corners = tiles.corners()
-            all_turns = [(place, one) for place in range(len(corners)) for one in numbers]
-            for batch in self._batches(all_turns, tiles.sides):
-                probability = self.engine(np.concatenate([tiles.cut(images[one], [place]) for place, one in batch]))
-                for (place, one), tile in zip(batch, probability, strict=True):
-                    tiles.add(sums[one], np.concatenate([tile, tile**2], axis=-1) if squares else tile, corners[place])
+        for turn in dict.fromkeys(one.shape[:2] for one in images):
+            numbers = [number for number, one in enumerate(images) if one.shape[:2] == turn]
+            tiles = overlap_tiles(self.network, turn, core, margin)
+            by_size: dict[tuple[int, int], list] = {}
+            for corner in tiles.corners():
+                by_size.setdefault(tiles.window(corner)[1], []).extend((corner, one) for one in numbers)
+            for size, turns in by_size.items():
+                for batch in self._batches(turns, size):
+                    probability = self.engine(np.stack([tiles.tile_at(images[one], corner) for corner, one in batch]))
+                    for ((y, x), one), tile in zip(batch, probability, strict=True):
+                        part = tiles.core_of(tile, (y, x))
+                        there = sums[one][y:y + part.shape[0], x:x + part.shape[1]]
+                        there += np.concatenate([part, part**2], axis=-1) if squares else part
         total /= self.flips
-        return total
+        return total[:shape[0], :shape[1]]
 
     def in_words(self, learnt: dict) -> str:
         """What is done to each image, for the console."""
@@ -225,12 +210,6 @@ class Predictor:
         zooms = f" at {at} times the size" if at != "1" else ""
         flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
         return ", ".join(filter(None, (flips + zooms, self.task.in_words(learnt))))
-
-
-def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE, margin: int | None = None) -> OverlapTile:
-    """The tiles in which an image of `shape` is predicted: as few as fit `core` on each axis, and no larger."""
-    cores = tuple(math.ceil(size / math.ceil(size / core) / network.stride) * network.stride for size in shape)
-    return OverlapTile(shape, cores, network.margin if margin is None else margin)
 
 
 def limits_of(network: Network, batch: int = BATCH, free: int | None = None) -> Limits:

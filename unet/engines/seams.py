@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from unet.engines.ensemble import Ensemble
-from unet.engines.predictor import Predictor, overlap_tiles
+from unet.engines.predictor import Predictor
+from unet.engines.windows import filled, overlap_tiles
 from unet.tasks.task import is_large
 from utils import turned
 
@@ -16,7 +17,7 @@ BAND = 1024  # rows looked at at once
 def seams_of(predictor: Predictor, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The rows and the columns, sorted, before which two cores meet in any flip of an image of `shape`."""
     rows, columns = set(), set()
-    height, width = shape
+    height, width = shape = filled(np.broadcast_to(np.uint8(0), shape), predictor.network).shape
     places = ((np.broadcast_to(np.arange(height)[:, None], shape), rows),
               (np.broadcast_to(np.arange(width), shape), columns))
     tiles_turn = is_large(shape) and predictor.by_rows  # not the image

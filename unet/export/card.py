@@ -50,8 +50,8 @@ def goes_in(task: Task, network: Network) -> str:
     return (f"float32 (batch, height, width, channel), grey levels; sides are {sides}. The bioimage.io package brings "
             "images to what the network takes by itself. With the other formats do it before:\n\n"
             + "\n".join(lines or ["1. nothing: grey levels 0 .. 255 go in as they are"]) + f"\n\n{limits} For tiles "
-            f"without seams, mirror the image by {network.margin} pixels at its edges, let tiles overlap by as much, "
-            "and cut that off the result.")
+            f"without seams, let tiles overlap by {2 * network.margin} pixels and cut {network.margin} off what comes "
+            "out, on all sides but those where the image ends.")
 
 
 def comes_out(task: Task, network: Network) -> str:

@@ -90,13 +90,13 @@ def look_at(job: Job, number: int) -> dict:
 def predict_chunk(job: Job, number: int, y: int, x: int, levels: dict) -> None:
     """Predict the chunk of page `number` whose upper left pixel is at (y, x), and mark it.
 
-    Beside the chunk its margin is read; only where the page ends the network sees its mirror image.
+    Beside the chunk its margin is read, as far as the page goes.
     """
     sizes = [min(CHUNK, side - start) for side, start in zip(job.images.shape[1:], (y, x), strict=True)]
     rows, columns = (slice(max(start - job.margin, 0), min(start + size + job.margin, side))
                      for start, size, side in zip((y, x), sizes, job.images.shape[1:], strict=True))
     block, corner = job.images.block(number, rows, columns), (y - rows.start, x - columns.start)
-    probability = _network(job.network).block(block, levels, corner, tuple(sizes), job.images.shape[1:])
+    probability = _network(job.network).block(block, levels, corner, tuple(sizes))
     array = Image.open(job.room / OUT).levels[0]
     array[..., number, y:y + sizes[0], x:x + sizes[1]] = _planes(probability)
     job.mark(f"{number}-{y}-{x}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,11 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from model import Network
-from unet.engines.predictor import overlap_tiles
+from unet.engines.windows import overlap_tiles
 from unet.report.base import plain
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, PURPLE, SKY, YELLOW, Panel, frame, grid, message
 from unet.training.encoders import build
-from utils import OverlapTile
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -31,27 +31,31 @@ ARROWS = {"convolution": BLUE, "half the size": ORANGE, "twice the size": GREEN,
 
 
 def draw_overlap_tiles(run: Run) -> Figure:
-    """How a whole image is predicted: tiles with their mirrored margins, and the probability stitched of the cores."""
+    """How a whole image is predicted: tiles with their margins, and the probability stitched of the cores.
+
+    One that fits into a single tile is cut as a larger one would be.
+    """
     one = next(iter(run.predicted(range(min(1, len(run.to_predict)))) or run.judged), None)
     if one is None:
         return message("Nothing was predicted in this run yet.")
     image = run.task.normalise(one.sample.image, run.task.levels(one.sample.image))
-    tiles = overlap_tiles(Network(**run.config["network"]), image.shape[:2])
-    rows, columns = tiles.grid
-    height, width = tiles.cores
-    # a single tile as large as the whole grid is the image with its mirrored surroundings
-    around = OverlapTile(tiles.shape, (rows * height, columns * width), tiles.margin).cut(image)[0]
-    figure, axes = grid([[Panel(plain(around), f"{one.sample.name[:20]} with its mirrored surroundings",
-                                "grey level, as the network sees it"),
+    network, shape = Network(**run.config["network"]), image.shape[:2]
+    tiles = overlap_tiles(network, shape)
+    single = len(tiles) == 1
+    if single:
+        tiles = overlap_tiles(network, shape, math.ceil(max(shape) / 3), min(network.margin, max(shape) // 8))
+    figure, axes = grid([[Panel(plain(image), one.sample.name[:20], "grey level, as the network sees it"),
                           Panel(one.probability.max(axis=-1) if one.probability.ndim == 3 else one.probability,
                                 "stitched", run.task.output if run.task.classes == 1 else "greatest probability")]],
-                        f"How an image is predicted: in {len(tiles)} overlap tile{'s' * (len(tiles) > 1)}, a core of "
-                        f"{height} x {width} pixels each (blue) and {tiles.margin} pixels around it (yellow: one whole "
-                        "tile), as far as the network looks; beyond the image these are its mirror image. Of what is "
-                        "predicted the cores count: no seam is left.", 4.2)
+                        f"How an image is predicted: in {'' if single else f'{len(tiles)} '}overlap tiles, each a core "
+                        "(blue) and what lies around it (yellow: one whole tile), as far as the network looks and the "
+                        "image goes. Of what is predicted the cores count: no seam is left."
+                        + " This image fits into one tile; the frames show how a larger one is cut." * single, 4.2)
     for y, x in tiles.corners():
-        frame(axes[0, 0], (y + tiles.margin, x + tiles.margin), tiles.cores[::-1], SKY, 3)
-    frame(axes[0, 0], tiles.corners()[0], tiles.sides[::-1], YELLOW, 3, linestyle="--")
+        high, wide = (min(core, size - start) for core, size, start in zip(tiles.cores, shape, (y, x), strict=True))
+        frame(axes[0, 0], (y, x), (high, wide), SKY, 3)
+    first, size = tiles.window(tiles.corners()[len(tiles) // 2])
+    frame(axes[0, 0], first, size, YELLOW, 3, linestyle="--")
     return figure
 
 
