@@ -166,9 +166,12 @@ class Predictor:
         for shape in dict.fromkeys(turn.shape for _, _, turn in turns):
             for batch in self._batches([turn for turn in turns if turn[2].shape == shape], shape):
                 probability = self.engine(np.stack([turn for _, _, turn in batch]))
+                lost = shape[0] - probability.shape[1]  # of a valid network
                 for (place, number, _), one in zip(batch, probability, strict=True):
-                    total = totals.setdefault(place, np.zeros(one.shape, np.float32))  # the first turn is none
-                    view = turned(total, number)
+                    if place not in totals:
+                        height, width = tiles[place].shape[:2]
+                        totals[place] = np.zeros((height - lost, width - lost, one.shape[2]), np.float32)
+                    view = turned(totals[place], number)
                     view += one
         return [totals[place] / self.flips for place in range(len(tiles))]
 

@@ -63,9 +63,8 @@ class Predicts(Protocol):
     def rows(self, image: np.ndarray, levels: dict, first: int, last: int) -> np.ndarray:
         """Probability of rows `first` to `last` - 1."""
 
-    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int],
-              page: tuple[int, int]) -> np.ndarray:
-        """Probability of `shape` (height, width) at `corner` (y, x) of what was cut out of a `page` of this shape."""
+    def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+        """Probability of `shape` (height, width) at `corner` (y, x) of an image, perhaps cut out of a larger one."""
 
     def row_step(self, shape: tuple[int, int]) -> int:
         """How many rows of an image of `shape` it predicts best at once."""
