@@ -33,6 +33,8 @@ CANNOT_RUN = {
     'pip install -r requirements.txt "tensorflow[and-cuda]"': "some gigabytes, of use to a GPU alone",
     "napari prediction.tif": "napari is another program",
     "napari --layer-type labels cells.tif": "napari is another program",
+    "pip install napari-tiff": "napari is another program",
+    "napari --plugin napari-tiff prediction.tif cells.tif": "napari is another program",
     "python train.py --encoder resnet50": "larger than all else together; the encoders' own tests train one",
     "python train.py --encoder resnet50 --pretrained imagenet": "it downloads the weights",
     "make": "the README's first block runs it",
