@@ -41,14 +41,17 @@ def write_volume(path, pages):
     ({"table": Path("a.csv"), "link": True}, "--dask predicts by chunks and cannot do --link, --table; leave that out"),
     ({"input": Path("in.tif")}, r"--dask reads chunks of a Zarr, and .*in\.tif is none"),
     ({"out": "p.tif"}, r"--dask writes chunks of a Zarr, and .*p\.tif is none; let the name end with \.zarr"),
-    ({"zooms": (2.0,)}, "--dask predicts at the image's own size")], ids=["options", "input", "output", "zooms"])
+    ({"zooms": (2.0,)}, "--dask predicts at the image's own size"),
+    ({"flips": 2}, "--dask cannot average flips of a network that loses its border")],
+    ids=["options", "input", "output", "zooms", "flips"])
 def test_what_chunks_cannot_do_is_said_before(tmp_path, wrong, reason):
     write_volume(tmp_path / "in.zarr", draw_stacks(2, 64)[0])
     write_stack(tmp_path / "in.tif", draw_stacks(2, 64)[0])
     args = Namespace(**{"link": False, "table": None, "panels": None, "submission": None, "check_seams": False,
                         "input": Path("in.zarr"), "dask": "local", "workers": 1, **wrong})
     outputs = Cells().outputs(tmp_path / wrong.get("out", "p.zarr"))
-    predictor = Predictor(None, Network(4, 2), Cells(), zooms=wrong.get("zooms", (1.0,)))
+    network = Network(4, 2, "valid" if "flips" in wrong else "same")
+    predictor = Predictor(None, network, Cells(), wrong.get("flips", 1), wrong.get("zooms", (1.0,)))
     with pytest.raises(UserError, match=reason):
         predict_on_cluster(args, predictor, {}, outputs, StackSamples(tmp_path / args.input), Kept(outputs.out, {}))
 

@@ -35,6 +35,9 @@ def predict_on_cluster(args: argparse.Namespace, predictor: Predictor | Ensemble
             raise UserError(f"--dask writes chunks of a Zarr, and {path} is none; let the name end with .zarr")
     if any(member.zooms != (1.0,) for member in predictor.members):
         raise UserError("--dask predicts at the image's own size; leave --match-pixel-size out, or add --zooms 1")
+    if not predictor.by_rows:
+        raise UserError("--dask cannot average flips of a network that loses its border, as of the preset paper; add "
+                        "--flips 1")
     network = partial(open_again, [model.resolve() for model in args.model], args.engine, args.precision, args.flips)
     job = Job(args.input.resolve(), predictor.task, learnt, pickle.dumps(network),
               max(member.network.margin + member.network.stride for member in predictor.members), kept.folder.resolve())
