@@ -6,7 +6,7 @@ his survey (Active learning literature survey, University of Wisconsin 2009). It
 what it is sure of and wrong about.
 
 Beside it stands the disagreement: the standard deviation over the flips that were averaged, a mean over the same
-pixels. It ranks nothing: where nothing is flipped there is none.
+pixels. It ranks nothing: where nothing is flipped there is none, and it shows much the same places (docs/own-data.md).
 """
 
 from __future__ import annotations
