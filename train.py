@@ -110,7 +110,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
             require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, old and new, and the model
         keeper.start(model)
         _fit(model, geometry, keeper)
-        check_agreed(strategy, *keeper.predictor.get_weights())
+        check_agreed(strategy, *model.get_weights(), *keeper.mean)
         if not is_chief(strategy):
             return keeper.predictor, config
     if is_chief(strategy) and not (work / "curve.png").is_file():

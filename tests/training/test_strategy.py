@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -121,6 +122,18 @@ def test_a_wrong_tf_config_is_one_sentence(tmp_path, monkeypatch, command, text)
 def test_one_process_alone_waits_for_nobody(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config(worker=["a:1"]))
     assert open_strategy("multiworker", 3) is tf.distribute.get_strategy()
+
+
+def test_an_address_that_is_taken_is_one_sentence(monkeypatch):
+    def taken():
+        raise tf.errors.UnknownError(None, None, "Could not start gRPC server\nmore of it")
+
+    monkeypatch.setenv("TF_CONFIG", config())
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", taken)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(UserError, match=r"cannot begin \(Could not start gRPC server\); each process needs an address"):
+        open_strategy("multiworker", 4)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 class Place:

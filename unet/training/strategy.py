@@ -60,8 +60,12 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
     if name == "multiworker" and place(name)[1] == 1:
         name = "auto"
     if name == "multiworker":
-        with _signals_at_once():
-            strategy = tf.distribute.MultiWorkerMirroredStrategy()  # first: TensorFlow must not have computed before
+        try:
+            with _signals_at_once():
+                strategy = tf.distribute.MultiWorkerMirroredStrategy()  # first: TensorFlow must not have computed yet
+        except tf.errors.OpError as error:
+            raise UserError(f"--strategy multiworker cannot begin ({reason(error)}); each process needs an address in "
+                            "TF_CONFIG that is its own, is free, and that the others reach") from None
     else:
         gpus = len(tf.config.list_physical_devices("GPU"))
         if name == "auto":
@@ -157,7 +161,12 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except LOST as error:
         if not several_processes(strategy):
             raise
-        reason = str(error).partition("aborted by: ")[2] or str(error)
         raise KeyboardInterrupt("stopped, as another process of this run ended or cannot be reached; what was finished "
-                                "before is on disk: start all processes again with --resume "
-                                f"({reason.strip().splitlines()[0][:120]})") from error
+                                f"before is on disk: start all processes again with --resume ({reason(error)})"
+                                ) from error
+
+
+def reason(error: tf.errors.OpError) -> str:
+    """What TensorFlow says, in a line."""
+    words = str(error).partition("aborted by: ")[2] or str(error)
+    return words.strip().partition("\n")[0][:120]
