@@ -26,7 +26,9 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from unet.inputs.demo import make_demo
+from unet.inputs.ome_zarr import Stack
 from unet.inputs.stacks import LABELS, TEST, VOLUME
+from unet.inputs.writers import page_writer
 
 SMALL = {"augmentation.py": "--copies 1", "train.py": "--epochs 2 --steps 10 --filters 4"}
 CANNOT_RUN = {
@@ -45,6 +47,9 @@ CANNOT_RUN = {
     "python train.py --work trial --out trial/prediction.tif --preset fast --filters 8 --epochs 2 --steps 20":
         "as short as what the three steps are made here",
     "make DATA=DIR": "the three scripts below it run",
+    "python predict.py volume.zarr --out prediction.zarr --dask tcp://10.0.0.5:8786": "nobody has a scheduler there",
+    "dask scheduler": "it waits for workers until it is stopped",
+    "dask worker tcp://10.0.0.5:8786 --nthreads 1": "nobody has a scheduler there",
 }
 SERVES = "jupyter notebook jupyter.ipynb"  # ends when its user ends it
 ORDER = sorted(PAGES, key=lambda page: page.stem == "troubleshooting")  # the last, as it ends with make clean
@@ -210,6 +215,10 @@ def place_of(finished, tmp_path_factory):
         shutil.copy(finished.folder / "cells.tif", place.folder)  # the page exports the outlines of a run's cells
         place.stand_ins = {"DIR": "pairs"}
 
+    volume = draw_stacks(2)[0]
+    with page_writer(finished.folder / "volume.zarr", Stack(volume.shape, volume.dtype)) as write:
+        for page in volume:
+            write(page)
     places = {}
     for page, prepare in (("classes", draw_classes), ("nuclei", draw_images), ("own-data", draw_pairs)):
         places[page] = finished.copy(tmp_path_factory.mktemp(page) / "keras-unet")

@@ -1,6 +1,7 @@
 """`predict.py --dask`: the same prediction, and one line for what it cannot do."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +62,10 @@ def test_the_command_gives_what_it_gives_without_dask_and_resumes(tmp_path, tiny
     """Two processes, as a user calls them; stopped as with Ctrl-C, then --resume."""
     image = np.tile(draw_stacks(1, 350)[0], (2, 2, 2))[:, :CHUNK + 50, :CHUNK + 33]
     write_volume(tmp_path / "in.zarr", image)
-    model = str(tiny_run / "results" / "model.keras")
+    for name in ("model.keras", "config.json"):  # a folder of its own for what is converted
+        (tmp_path / "run").mkdir(exist_ok=True)
+        shutil.copy(tiny_run / "results" / name, tmp_path / "run")
+    model = str(tmp_path / "run" / "model.keras")
     command = [sys.executable, str(ROOT / "predict.py"), "in.zarr", "--model", model, "--precision", "float32",
                "--flips", "2", "--out"]
     dask = [*command, "p.zarr", "--dask", "local", "--workers", "2"]
@@ -83,4 +87,4 @@ def test_the_command_gives_what_it_gives_without_dask_and_resumes(tmp_path, tiny
     assert one.voxel == other.voxel == Voxel(0.004, 0.004, 0.05)
     assert_allclose(np.asarray(one), np.asarray(other), atol=1e-4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.zarr", "p-cells.zarr", "p.zarr", "q-cells.zarr",
-                                                                "q.zarr"]
+                                                                "q.zarr", "run"]
