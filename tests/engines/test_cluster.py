@@ -70,14 +70,17 @@ def test_the_command_gives_what_it_gives_without_dask_and_resumes(tmp_path, tiny
                "--flips", "2", "--out"]
     dask = [*command, "p.zarr", "--dask", "local", "--workers", "2"]
     assert subprocess.run([*command, "q.zarr"], cwd=tmp_path, timeout=300, capture_output=True).returncode == 0
-    running = subprocess.Popen(dask, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)
-    end = time.monotonic() + 200
-    while not any((tmp_path / "p.zarr.part" / "marks").glob("*-*-*")) and running.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    os.killpg(running.pid, signal.SIGINT)
-    out, errors = running.communicate(timeout=120)
+    for _attempt in range(3):  # a signal may come when all is done, or where a library takes it
+        running = subprocess.Popen(dask, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   start_new_session=True)
+        end = time.monotonic() + 200
+        while not any((tmp_path / "p.zarr.part" / "marks").glob("*-*-*")) and running.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        os.killpg(running.pid, signal.SIGINT)
+        out, errors = running.communicate(timeout=120)
+        if running.returncode != 0:
+            break
     assert running.returncode == 130, out + errors
     assert "chunks that are finished are kept in p.zarr.part" in errors and "Traceback" not in errors
     done = subprocess.run([*dask, "--resume"], cwd=tmp_path, timeout=300, capture_output=True, text=True)
