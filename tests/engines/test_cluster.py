@@ -77,7 +77,8 @@ def test_the_command_gives_what_it_gives_without_dask_and_resumes(tmp_path, tiny
         while not any((tmp_path / "p.zarr.part" / "marks").glob("*-*-*")) and running.poll() is None:
             assert time.monotonic() < end
             time.sleep(0.02)
-        os.killpg(running.pid, signal.SIGINT)
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGINT)
         out, errors = running.communicate(timeout=120)
         if running.returncode != 0:
             break
