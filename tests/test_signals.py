@@ -33,6 +33,7 @@ def working(tmp_path):
     (tmp_path / "working.py").write_text(WORKERS)
     process = subprocess.Popen([sys.executable, "working.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
                                stderr=subprocess.PIPE, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored
                                env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert process.stdout.readline() == "ready\n"
     yield process

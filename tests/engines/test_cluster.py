@@ -72,7 +72,8 @@ def test_the_command_gives_what_it_gives_without_dask_and_resumes(tmp_path, tiny
     assert subprocess.run([*command, "q.zarr"], cwd=tmp_path, timeout=300, capture_output=True).returncode == 0
     for _attempt in range(3):  # a signal may come when all is done, or where a library takes it
         running = subprocess.Popen(dask, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                   start_new_session=True)
+                                   start_new_session=True,  # what starts the tests may have Ctrl-C ignored
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         end = time.monotonic() + 200
         while not any((tmp_path / "p.zarr.part" / "marks").glob("*-*-*")) and running.poll() is None:
             assert time.monotonic() < end
