@@ -177,11 +177,6 @@ class OverlapTile:
         there, here = self._overlap(tile, corner)
         image[there] = tile[here]
 
-    def add(self, image: np.ndarray, tile: np.ndarray, corner: tuple[int, int]) -> None:
-        """Add one tile's core to what `image` has there; as `place` otherwise."""
-        there, here = self._overlap(tile, corner)
-        image[there] += tile[here]
-
     def _overlap(self, tile: np.ndarray, corner: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """The pixels of the image that a tile's core covers, and those pixels in the tile."""
         skip = (tile.shape[0] - self.cores[0]) // 2
