@@ -16,13 +16,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum, maximum_filter, minimum_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 from skimage.segmentation import watershed
 
 from unet.scores.isbi import THRESHOLDS, components, flood, pick_threshold, thin, threshold_curve
 from unet.scores.overlap import largest_overlap
+from unet.segment.distance import nearest, squared_distance
 
 SURE = 0.9  # probability of cell from which on a pixel seeds the watershed
 FAIR = 0.8  # ... and that seeds it where it is the most of a piece that membrane encloses
@@ -97,28 +98,41 @@ def find_walls(probability: np.ndarray, width: float) -> Walls | None:
     A watershed (Beucher and Lantuejoul 1979) floods the probability of membrane from the cells; where two meet is the
     crest. It keeps out of what is `THICK` times thicker than `width`, the walls' usual width in pixels.
     """
-    depth = distance_transform_edt(probability <= EVEN)
-    core = depth > THICK * width / 2
-    thick = (depth > 0) & (distance_transform_edt(~core) <= THICK * width / 2) if core.any() else core
+    half = THICK * width / 2
+    depth = squared_distance(probability > EVEN, int(half) + 2)
+    core = depth > half**2
+    thick = (depth > 0) & (squared_distance(core, int(half) + 2) <= half**2) if core.any() else core
     seeds = _seeds(probability)
     heights = -np.minimum(gaussian_filter(probability, SMOOTH), SURE)
     cells = watershed(heights, seeds, mask=~thick, connectivity=1, watershed_line=True)
-    greatest, number = maximum_filter(cells, 3), cells.max() + 1
+    greatest, number = _around(np.maximum, cells), cells.max() + 1
     crest = (cells == 0) & ~thick & (greatest > 0)  # what no flood reached, within something thick, is no crest
     if not crest.any():
         return None
-    least = minimum_filter(np.where(cells == 0, number, cells), 3)
+    least = _around(np.minimum, np.where(cells == 0, number, cells))
     pairs, of = np.unique(least[crest].astype(np.int64) * number + greatest[crest], return_inverse=True)
     sides = np.stack([pairs // number, pairs % number], axis=1)
-    return Walls(cells, thick, crest, of.ravel(), sides, np.minimum(probability[crest], SURE), depth[crest])
+    return Walls(cells, thick, crest, of.ravel(), sides, np.minimum(probability[crest], SURE),
+                 np.sqrt(depth[crest], dtype=np.float64))
 
 
 def _seeds(probability: np.ndarray) -> np.ndarray:
     """A number for each component of sure cell, and for each of likely cell that has none, but is fair somewhere."""
     seeds, likely = components(probability > SURE), components(probability > EVEN)
-    most = maximum(probability, likely, np.arange(likely.max() + 1))
-    most[0] = 0
-    return np.where(((most > FAIR) & (most <= SURE))[likely], likely + seeds.max(), seeds)
+    fair = np.zeros(likely.max() + 1, bool)
+    fair[likely[probability > FAIR]] = True
+    fair[likely[probability > SURE]] = False
+    return np.where(fair[likely], likely + seeds.max(), seeds)
+
+
+def _around(extreme: np.ufunc, values: np.ndarray) -> np.ndarray:
+    """The `extreme`, np.minimum or np.maximum, of each of `values` (H, W) and its eight neighbours."""
+    for _ in range(2):
+        result = values.copy()
+        extreme(result[1:], values[:-1], out=result[1:])
+        extreme(result[:-1], values[1:], out=result[:-1])
+        values = np.ascontiguousarray(result.T)
+    return values
 
 
 def redraw(probability: np.ndarray, walls: Walls, values: np.ndarray, width: float) -> np.ndarray:
@@ -135,16 +149,17 @@ def redraw(probability: np.ndarray, walls: Walls, values: np.ndarray, width: flo
     mean = np.where(known > 0, np.bincount(walls.of, walls.reach) / np.maximum(known, 1), (width + 1) / 2)
     along, half = np.ones(probability.shape, np.float32), np.zeros(probability.shape)
     along[walls.crest] = values[walls.of]
-    along = minimum_filter(along, 3)  # where a sure wall meets a doubtful one, it has no gap of a pixel
+    along = _around(np.minimum, along)  # where a sure wall meets a doubtful one, it has no gap of a pixel
     half[walls.crest] = np.where(walls.reach > 0, walls.reach, mean[walls.of])
-    distance, (y, x) = distance_transform_edt(~walls.crest, return_indices=True)
-    beyond = distance - half[y, x]
+    squared, place = nearest(walls.crest, int(NEAR * width + half.max()) + 2)  # beyond that it leads away
+    beyond = np.sqrt(squared) - half.ravel()[place]
     membrane = probability <= EVEN
     wall = ((beyond < 0) | ((beyond < 0.75) & membrane)) & ~walls.thick  # the middle may lie between two pixels
     others = components(membrane & ~wall)
-    leads = maximum(np.where(walls.thick, np.inf, beyond), others, np.arange(others.max() + 1))
-    far = (others > 0) & (leads >= NEAR * width)[others]
-    return np.where(wall, along[y, x], np.where(far, probability, np.float32(1)))
+    leads = np.zeros(others.max() + 1, bool)
+    leads[others[walls.thick | (beyond >= NEAR * width)]] = True
+    leads[0] = False
+    return np.where(wall, along.ravel()[place], np.where(leads[others], probability, np.float32(1)))
 
 
 # ------------------------------------------------------------------------------------------ which are membranes
@@ -166,8 +181,9 @@ def features(walls: Walls) -> np.ndarray:
     count = walls.cells.max() + 1
     area = np.bincount(walls.cells.ravel(), minlength=count)
     border = np.bincount(walls.sides.ravel(), np.repeat(length, 2), minlength=count)
-    inside = maximum(distance_transform_edt(walls.cells > 0), walls.cells, np.arange(count))
-    width = np.maximum(np.minimum(inside[one], inside[other]), 1)
+    inside = np.zeros(count, np.uint16)
+    np.maximum.at(inside, walls.cells.ravel(), squared_distance(walls.cells == 0).ravel())
+    width = np.sqrt(np.maximum(np.minimum(inside[one], inside[other]), 1), dtype=np.float64)
     return np.stack([walls.mean, logit(np.clip(walls.mean, 1e-3, 1 - 1e-3)), *quantiles, np.log(length),
                      np.log(np.minimum(area[one], area[other]) + 1), np.log(np.maximum(area[one], area[other]) + 1),
                      length / np.minimum(border[one], border[other]), np.log(length / width), np.log(width)], axis=1)

@@ -1,0 +1,38 @@
+"""Near distances: those of scipy, up to where they are asked for."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import distance_transform_edt
+
+from unet.segment.distance import nearest, squared_distance
+
+
+def images(rng):
+    """Few and many points, lines, all and nothing."""
+    yield from (rng.random((60, 90)) < share for share in (0.1, 0.01, 0.002))
+    yield rng.random((1, 50)) < 0.1
+    yield rng.random((50, 1)) < 0.1
+    yield np.zeros((9, 7), bool)
+    yield np.ones((9, 7), bool)
+
+
+@pytest.mark.parametrize("most", [2, 13, 181, 300])
+def test_distances_and_the_nearest_are_those_of_scipy(rng, most):
+    for image in images(rng):
+        distance = distance_transform_edt(~image) if image.any() else np.full(image.shape, np.inf)
+        expected = np.minimum(np.rint(distance**2), most**2)
+        np.testing.assert_array_equal(squared_distance(image, most), expected)
+        squared, place = nearest(image, most)
+        near = distance < most
+        np.testing.assert_array_equal(squared, expected)
+        assert image.ravel()[place[near]].all()
+        away = np.indices(image.shape) - np.unravel_index(place, image.shape)
+        np.testing.assert_array_equal((away**2).sum(axis=0)[near], expected[near])
+
+
+def test_of_several_as_near_it_is_the_left_one_and_of_these_the_upper_one():
+    image = np.zeros((3, 3), bool)
+    image[[0, 2, 0, 2], [0, 0, 2, 2]] = True
+    squared, place = nearest(image, 5)
+    np.testing.assert_array_equal(squared, [[0, 1, 0], [1, 2, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(place, [[0, 0, 2], [0, 0, 2], [6, 6, 8]])
