@@ -8,7 +8,7 @@ import tifffile
 from conftest import draw_nuclei, write_nuclei, write_png
 from PIL import Image
 
-from unet.inputs.folders import find_images, instance_map, is_image_folder, modality_of, read_image
+from unet.inputs.folders import find_images, in_8_bit, instance_map, is_image_folder, modality_of, read_image
 from unet.inputs.layouts import Folders
 from utils import UserError, input_hash
 
@@ -60,13 +60,23 @@ def test_palette_and_one_bit_pngs_become_colours(tmp_path, rng):
     assert np.array_equal(read_image(tmp_path / "bits.png")[..., 1], np.eye(9, dtype=np.uint8) * 255)
 
 
-def test_16_bit_is_reduced_and_said(tmp_path):
+@pytest.mark.parametrize(("stored", "kept"), [
+    ("uint8", "uint8"), ("uint16", "uint16"), ("int16", "float32"), ("float32", "float32"), ("float64", "float32"),
+    ("bool", "uint8")])
+def test_an_image_keeps_its_own_depth(tmp_path, stored, kept):
+    pixels = (np.linspace(-100, 300, 100) if stored[0] in "if" else np.linspace(0, 2, 100)).astype(stored)
+    tifffile.imwrite(tmp_path / "a.tif", pixels.reshape(10, 10))
+    image = read_image(tmp_path / "a.tif")
+    assert (image.shape, image.dtype) == ((10, 10, 3), kept)
+    assert np.array_equal(image[..., 1].ravel(), pixels.astype(kept) * (255 if stored == "bool" else 1))
+
+
+def test_to_look_at_an_image_of_more_bits_is_reduced():
     pixels = np.linspace(1000, 3000, 10_000).astype(np.uint16).reshape(100, 100)
-    image, notes = one_image(tmp_path, pixels)
-    assert (image.min(), image.max()) == (0, 255)
-    assert image[50, 50, 0] in (128, 129)
-    assert len(notes) == 1
-    assert "a.png was reduced to 8 bit" in notes[0]
+    shown = in_8_bit(pixels)
+    assert (shown.min(), shown.max(), shown.dtype) == (0, 255, np.uint8)
+    assert shown[50, 50] in (128, 129)
+    assert in_8_bit(shown) is shown
 
 
 def test_a_tiff_is_an_image_too_and_a_stack_is_none(tmp_path, rng):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.inputs.pages import AS_PNG, read_pixels
+from unet.inputs.lazy import grey_levels
+from unet.inputs.pages import read_pixels
 from unet.inputs.stacks import VOLUME
 from utils import UserError
 
@@ -19,6 +20,7 @@ MODALITIES = ("fluorescence", "histology", "bright-field")
 COLOURED = 15.0  # grey levels between the strongest and the weakest channel, mean over the image; gray has 0
 DARK = 64.0  # median grey level below which a coloured image is fluorescence in one colour, not stained tissue
 BACKGROUND = (1.0, 50.0, 99.8)  # percentiles of brightness: the darkest, the background, the brightest
+DEEP = (0.1, 99.9)  # percentiles of an image of more than 8 bits that are shown black and white
 SUFFIXES = (".png", ".tif", ".tiff")
 LAYOUT = "expected <id>/images/<id>.png and <id>/masks/*.png"
 
@@ -45,7 +47,6 @@ class News:
     overlap: dict[str, int] = field(default_factory=dict)
     hidden: dict[str, int] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
-    reduced: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
         """Each sort of news in a sentence."""
@@ -53,9 +54,7 @@ class News:
         for names, one, many in (
                 (self.without, f"has no {self.missing}: it is predicted, not trained on",
                  f"images have no {self.missing}: they are predicted, not trained on"),
-                (self.empty, "is an empty mask: left out", "masks are empty and left out"),
-                (self.reduced, "was reduced to 8 bit: .1 % of its pixels became 0, .1 % 255",
-                 "images were reduced to 8 bit: .1 % of their pixels became 0, .1 % 255")):
+                (self.empty, "is an empty mask: left out", "masks are empty and left out")):
             names = list(dict.fromkeys(names))
             if names:
                 several = f"{len(names)} {many}, for instance {names[0]}"
@@ -134,20 +133,23 @@ def find_images(path: str | Path) -> list[Source]:
 # -------------------------------------------------------------------------------------------------- the files
 
 
-def read_image(path: Path, news: News | None = None) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3); gray is repeated, more than 8 bits are reduced and added to `news`."""
-    pixels = read_pixels(path)
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    if pixels.dtype != np.uint8:
-        if not np.isfinite(pixels).all():
-            raise UserError(f"{path} has pixels that are not numbers (NaN or infinite), expected grey levels; {AS_PNG}")
-        low, high = np.percentile(pixels, (0.1, 99.9))
-        scaled = (pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
-        pixels = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-        if news is not None:
-            news.reduced.append(str(path))
+def read_image(path: Path) -> np.ndarray:
+    """Read an image as (H, W, 3), uint8, uint16 or else float32, in its own depth; gray is repeated."""
+    return coloured(grey_levels(read_pixels(path), path))
+
+
+def coloured(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (H, W, 1) or (H, W, 3) as (H, W, 3)."""
     return np.repeat(pixels, 3 // pixels.shape[2], axis=2)
+
+
+def in_8_bit(image: np.ndarray) -> np.ndarray:
+    """An image uint8, to look at: of more bits .1 % of the pixels become 0, .1 % 255; the network sees them all."""
+    if image.dtype == np.uint8:
+        return image
+    low, high = np.percentile(image, DEEP)
+    scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def read_masks(source: Source, shape: tuple[int, int], news: News) -> np.ndarray:
@@ -198,13 +200,13 @@ def instance_map(places: list[np.ndarray], shape: tuple[int, int]) -> tuple[np.n
 
 
 def modality_of(image: np.ndarray) -> str:
-    """What uint8 (H, W, 3) shows, by its pixels: dark background is fluorescence, bright is histology or bright-field.
+    """What an image (H, W, 3) shows, by its pixels: a dark ground is fluorescence, bright is histology or bright-field.
 
     The background is the median brightness; in gray images dark means nearer to the darkest than to the brightest
     pixels, as a faint image's brightest may be darker than another's background.
     """
     step = max(1, round((image[..., 0].size / 100_000) ** 0.5))  # 100 000 pixels tell enough
-    pixels = image[::step, ::step].reshape(-1, 3).astype(np.float32)
+    pixels = in_8_bit(image[::step, ::step]).reshape(-1, 3).astype(np.float32)
     brightness = pixels.mean(axis=1)
     low, background, high = np.percentile(brightness, BACKGROUND)
     if np.ptp(pixels, axis=1).mean() > COLOURED:

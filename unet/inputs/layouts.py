@@ -43,6 +43,7 @@ class Layout(Samples):
     labels_path: Path  # for messages
     groups: list[str]  # of each sample
     notes: list[str]  # what the user should know of the data, a sentence each
+    dtype: np.dtype  # that holds the pixels of all images as they are
 
     def listed(self, numbers: Sequence[int]) -> str:
         """Samples in words, for messages."""
@@ -118,7 +119,7 @@ class Stacks(Layout):
         if not (folder / TEST).is_file():
             raise UserError(f"{folder / TEST} not found: it is the stack that is segmented into prediction.tif; put "
                             f"yours there, or a copy of {VOLUME}")
-        self.names = [f"slice {number}" for number in range(len(self.images))]
+        self.names, self.dtype = [f"slice {number}" for number in range(len(self.images))], self.images.dtype
         self.groups = [""] * len(self.names)
 
     def __getitem__(self, number: int) -> Sample:
@@ -179,15 +180,30 @@ class Folders(Layout):
         self.names = [source.name for source in self.sources]
         self.watch([source.image for source in sources])
         self._news = folders.News(without=[source.name for source in self.others])
-        self._modalities: dict[int, str] = {}
+        self._looks: dict[int, tuple[str, np.dtype]] = {}
+
+    def _read(self, number: int) -> np.ndarray:
+        """An image; what it is like is kept."""
+        image = folders.read_image(self.sources[number].image)
+        self._looks[number] = folders.modality_of(image), image.dtype
+        return image
+
+    @property
+    def looks(self) -> list[tuple[str, np.dtype]]:
+        """Modality, told by its pixels, and type of each image: those that were not read yet are now."""
+        for number in range(len(self)):
+            if number not in self._looks:
+                self._read(number)
+        return [self._looks[number] for number in range(len(self))]
 
     @property
     def groups(self) -> list[str]:
-        """The modality of each image, told by its pixels: those that were not read yet are now."""
-        for number, source in enumerate(self.sources):
-            if number not in self._modalities:
-                self._modalities[number] = folders.modality_of(folders.read_image(source.image, self._news))
-        return [self._modalities[number] for number in range(len(self))]
+        """The modality of each image."""
+        return [modality for modality, _ in self.looks]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.result_type(*{dtype for _, dtype in self.looks})
 
     @property
     def notes(self) -> list[str]:
@@ -195,11 +211,9 @@ class Folders(Layout):
         return self._news.sentences()
 
     def __getitem__(self, number: int) -> Sample:
-        source = self.sources[number]
-        image = folders.read_image(source.image, self._news)
+        source, image = self.sources[number], self._read(number)
         label = self.label_of(source, image.shape[:2])
-        self._modalities[number] = folders.modality_of(image)
-        return Sample(source.name, image, label, self._modalities[number], voxel_of(source.image))
+        return Sample(source.name, image, label, self._looks[number][0], voxel_of(source.image))
 
     @cached_property
     def voxel(self) -> Voxel | None:

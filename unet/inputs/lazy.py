@@ -149,6 +149,30 @@ def one_channel(pages: Pages) -> Pages:
     return pages
 
 
+def grey_type(dtype: np.dtype, path: Path) -> np.dtype:
+    """The type that pixels of a file are worked with in; raises UserError where they are no grey levels."""
+    if dtype.kind not in "buif":
+        raise UserError(f"{path} has pixels of the type {dtype}, expected grey levels; {EIGHT_BIT}")
+    return np.dtype(np.uint8 if dtype.kind == "b" else dtype if dtype in (np.uint8, np.uint16) else np.float32)
+
+
+def grey_levels(pixels: np.ndarray, path: Path, where: str = "") -> np.ndarray:
+    """Pixels of a file: uint8 and uint16 as they are, bool as 0 and 255, all else as float32.
+
+    Raises UserError where they are no grey levels, or no numbers (NaN or infinite).
+    """
+    dtype = grey_type(pixels.dtype, path)
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * 255
+    if pixels.dtype != dtype:
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            pixels = pixels.astype(dtype)
+    if dtype.kind == "f" and not all(np.isfinite(pixels[first:first + ROWS]).all()
+                                     for first in range(0, len(pixels), ROWS)):
+        raise UserError(f"{path} has pixels that are not numbers (NaN or infinite){where}; {EIGHT_BIT}")
+    return pixels
+
+
 class Gray(Pages):
     """Gray pages (H, W): uint8 and uint16 as they are, bool as 0 and 255, all else as float32.
 
@@ -159,10 +183,7 @@ class Gray(Pages):
         self.pages = one_channel(pages)
         self.path, self.files, self.names, self.voxel = pages.path, pages.files, pages.names, pages.voxel
         self.shape = pages.shape
-        if pages.dtype.kind not in "buif":
-            raise UserError(f"{pages.path} has pixels of the type {pages.dtype}, expected grey levels; {EIGHT_BIT}")
-        self.dtype = np.dtype(np.uint8 if pages.dtype == bool else pages.dtype
-                              if pages.dtype in (np.uint8, np.uint16) else np.float32)
+        self.dtype = grey_type(pages.dtype, pages.path)
 
     def _read(self, number: int) -> np.ndarray | PageRows:
         page = self.pages[number]
@@ -176,13 +197,4 @@ class Gray(Pages):
 
     def gray(self, page: np.ndarray, number: int) -> np.ndarray:
         """Rows of page `number` as they are given."""
-        if page.dtype == bool:
-            return page.astype(np.uint8) * 255
-        if page.dtype != self.dtype:
-            with np.errstate(over="ignore"):  # what becomes infinite is refused below
-                page = page.astype(self.dtype)
-        if page.dtype.kind == "f" and not all(np.isfinite(page[first:first + ROWS]).all()
-                                              for first in range(0, len(page), ROWS)):
-            raise UserError(f"{self.path} has pixels that are not numbers (NaN or infinite) in {self.names[number]}; "
-                            f"{EIGHT_BIT}")
-        return page
+        return grey_levels(page, self.path, f" in {self.names[number]}")

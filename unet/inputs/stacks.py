@@ -35,9 +35,16 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
     return np.asarray(TiffPages(path, way_out))
 
 
-def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, kind: str = "imagej",
-                   tags: dict | None = None) -> int:
+def _kind(path: Path, dtype: np.dtype, axes: str) -> str:
+    """How a stack is written: 'ome' by its name, 'imagej' or, of what ImageJ has not, 'plain'."""
+    if str(path).lower().endswith(OME):
+        return "ome"
+    return "plain" if dtype == np.uint32 or (axes == "TYXS" and dtype != np.uint8) else "imagej"
+
+
+def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, tags: dict | None = None) -> int:
     """Make a stack as `stack_writer` does, its pixels still to be written; gives where they begin, in bytes."""
+    kind = _kind(path, dtype, axes)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout that `stack_writer` says
         tifffile.imwrite(path, shape=shape, dtype=dtype, imagej=kind == "imagej", ome=kind == "ome", software=OURS,
@@ -53,18 +60,18 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
     """Yield `write(page)`, which appends a page to one ImageJ stack of `shape` (N, H, W[, 3]); all or nothing.
 
     With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page (C, H, W). dtype uint8, uint16 or float32; or
-    uint32, which ImageJ has not: that is a plain BigTIFF. A name that ends with .ome.tif gives an OME-TIFF, in which
-    channels are `called` so. Only the page at hand is in memory. Above 4 GiB the stack is still one that ImageJ reads:
-    a header, then all pixels. `voxel` is kept as Fiji, napari and `voxel_of_tiff` read it. Leaving without having
-    written all N pages raises ValueError.
+    uint32, which ImageJ has not, nor colours of more than 8 bits: these are plain BigTIFFs. A
+    name that ends with .ome.tif gives an OME-TIFF, in which channels are `called` so. Only the page at hand is in
+    memory. Above 4 GiB the stack is still one that ImageJ reads: a header, then all pixels. `voxel` is kept as Fiji,
+    napari and `voxel_of_tiff` read it. Leaving without having written all N pages raises ValueError.
     """
     axes = "ZCYX" if channels else "TYXS" if len(shape) == 4 else "ZYX"
-    kind = "ome" if str(path).lower().endswith(OME) else "plain" if np.dtype(dtype) == np.uint32 else "imagej"
+    kind = _kind(path, dtype, axes)
     tags = tiff_tags(voxel, kind, axes)
     if kind == "ome" and called:
         tags["metadata"]["Channel"] = {"Name": list(called)}
     with atomic_path(path) as temporary:
-        start = announce_stack(temporary, shape, dtype, axes, kind, tags)
+        start = announce_stack(temporary, shape, dtype, axes, tags)
         end = start + math.prod(shape) * np.dtype(dtype).itemsize
         with open(temporary, "r+b") as file:
             file.seek(start)

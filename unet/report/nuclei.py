@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unet.citations import cited
-from unet.inputs.folders import MODALITIES
+from unet.inputs.folders import MODALITIES, in_8_bit
 from unet.report.base import NOT_JUDGED, Pictures, Window
 from unet.report.colours import coloured
 from unet.report.images import ImageWords
@@ -51,7 +51,8 @@ class NucleiPictures(Pictures):
 
     def mistakes(self, one: Judged, learnt: dict) -> Panel:
         mistakes = object_mistakes(one.objects, one.sample.label)
-        return Panel(paint_objects(one.sample.image, one.objects, one.sample.label, mistakes), mistakes.in_words())
+        painted = paint_objects(in_8_bit(one.sample.image), one.objects, one.sample.label, mistakes)
+        return Panel(painted, mistakes.in_words())
 
     def wrong(self, one: Judged, learnt: dict) -> np.ndarray:
         return object_mistakes(one.objects, one.sample.label).where(one.objects, one.sample.label)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
 from skimage.transform import resize
 
-from unet.inputs.folders import MODALITIES, modality_of
+from unet.inputs.folders import DEEP, MODALITIES, modality_of
 from unet.inputs.layouts import Layout
 from unet.inputs.samples import Sample
 from unet.scores.precision import format_nuclei, nuclei_scores, pixel_scores
@@ -93,11 +93,13 @@ class Nuclei(ImageFiles, Task):
     # ------------------------------------------------------------------------------------------- step 2
 
     def levels(self, image: np.ndarray) -> dict:
-        """Grey levels of a whole image uint8 (H, W, 3) that become 0 and 255: {'inverted', 'low': [3], 'high': [3]}.
+        """Grey levels of a whole image (H, W, 3) that become 0 and 255: {'inverted', 'low': [3], 'high': [3]}.
 
         Each channel for itself, which takes a stain's and a lamp's colour out. Bright images are inverted first, so
-        that nuclei are bright in all.
+        that nuclei are bright in all: pixels are taken from 255 or, of an image of more than 8 bits, from its 'white'.
         """
+        if image.dtype != np.uint8:
+            return self._deep_levels(image)
         if self.resize:
             return RAW
         inverted = modality_of(image) != MODALITIES[0]
@@ -113,18 +115,30 @@ class Nuclei(ImageFiles, Task):
         high = [max(last, first + least) for first, last in zip(low, high, strict=True)]
         return {"inverted": inverted, "low": low, "high": high}
 
+    def _deep_levels(self, image: np.ndarray) -> dict:
+        """`levels` of an image uint16 or float32, whose own range says nothing: they are its pixels' alone."""
+        if self.resize:
+            low, high = np.percentile(image, DEEP).tolist()
+            return {"inverted": False, "white": 0, "low": [low] * 3, "high": [max(high, low + 1e-6)] * 3}
+        inverted = modality_of(image) != MODALITIES[0]
+        grey = -image.astype(np.float32) if inverted else image
+        ends = np.percentile(grey, PERCENTILES, axis=(0, 1), method="inverted_cdf").astype(float)
+        least = np.ptp(ends, axis=0).max() / 4 or float(np.ptp(grey)) / LEAST_SPAN or 1.0
+        return {"inverted": inverted, "white": 0, "low": ends[0].tolist(),
+                "high": np.maximum(ends[1], ends[0] + least).tolist()}
+
     def grey_level(self, levels: dict) -> float:
         return float(np.mean(np.subtract(levels["high"], levels["low"]))) / 255
 
     def normalise(self, image: np.ndarray, levels: dict) -> np.ndarray:
         """Stretch each channel between the levels of the whole image; nuclei bright; squeezed ones as they are."""
         image = squeeze(image, self.resize) if self.resize and image.shape[:2] != (self.side,) * 2 else image
-        grey = np.arange(256, dtype=np.float32)
-        grey = grey[::-1] if levels["inverted"] else grey
-        out = np.empty_like(image)
+        out, deep = np.empty(image.shape, np.uint8), image.dtype != np.uint8
         for channel, (low, high) in enumerate(zip(levels["low"], levels["high"], strict=True)):
-            table = np.clip(np.rint((grey - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
-            out[..., channel] = table[image[..., channel]]
+            grey = image[..., channel].astype(np.float32) if deep else np.arange(256, dtype=np.float32)
+            grey = levels.get("white", 255) - grey if levels["inverted"] else grey
+            stretched = np.clip(np.rint((grey - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
+            out[..., channel] = stretched if deep else stretched[image[..., channel]]  # a table is faster
         return out
 
     def portable(self) -> tuple[list[tuple[str, dict]], str]:
@@ -200,6 +214,8 @@ def separated(labels: np.ndarray) -> np.ndarray:
 
 
 def squeeze(image: np.ndarray, side: int) -> np.ndarray:
-    """Resize uint8 (H, W, 3) to (side, side, 3), linearly; aspect ratio not kept."""
+    """Resize (H, W, 3) to (side, side, 3), dtype kept, linearly; aspect ratio not kept."""
     small = resize(image, (side, side), order=1, preserve_range=True)
-    return np.clip(np.rint(small), 0, 255).astype(np.uint8)
+    if image.dtype.kind == "f":
+        return small.astype(image.dtype)
+    return np.clip(np.rint(small), 0, np.iinfo(image.dtype).max).astype(image.dtype)

@@ -23,7 +23,9 @@ class ColourImages(ImageFiles):
 
     def levels(self, image: np.ndarray) -> dict:
         """Those of the mean of the channels: between them, colours stay what they are."""
-        return super().levels(np.rint(image.mean(axis=2)).astype(np.uint8))
+        grey = image.mean(axis=2)
+        return super().levels((np.rint(grey) if image.dtype == np.uint8 else grey).astype(
+            image.dtype if image.dtype == np.uint8 else np.float32))
 
     def portable(self) -> tuple[list[tuple[str, dict]], str]:
         return super().portable()[0], ("Gray images in three channels become what trained; colours come out paler than "

@@ -55,8 +55,8 @@ def plan(layout: Layout, task: Task, settings: Settings) -> dict:
 
 def stacks_of(manifest: dict, layout: Layout, task: Task) -> dict[str, tuple[list[int], np.dtype]]:
     """Shape and type of the stacks that step 1 writes: images (N, H, W[, C]) and labels (N, H, W)."""
-    first, shape = layout[0], manifest["shape"]
-    return {"images": (shape, first.image.dtype), "labels": (shape[:3], task.label(first.label).dtype)}
+    shape = manifest["shape"]
+    return {"images": (shape, layout.dtype), "labels": (shape[:3], task.label(layout[0].label).dtype)}
 
 
 def announce(manifest: dict, task: Task, stacks: dict[str, tuple[list[int], np.dtype]], unasked: bool) -> int:
