@@ -9,16 +9,17 @@ from scipy import ndimage as ndi
 from skimage.morphology import skeletonize
 
 from unet.inputs import demo
+from unet.inputs.tissue import Look
 from unet.scores import isbi as metrics
 from utils import UserError, file_hash
 
-LEAST = demo.Look().least_cell
+LEAST = Look().least_cell
 
 
 @pytest.fixture(scope="session")
 def sections():
     """Three sections of 256 px: instance maps, labels, tissue."""
-    each = demo.demo_sections(3, 256, np.random.default_rng(5), demo.Look())
+    each = demo.demo_sections(3, 256, np.random.default_rng(5), Look())
     return [np.array(part) for part in zip(*each, strict=True)]
 
 
@@ -26,7 +27,7 @@ def sections():
 def stack(sections):
     """Images and labels of the same sections, as the camera sees them."""
     rng = np.random.default_rng(6)
-    return np.array([demo.expose(tissue, demo.Look(), rng) for tissue in sections[2]]), sections[1]
+    return np.array([demo.expose(tissue, Look(), rng) for tissue in sections[2]]), sections[1]
 
 
 @pytest.fixture
@@ -121,20 +122,6 @@ def test_every_pixel_belongs_to_a_cell(sections):
     assert sections[0].min() >= 0
 
 
-def test_partition_of_two_equal_discs_is_the_line_between_them():
-    positions, radii = np.float32([[10, 10], [10, 31]]), np.float32([5, 5])
-    owner, distance = demo.partition(positions, radii, np.array([0, 1]), np.zeros((2, 21, 42), np.float32))
-    np.testing.assert_array_equal(owner, np.arange(42)[None].repeat(21, 0) > 20)
-    assert distance[10, 14:18] == pytest.approx([6.5, 5.5, 4.5, 3.5], abs=1e-4)  # the wall is at column 20.5
-
-
-def test_discs_of_one_cell_have_no_wall_between_them():
-    positions, radii = np.float32([[10, 10], [10, 31]]), np.float32([5, 5])
-    owner, distance = demo.partition(positions, radii, np.array([7, 7]), np.zeros((2, 21, 42), np.float32))
-    assert (owner == 7).all()
-    assert distance.min() > 100
-
-
 def test_membrane_share_and_width(sections):
     labels = sections[1]
     assert 0.15 < (labels == 0).mean() < 0.30  # ISBI: 0.22
@@ -182,11 +169,3 @@ def test_blur_is_no_way_out(stack):
     best = max(np.mean([metrics.v_rand(metrics.segments(image > t), cells)[0]
                         for image, cells in zip(blurred, truth, strict=True)]) for t in np.arange(10) / 10)
     assert 0.5 < best < 0.90
-
-
-def test_smooth_noise_is_smooth_at_its_scale():
-    field = demo.smooth_noise((256, 256), 8.0, np.random.default_rng(0))
-    assert field.shape == (256, 256) and field.dtype == np.float32
-    assert abs(field.std() - 1) < 0.25
-    rms_slope = np.sqrt(np.mean(np.diff(field, axis=0) ** 2))
-    assert rms_slope == pytest.approx(1 / (8 * np.sqrt(2)), rel=0.25)  # of a Gaussian field of that scale
