@@ -209,3 +209,26 @@ def tiny_run(tmp_path_factory):
         assert done.returncode == 0, done.stderr
         (folder / command[0]).with_suffix(".txt").write_text(done.stdout)
     return folder
+
+
+@pytest.fixture
+def pictured_run(tmp_path):
+    """A run on 6 slices, two of them held out, as training leaves it."""
+    from finished import config_of, trained
+
+    from unet.tasks.cells import Cells
+    write_stacks(tmp_path / "data", *draw_stacks(), draw_stacks(slices=2, seed=1)[0])
+    return trained(tmp_path, config_of(Cells(), {"train": [0, 1, 2, 3], "holdout": [4, 5]}))
+
+
+@pytest.fixture
+def cells_run(pictured_run, without_pictures):
+    """The same, whose picture is a file without one: it is half of the final step's time."""
+    return pictured_run
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """A final step that draws no picture."""
+    monkeypatch.setattr("predict.pictures_of", lambda task: SimpleNamespace(holdout=lambda judged, learnt: judged))
+    monkeypatch.setattr("predict.save", lambda judged, path, dpi: path.write_bytes(bytes(len(judged))))

@@ -11,3 +11,11 @@ def noisy_stack(count=3):
     labels[:, 11:13] = labels[:, :, 9:11] = 0
     blurred = ndimage.gaussian_filter(labels / 255, (0, 1, 1)) + rng.normal(0, 0.12, labels.shape)
     return np.clip(blurred, 0, 1).astype(np.float32), labels
+
+
+def two_rooms(width=64, gap=0, thick=5):
+    """Two cells and a wall of `thick` pixels between them, at x = 30, open for `gap` pixels at y = 20."""
+    cell = np.ones((width, width), bool)
+    cell[:, 30:30 + thick] = False
+    cell[20:20 + gap, 30:30 + thick] = True
+    return cell

@@ -1,16 +1,140 @@
-"""How far flips disagree: from sums and sums of squares what all flips at once would give, beside the same mean."""
+"""Prediction of an image: stitched equals whole, one normalisation, flips turned back, and how far these disagree."""
 
+from dataclasses import replace
+
+import keras
 import numpy as np
 import pytest
+from conftest import draw_nuclei
+from finished import SAME, Bright
 from numpy.testing import assert_allclose, assert_array_equal
 
+from model import Network
+from unet.engines.engines import TensorFlow
 from unet.engines.predictor import Limits, Predictor
-from unet.network import Network
 from unet.tasks.cells import Cells
+from unet.tasks.nuclei import Nuclei
 from unet.tasks.of_images import ClassImages
+from unet.training.encoders import build
 from utils import turned
 
-SAME = Network(4, 2, dropout=(0, 0, 0))
+NETWORKS = {"same": SAME, "valid": Network(4, 2, "valid", dropout=(0, 0, 0)),
+            "upsample": Network(4, 2, up="upsample", dropout=(0, 0, 0)),
+            "half resolution": Network(4, 2, half=True, dropout=(0, 0, 0))}
+COLOUR = {"mean": 32.0, "sd": 48.0}
+
+
+def random_model(network, channels=1, mean=128.0, sd=40.0):
+    """Random weights whose output depends on the whole receptive field."""
+    keras.utils.set_random_seed(3)
+    model = build(network, channels, {"mean": mean, "sd": sd})
+    for layer in model.layers:
+        layer.set_weights([weight * 1.5 for weight in layer.get_weights()])
+    return model
+
+
+def random_engine(*arguments, **more):
+    """`random_model` as an engine."""
+    return TensorFlow(random_model(*arguments, **more))
+
+
+@pytest.fixture(scope="module")
+def same():
+    return random_engine(SAME)
+
+
+@pytest.mark.parametrize(("name", "shape"), [*((name, (61, 97)) for name in NETWORKS), ("same", (5, 3))])
+def test_stitched_prediction_is_the_whole_images_prediction(name, shape, same, rng):
+    network = NETWORKS[name]
+    engine = same if network == SAME else random_engine(network)
+    predictor = Predictor(engine, network, Cells(), limits=Limits(pixels=1))  # larger batches round otherwise
+    image = rng.integers(0, 256, shape, np.uint8)
+    whole, stitched = predictor.predict(image, core=512), predictor.predict(image, core=4 * network.stride)
+    assert (whole.shape, whole.dtype) == (shape, np.float32)
+    assert whole.std() > 0.01 or min(shape) < 8
+    assert_allclose(stitched, whole, atol=2e-6)
+
+
+def test_stitched_colour_prediction_is_the_whole_images(rng):
+    predictor = Predictor(random_engine(SAME, 3, **COLOUR), SAME, Nuclei())
+    image = rng.integers(0, 256, (40, 70, 3), np.uint8)
+    whole = predictor.predict(image, core=512)
+    assert whole.shape == (40, 70)
+    assert_allclose(predictor.predict(image, core=4 * SAME.stride), whole, atol=2e-6)
+    normalised = Nuclei().normalise(image, Nuclei().levels(image))
+    assert_allclose(predictor(image), predictor.predict(normalised), atol=2e-6)
+
+
+def test_a_margin_below_the_receptive_field_shows_seams(same, rng):
+    image = rng.integers(0, 256, (61, 97), np.uint8)
+    predictor = Predictor(same, SAME, Cells())
+    assert np.abs(predictor.predict(image, core=16, margin=0) - predictor.predict(image)).max() > 1e-3
+
+
+def test_eight_flips_give_the_same_for_a_flipped_slice(same, rng):
+    image = rng.integers(0, 256, (40, 52), np.uint8)
+    eight = Predictor(same, SAME, Cells(), flips=8)
+    plain, turned = eight(image), eight(image[::-1].T)
+    assert_allclose(turned, plain[::-1].T, atol=2e-6)
+    assert np.abs(plain - Predictor(same, SAME, Cells())(image)).max() > 1e-3
+
+
+@pytest.mark.parametrize("flips", range(1, 9))
+def test_every_flip_is_turned_back(flips, rng):
+    """Of a network that looks at one pixel alone all flips say the same."""
+    image = rng.integers(0, 256, (23, 34), np.uint8)
+    assert_allclose(Predictor(Bright(), SAME, Cells(), flips).predict(image),
+                    Predictor(Bright(), SAME, Cells()).predict(image), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(40, 52), (61, 33)])
+def test_a_magnified_prediction_has_the_slices_size_and_place(shape):
+    image = np.full(shape, 100, np.uint8)
+    image[10:20, 8:24] = 200
+    probability = Predictor(Bright(), SAME, Cells(), zooms=(1.0, 1.5))(image)
+    assert (probability.shape, probability.dtype) == (shape, np.float32)
+    inside = np.zeros(shape, bool)
+    inside[11:19, 9:23] = True
+    assert probability[inside].min() > 0.9
+    inside[9:21, 7:25] = True
+    assert probability[~inside].max() < probability[inside].min()
+
+
+def test_what_the_network_sees_is_what_it_was_trained_on(rng):
+    """Neither the microscope's brightness nor padding nor depth changes it."""
+    image = rng.normal(120, 20, (64, 64)).clip(60, 180).astype(np.uint8)
+    seen = Cells().normalise(image, Cells().levels(image))
+    for other, where in ((image, np.s_[:]), (image + np.uint8(40), np.s_[:]), (np.pad(image, ((0, 0), (0, 30))),
+                                                                              np.s_[:, :64])):
+        model = Bright()
+        Predictor(model, replace(SAME, padding="valid"), Cells())(other)
+        margin = replace(SAME, padding="valid").margin
+        tile = model.tiles[0][margin:margin + 64, margin:margin + other.shape[1], 0]
+        assert_array_equal(tile[where], seen)
+
+
+def test_squeezed_images_are_predicted_small_and_resized_back():
+    image, label = draw_nuclei((60, 90))
+    model = Bright()
+    probability = Predictor(model, SAME, Nuclei(resize=32))(image)
+    assert (probability.shape, probability.dtype) == ((60, 90), np.float32)
+    assert model.tiles[0].shape == (32, 32, 3)
+    assert probability[label > 0].mean() > 2 * probability[label == 0].mean()
+
+
+def test_what_is_done_is_said():
+    learnt = {"walls": {}, "on": []}
+    for predictor, words in ((Predictor(None, SAME, Cells()), "no flips, no walls drawn"),
+                             (Predictor(None, SAME, Cells(), 8), "mean of 8 flips, no walls drawn"),
+                             (Predictor(None, SAME, Nuclei(), 8, (1.0, 1.15)),
+                              "mean of 8 flips at 1, 1.15 times the size"),
+                             (Predictor(None, SAME, Nuclei()), "no flips")):
+        assert predictor.in_words(learnt) == words
+    assert Predictor(None, SAME, Cells(), 8).in_words({"walls": {"width": 4}, "on": [15, 16, 17]}) == (
+        "mean of 8 flips, walls learnt on slices 15-17")
+
+
+# ------------------------------------------------------------------------------------------ how far flips disagree
 
 
 class Tilted:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import draw_stacks
+from helpers import two_rooms
 from scipy import ndimage as ndi
 from skimage.measure import label
 
 from unet.inputs import doctor
-from unet.inputs.findings import Finding, listed, report
-from unet.inputs.gaps import find_gaps
+from unet.inputs.findings import Finding, report
 from unet.inputs.stacks import LABELS, TEST, VOLUME
 from utils import UserError
 
@@ -46,11 +46,6 @@ def check(folder, thin_walls=walls):
     return report(folder, doctor.examine(folder, thin_walls))
 
 
-@pytest.fixture
-def stacks():
-    return draw_stacks()
-
-
 # ------------------------------------------------------------------------------------------------ good data
 
 
@@ -70,28 +65,6 @@ def test_isbi_raises_no_false_alarm(isbi_folder):
     assert [finding.what for finding in findings if finding.level == "note"] == [
         "Slices are counted from 0, as --holdout counts them; Fiji counts from 1"]
     assert any("membrane is 22.0% of all pixels, by slice 16.8% to 27.0%" in finding.what for finding in findings)
-
-
-@pytest.mark.slow
-def test_gaps_cut_into_isbis_labels_are_found(isbi_folder):
-    """Vertical cuts of two pixels' width through membranes 3 to 9 pixels thick between two large cells."""
-    image = tifffile.imread(isbi_folder / VOLUME)[1]
-    cell = tifffile.imread(isbi_folder / LABELS)[1] == 255
-    numbers = label(cell, connectivity=1)
-    sizes = np.bincount(numbers.ravel())
-    places = found = 0
-    for y, x in [(y, x) for y in range(20, 490, 24) for x in range(20, 490, 24)]:
-        cut = np.s_[y:y + 14, x:x + 2]
-        above, below, wall = numbers[y, x], numbers[y + 13, x], (~cell[cut]).all(axis=1)
-        one_wall = wall.sum() in range(3, 10) and np.count_nonzero(np.diff(wall)) == 2
-        if cell[cut][[0, 13]].all() and above != below and min(sizes[above], sizes[below]) > 400 and one_wall:
-            opened = cell.copy()
-            opened[cut] = True
-            gaps = find_gaps(opened, image)
-            places += 1
-            found += any(abs(gap_y - y - 7) <= 7 and abs(gap_x - x) <= 4 for gap_y, gap_x in gaps)
-    assert places > 20
-    assert found / places > 0.75
 
 
 # ------------------------------------------------------------------------------------------------ images
@@ -116,8 +89,8 @@ def test_not_a_number_is_a_problem_with_its_slice():
 
 
 @pytest.mark.parametrize(("factor", "bits"), [(16, 12), (1, 8)])
-def test_the_bits_that_16_bit_files_use_are_noted(stacks, factor, bits):
-    images = stacks[0].astype(np.uint16) * factor
+def test_the_bits_that_16_bit_files_use_are_noted(tiny_stacks, factor, bits):
+    images = tiny_stacks[0].astype(np.uint16) * factor
     images[0, 0, 0] = 255 * factor
     findings = doctor.check_images(VOLUME, images)
     [note] = [finding for finding in findings if finding.level == "note"]
@@ -126,15 +99,15 @@ def test_the_bits_that_16_bit_files_use_are_noted(stacks, factor, bits):
     assert faults(findings) == []
 
 
-def test_padding_is_noted(stacks):
-    images = stacks[0]
+def test_padding_is_noted(tiny_stacks):
+    images = tiny_stacks[0]
     images[2:4, :, :16] = 0
     [note] = [finding for finding in doctor.check_images(VOLUME, images) if finding.level == "note"]
     assert note.what == f"{VOLUME}: slices 2-3 are filled up at their border, up to 25% of a slice"
 
 
-def test_labels_in_place_of_images_are_a_problem(stacks):
-    assert_only(doctor.check_images(VOLUME, stacks[1]), "problem", "two values only")
+def test_labels_in_place_of_images_are_a_problem(tiny_stacks):
+    assert_only(doctor.check_images(VOLUME, tiny_stacks[1]), "problem", "two values only")
     assert_only(doctor.check_images(VOLUME, np.full((2, 8, 8), 7, np.uint8)), "problem", "one value only")
 
 
@@ -143,8 +116,8 @@ def test_brightness_of_each_slice_is_told():
     assert "mean±sd: 20±10 20±0" in doctor.check_brightness("a.tif", images)[0].what
 
 
-def test_slices_that_stand_out_are_named(stacks):
-    images = stacks[0].astype(float)
+def test_slices_that_stand_out_are_named(tiny_stacks):
+    images = tiny_stacks[0].astype(float)
     images[2] += 60
     images[4] = images[4].mean() + (images[4] - images[4].mean()) / 4
     images[5] /= 4
@@ -152,19 +125,19 @@ def test_slices_that_stand_out_are_named(stacks):
          "slice 2 (brightness), slice 4 (contrast), slice 5 (brightness and contrast); the usual is")
 
 
-def test_slices_that_drift_a_little_do_not_stand_out(stacks):
-    images = stacks[0] + np.arange(6)[:, None, None] * 4.0
+def test_slices_that_drift_a_little_do_not_stand_out(tiny_stacks):
+    images = tiny_stacks[0] + np.arange(6)[:, None, None] * 4.0
     assert faults(doctor.check_brightness(VOLUME, images)) == []
 
 
-def test_empty_slices_are_named(stacks):
-    images = stacks[0]
+def test_empty_slices_are_named(tiny_stacks):
+    images = tiny_stacks[0]
     images[[1, 2, 5]] = 7
     assert_only(doctor.check_slices(VOLUME, images), "warning", "of one value only: 1-2, 5")
 
 
-def test_identical_slices_are_named(stacks):
-    images = stacks[0]
+def test_identical_slices_are_named(tiny_stacks):
+    images = tiny_stacks[0]
     images[4] = images[1]
     assert_only(doctor.check_slices(VOLUME, images), "warning", "identical slices: 1, 4")
 
@@ -173,8 +146,8 @@ def test_identical_slices_are_named(stacks):
 
 
 @pytest.mark.parametrize("one", [1, 255])
-def test_labels_of_0_and_1_or_255_are_in_order(stacks, one):
-    findings = doctor.check_labels((stacks[1] == 255) * np.uint8(one), walls)
+def test_labels_of_0_and_1_or_255_are_in_order(tiny_stacks, one):
+    findings = doctor.check_labels((tiny_stacks[1] == 255) * np.uint8(one), walls)
     assert faults(findings) == []
     assert f"0 = membrane and {one} = cell" in findings[0].what
 
@@ -191,15 +164,15 @@ def test_labels_of_one_value_are_a_problem():
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_slices_on_which_nobody_drew_are_a_problem(stacks, value):
-    labels = stacks[1].copy()
+def test_slices_on_which_nobody_drew_are_a_problem(tiny_stacks, value):
+    labels = tiny_stacks[1].copy()
     labels[[1, 3]] = value
     problem, = (finding for finding in doctor.check_labels(labels, walls) if finding.level == "problem")
     assert problem.what == f"{LABELS}: of one value all over: slices 1, 3"
 
 
-def test_separate_objects_may_be_absent_from_a_slice(stacks):
-    labels = stacks[1].copy()
+def test_separate_objects_may_be_absent_from_a_slice(tiny_stacks):
+    labels = tiny_stacks[1].copy()
     labels[[1, 3]] = 0
     findings = doctor.check_labels(labels, ground)
     assert faults(findings) == []
@@ -228,17 +201,17 @@ def test_separate_objects_are_no_inverted_membranes(tiny_folder):
     assert [what for what in said if "inverted" in what]
 
 
-def test_other_two_values_are_a_problem(stacks):
-    assert_only(doctor.check_labels(np.where(stacks[1] == 255, 2, 1), walls), "problem", "2 values (1, 2)")
+def test_other_two_values_are_a_problem(tiny_stacks):
+    assert_only(doctor.check_labels(np.where(tiny_stacks[1] == 255, 2, 1), walls), "problem", "2 values (1, 2)")
 
 
-def test_softened_labels_are_told_from_numbered_cells(stacks):
-    soft = ndi.gaussian_filter(stacks[1], (0, 0.6, 0.6))
+def test_softened_labels_are_told_from_numbered_cells(tiny_stacks):
+    soft = ndi.gaussian_filter(tiny_stacks[1], (0, 0.6, 0.6))
     assert_only(doctor.check_labels(soft, walls), "problem", "edges were softened, as JPEG or scaling does")
-    np.testing.assert_array_equal(doctor.as_cells(soft), stacks[1] == 255)
-    numbered = np.stack([label(cell, connectivity=1) for cell in stacks[1] == 255])
+    np.testing.assert_array_equal(doctor.as_cells(soft), tiny_stacks[1] == 255)
+    numbered = np.stack([label(cell, connectivity=1) for cell in tiny_stacks[1] == 255])
     assert_only(doctor.check_labels(numbered, walls), "problem", "every cell has its own number")
-    np.testing.assert_array_equal(doctor.as_cells(numbered), stacks[1] == 255)
+    np.testing.assert_array_equal(doctor.as_cells(numbered), tiny_stacks[1] == 255)
 
 
 def test_thin_membranes_are_told():
@@ -247,73 +220,40 @@ def test_thin_membranes_are_told():
     assert_only(doctor.check_labels(labels, walls), "warning", "membrane is 1.0% of all pixels")
 
 
-def test_inverted_labels_are_a_problem(stacks):
-    images, labels = stacks
+def test_inverted_labels_are_a_problem(tiny_stacks):
+    images, labels = tiny_stacks
     fault = assert_only(doctor.check_polarity(images, labels == 0), "problem", "look inverted")
     assert "Edit > Invert" in fault.remedy
     assert doctor.check_polarity(images, labels == 255) == []
 
 
-def test_bright_membranes_alone_are_a_warning(stacks):
-    images, labels = stacks
+def test_bright_membranes_alone_are_a_warning(tiny_stacks):
+    images, labels = tiny_stacks
     assert_only(doctor.check_polarity(255 - images, labels == 255), "warning", "brighter pixels than the cells")
 
 
-def test_polarity_notes_are_one_sentence_with_the_way_out(stacks):
-    images, labels = stacks
+def test_polarity_notes_are_one_sentence_with_the_way_out(tiny_stacks):
+    images, labels = tiny_stacks
     assert doctor.polarity_notes(images, labels) == []
     [note] = doctor.polarity_notes(images, 255 - labels)
     assert "look inverted" in note and "Edit > Invert" in note and "\n" not in note
 
 
-def test_a_slice_whose_labels_do_not_fit_is_named(stacks):
-    images, labels = stacks
+def test_a_slice_whose_labels_do_not_fit_is_named(tiny_stacks):
+    images, labels = tiny_stacks
     cells = labels == 255
     cells[3] = ~cells[3]
     assert_only(doctor.check_pairs(images, cells), "warning", "do not fit their image: 3")
     assert doctor.check_pairs(images, labels == 255) == []
 
 
-def test_labels_beside_the_membranes_are_told(stacks):
-    shuffled = np.random.default_rng(0).permuted(stacks[1] == 255, axis=2)
+def test_labels_beside_the_membranes_are_told(tiny_stacks):
+    shuffled = np.random.default_rng(0).permuted(tiny_stacks[1] == 255, axis=2)
     shuffled = np.random.default_rng(1).permuted(shuffled, axis=1)
-    assert_only(doctor.check_pairs(stacks[0], shuffled), "warning", "membranes are as bright as cells")
+    assert_only(doctor.check_pairs(tiny_stacks[0], shuffled), "warning", "membranes are as bright as cells")
 
 
 # ------------------------------------------------------------------------------------------------ closed cells
-
-
-def two_rooms(width=64, gap=0, thick=5):
-    """Two cells and a wall of `thick` pixels between them, at x = 30, open for `gap` pixels at y = 20."""
-    cell = np.ones((width, width), bool)
-    cell[:, 30:30 + thick] = False
-    cell[20:20 + gap, 30:30 + thick] = True
-    return cell
-
-
-@pytest.mark.parametrize("gap", [1, 2])
-def test_gaps_of_one_or_two_pixels_are_found_where_they_are(gap):
-    assert find_gaps(two_rooms(gap=gap)) == [(20, 32)]
-
-
-@pytest.mark.parametrize("gap", [0, 3, 10])
-def test_closed_walls_and_wide_doors_are_no_gaps(gap):
-    assert find_gaps(two_rooms(gap=gap)) == []
-
-
-def test_cells_that_touch_by_a_corner_are_closed():
-    """The score counts 4-connected cells."""
-    cell = np.zeros((40, 40), bool)
-    cell[:20, :20] = cell[20:, 20:] = True
-    assert find_gaps(cell) == []
-
-
-def test_the_image_tells_a_gap_from_a_neck():
-    cell = two_rooms(gap=2)
-    closed, open_ = np.where(two_rooms(), 150, 70), np.where(cell, 150, 70)
-    assert find_gaps(cell, closed) == [(20, 32)]
-    assert find_gaps(cell, open_) == []
-    assert find_gaps(cell, 255 - closed) == [(20, 32)]  # a stain that glows
 
 
 def test_gaps_are_reported_with_slice_and_position():
@@ -324,8 +264,8 @@ def test_gaps_are_reported_with_slice_and_position():
     assert "slice 1 at y 20, x 32" in gaps[0].what and "slice 0 at" not in gaps[0].what
 
 
-def test_one_piece_over_most_of_a_slice_is_told(stacks):
-    cells = stacks[1] == 255
+def test_one_piece_over_most_of_a_slice_is_told(tiny_stacks):
+    cells = tiny_stacks[1] == 255
     cells[2, :, 8::16] = cells[2, :, 9::16] = cells[2, :, 10::16] = True  # doors of three pixels
     cells[2, 8::16] = cells[2, 9::16] = cells[2, 10::16] = True
     assert_only(doctor.check_cells(cells), "warning", "in slices 2")
@@ -334,24 +274,24 @@ def test_one_piece_over_most_of_a_slice_is_told(stacks):
 # ------------------------------------------------------------------------------------------------ several stacks
 
 
-def test_counts_and_sizes_must_agree(stacks):
-    images, labels = stacks
+def test_counts_and_sizes_must_agree(tiny_stacks):
+    images, labels = tiny_stacks
     assert_only(doctor.check_counts(images, labels[:5]), "problem", "6 slices of 64 x 64 pixels but")
     assert_only(doctor.check_counts(images, labels[:, :32]), "problem", "6 slices of 32 x 64")
     assert_only(doctor.check_counts(images[:2], labels[:2]), "warning", "2 slices are few")
 
 
-def test_a_test_stack_of_other_brightness_or_contrast_is_told(stacks):
-    images = stacks[0]
+def test_a_test_stack_of_other_brightness_or_contrast_is_told(tiny_stacks):
+    images = tiny_stacks[0]
     assert_only(doctor.check_test(images, draw_stacks(seed=1)[0] // 2), "warning", "looks other than")
     flat = (images.mean() + (draw_stacks(seed=1)[0] - images.mean()) / 3).astype(np.uint8)
     assert_only(doctor.check_test(images, flat), "warning", "looks other than")
 
 
-def test_training_images_in_the_test_stack_are_named(stacks):
+def test_training_images_in_the_test_stack_are_named(tiny_stacks):
     test = draw_stacks(seed=1)[0]
-    test[[2, 3]] = stacks[0][[0, 5]]
-    assert_only(doctor.check_test(stacks[0], test), "warning", "training images too: 2-3")
+    test[[2, 3]] = tiny_stacks[0][[0, 5]]
+    assert_only(doctor.check_test(tiny_stacks[0], test), "warning", "training images too: 2-3")
 
 
 # ------------------------------------------------------------------------------------------------ the folder
@@ -408,18 +348,3 @@ def test_a_misnamed_file_is_named(tiny_folder, name):
     (tiny_folder / TEST).rename(tiny_folder / name)
     fault = assert_only(doctor.examine(tiny_folder, walls), "problem", f"{TEST} is missing")
     assert fault.remedy.startswith(f"Rename {name},")
-
-
-def test_slice_numbers_are_listed_in_runs():
-    assert listed([9, 3, 4, 5]) == "3-5, 9"
-    assert listed(range(0, 60, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, ..."
-
-
-@pytest.mark.parametrize(("change", "verdict"), [
-    (lambda labels: labels, "Ready to train."),
-    (lambda labels: labels[:, :32], "1 problem must be fixed first."),
-    (lambda labels: np.concatenate([labels[:5], labels[:1]]), "Ready to train; 2 things are worth a look first."),
-])
-def test_the_verdict(tiny_folder, change, verdict):
-    save(tiny_folder / LABELS, change(tifffile.imread(tiny_folder / LABELS)))
-    assert check(tiny_folder).endswith(f"\n{verdict}")

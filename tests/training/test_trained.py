@@ -73,3 +73,15 @@ def test_nothing_in_a_model_runs(path, content, tmp_path):
     assert trap.exists()  # so it would have
     path.write_bytes(content)
     assert load_model(path)[0].predict_on_batch(np.zeros((1, 64, 64, 1), np.uint8)).shape[0] == 1
+
+
+def test_a_missing_or_strange_model_says_what_to_do(path, content, tmp_path):
+    with pytest.raises(UserError, match=r"other\.keras not found; run 'python train\.py'"):
+        load_model(path.with_name("other.keras"))
+    alone, config = tmp_path / "model.keras", json.loads(path.with_name("config.json").read_text())
+    alone.write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.json not found"):
+        load_model(alone)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "normalisation": {"mean": 0, "sd": 1}}))
+    with pytest.raises(UserError, match=r"this version brings them to .*; predict with the version that trained it"):
+        load_model(alone)

@@ -1,17 +1,19 @@
 """Tiles of half a second: what step 2 leaves, written by hand, for tests that train."""
 
+import csv
 import json
 
 import numpy as np
 
+from unet.training.keeper import Keeper
 from utils import file_hash
 
 
-def write_patches(work, side=16, label=None, count=10, slices=5, channels=1, weights=None, **geometry):
+def write_patches(work, side=16, label=None, count=10, slices=5, weights=None, **geometry):
     """Write `work`/patches and the manifest before it: tiles of dark lines on light cells, from slices in turn.
 
     `label` is the side of the labels (that of the images), `count` the tiles, `weights` the value of all weights,
-    in its dtype.
+    in its dtype. `geometry` is what else geometry.json says: with `channels` the images have as many.
     """
     rng = np.random.default_rng(0)
     label = label or side
@@ -21,6 +23,7 @@ def write_patches(work, side=16, label=None, count=10, slices=5, channels=1, wei
     labels = (np.abs(np.arange(side) - lines) > 1).repeat(side, axis=1).astype(np.uint8)
     images = (np.where(labels, 150, 70) + rng.integers(-20, 20, labels.shape)).astype(np.uint8)
     edge = (side - label) // 2
+    channels = geometry.get("channels", 1)
     arrays = {"images": images if channels == 1 else np.stack([images] * channels, axis=-1),
               "labels": labels[:, edge:edge + label, edge:edge + label],
               "sources": np.arange(count, dtype=np.int32) % slices}
@@ -32,8 +35,24 @@ def write_patches(work, side=16, label=None, count=10, slices=5, channels=1, wei
     manifest = {**both, "inputs": {}, "sources": [], "samples": [], "shape": [slices, side, side]}
     (work / "augmented" / "manifest.json").write_text(json.dumps(manifest))
     geometry = {**both, "tile": side, "margin": 0, "core": side, "label": label, "valid": label < side,
-                "channels": channels, "classes": 1, "normalisation": {"mean": 128.0, "sd": 40.0}, "count": count,
+                "channels": 1, "classes": 1, "normalisation": {"mean": 128.0, "sd": 40.0}, "count": count,
                 "weights": "none" if weights is None else "border",
                 "manifest": file_hash(work / "augmented" / "manifest.json"), **geometry}
     (work / "patches" / "geometry.json").write_text(json.dumps(geometry))
     return work
+
+
+def history(work):
+    return list(csv.DictReader((work / "history.csv").open()))
+
+
+def stop_at(monkeypatch, epoch, method="on_epoch_begin", error=KeyboardInterrupt):
+    """Interrupt the run at an epoch, numbered from 0; undo it with monkeypatch.undo()."""
+    original = getattr(Keeper, method)
+
+    def stop(self, number, logs=None):
+        if number == epoch:
+            raise error
+        original(self, number, logs)
+
+    monkeypatch.setattr(Keeper, method, stop)
