@@ -42,9 +42,10 @@ def _kind(path: Path, dtype: np.dtype, axes: str) -> str:
     return "plain" if dtype == np.uint32 or (axes == "TYXS" and dtype != np.uint8) else "imagej"
 
 
-def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, tags: dict | None = None) -> int:
+def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, kind: str = "",
+                   tags: dict | None = None) -> int:
     """Make a stack as `stack_writer` does, its pixels still to be written; gives where they begin, in bytes."""
-    kind = _kind(path, dtype, axes)
+    kind = kind or _kind(path, dtype, axes)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout that `stack_writer` says
         tifffile.imwrite(path, shape=shape, dtype=dtype, imagej=kind == "imagej", ome=kind == "ome", software=OURS,
@@ -71,7 +72,7 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
     if kind == "ome" and called:
         tags["metadata"]["Channel"] = {"Name": list(called)}
     with atomic_path(path) as temporary:
-        start = announce_stack(temporary, shape, dtype, axes, tags)
+        start = announce_stack(temporary, shape, dtype, axes, kind, tags)
         end = start + math.prod(shape) * np.dtype(dtype).itemsize
         with open(temporary, "r+b") as file:
             file.seek(start)
