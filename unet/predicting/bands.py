@@ -10,7 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from skimage.measure import label
 
-from unet.scores.isbi import components, flood
+from unet.scores.isbi import components
+from unet.segment.basins import basins
 from utils import atomic_path
 
 OVERLAP = 256  # rows around a band that are looked at with it: more than a cell, which then lies whole in one of them
@@ -122,14 +123,13 @@ def number_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray], 
     """Number the cells of a probability (H, W), int32 (H, W), 1, 2, ...; 0 = border, which is thinned.
 
     `inside` says of rows, bool (h, W), where cell is. As `number_cells` of the whole: its pieces flood the border
-    between them, each band together with `overlap` rows around it. Where the middle of a border lies between two
-    pixels, the flood takes either, here as there.
+    between them, each band together with `overlap` rows around it.
     """
     cells, result = pieces_by_bands(redrawn, inside, folder / "cells", height), Bands(
         folder, redrawn.shape, np.int32, height)
     for first, last in result.spans():
         top = max(first - overlap, 0)
-        result.put(first, flood(cells[top:last + overlap])[first - top:last - top])
+        result.put(first, basins(0, cells[top:last + overlap])[first - top:last - top])
     return result
 
 

@@ -19,10 +19,10 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.optimize import minimize
 from scipy.special import expit, logit
-from skimage.segmentation import watershed
 
-from unet.scores.isbi import THRESHOLDS, components, flood, pick_threshold, thin, threshold_curve
+from unet.scores.isbi import THRESHOLDS, components, pick_threshold, thin, threshold_curve
 from unet.scores.overlap import largest_overlap
+from unet.segment.basins import basins
 from unet.segment.distance import nearest, squared_distance
 
 SURE = 0.9  # probability of cell from which on a pixel seeds the watershed
@@ -102,9 +102,7 @@ def find_walls(probability: np.ndarray, width: float) -> Walls | None:
     depth = squared_distance(probability > EVEN, int(half) + 2)
     core = depth > half**2
     thick = (depth > 0) & (squared_distance(core, int(half) + 2) <= half**2) if core.any() else core
-    seeds = _seeds(probability)
-    heights = -np.minimum(gaussian_filter(probability, SMOOTH), SURE)
-    cells = watershed(heights, seeds, mask=~thick, connectivity=1, watershed_line=True)
+    cells = basins(np.minimum(gaussian_filter(probability, SMOOTH), SURE), _seeds(probability), ~thick)
     greatest, number = _around(np.maximum, cells), cells.max() + 1
     crest = (cells == 0) & ~thick & (greatest > 0)  # what no flood reached, within something thick, is no crest
     if not crest.any():
@@ -287,4 +285,4 @@ def number_cells(probability: np.ndarray, threshold: float) -> np.ndarray:
     The 4-connected components of where the probability is > `threshold` are the cells; they flood the border between
     them but for a pixel, as V_rand and V_info do. Specks that these cut off then, and count, stay with their cell.
     """
-    return flood(components(probability > threshold))
+    return basins(0, components(probability > threshold))
