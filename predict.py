@@ -184,7 +184,7 @@ def options() -> argparse.ArgumentParser:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("input", type=Path, nargs="?", metavar="INPUT", help="what to segment: a gray stack "
                         "(TIFF, .npy, Zarr), or a folder or quoted pattern of PNG, JPEG or TIFF images; for a model of "
-                        "single images one, or a folder with them, with images/ or with <id>/images/")
+                        "single images one, a folder with them, with images/ or with <id>/images/, or a stack of them")
     parser.add_argument("--model", type=Path, nargs="+", default=Path("results/model.keras"), metavar="FILE",
                         help="the trained model; of several, or of a quoted pattern, the mean of what they say")
     parser.add_argument("--out", type=Path, help="the network's probability, float32; its name says the format: .tif, "

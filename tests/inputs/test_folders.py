@@ -191,7 +191,7 @@ def test_images_to_predict_may_lie_side_by_side(tmp_path, nuclei_folder):
         find_images(folder)
     with pytest.raises(UserError, match="not found"):
         find_images(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="has no PNG or TIFF image"):
+    with pytest.raises(UserError, match="has no PNG, JPEG or TIFF image"):
         find_images(tmp_path)
 
 

@@ -5,13 +5,50 @@ import pytest
 import tifffile
 from conftest import draw_stacks, write_nuclei, write_png, write_two_folders
 from numpy.testing import assert_array_equal
+from PIL import Image
 
-from unet.inputs.layouts import Folders, Stacks, layout_of
+from unet.inputs.layouts import Folders, Stacks, images_of, layout_of
 from unet.inputs.stacks import LABELS, TEST, VOLUME
 from unet.inputs.tiffs import voxel_of
 from unet.inputs.voxel import Voxel
 from unet.tasks import choose_task
 from utils import UserError, file_hash, input_hash
+
+
+@pytest.mark.parametrize("kept", ["a.npy", "a.tif", "a.zarr"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, bool])
+def test_pages_of_one_file_are_images_by_their_number(tmp_path, kept, dtype):
+    stack = np.random.default_rng(0).integers(0, 2, (11, 12, 10)).astype(dtype)
+    for array in (stack, stack[0]):
+        path = tmp_path / str(array.ndim) / kept
+        path.parent.mkdir()
+        if kept == "a.npy":
+            np.save(path, array)
+        elif kept == "a.tif":
+            save(path, array)
+        else:
+            zarr = pytest.importorskip("zarr", reason="zarr is not installed; requirements-zarr.txt has it")
+            zarr.save_array(str(path), array + dtype(1))  # no chunk of zeros, which is left out
+            array = array + dtype(1)
+        samples = images_of(path)
+        assert samples.names == ([f"{number:02}" for number in range(11)] if array.ndim == 3 else ["a"])
+        last = samples[len(samples) - 1].image
+        assert (last.shape, last.dtype) == ((12, 10, 3), np.uint8 if dtype is bool else dtype)
+        assert_array_equal(last[..., 1] > 0, (array[-1] if array.ndim == 3 else array) > 0)
+        samples.check_unchanged()
+
+
+def test_images_to_predict_may_be_a_pattern_and_jpegs(tmp_path, rng):
+    for name in ("b.jpg", "a.jpeg"):
+        Image.fromarray(rng.integers(0, 256, (9, 8, 3), np.uint8)).save(tmp_path / name)
+    write_png(tmp_path / "c.png", np.zeros((4, 4), np.uint8))
+    assert images_of(tmp_path).names == ["a", "b", "c"]
+    assert images_of(tmp_path / "*.jp*").names == ["a", "b"]
+    assert images_of(tmp_path / "b.jpg")[0].image.shape == (9, 8, 3)
+    with pytest.raises(UserError, match="has no PNG, JPEG or TIFF image"):
+        images_of(tmp_path / "*.gif")
+    with pytest.raises(UserError, match="not found; name an image"):
+        images_of(tmp_path / "d.png")
 
 
 def save(path, stack, **options):

@@ -8,6 +8,7 @@ import tifffile
 from conftest import write_png
 from numpy.testing import assert_array_equal
 
+from unet.inputs import lazy
 from unet.inputs.lazy import Each, Gray, mean_and_sd, tally
 from unet.inputs.pages import open_pages
 from unet.inputs.stacks import stack_writer
@@ -41,10 +42,35 @@ def test_what_workers_get_is_a_name_and_not_pixels(tmp_path):
     assert len(pickle.dumps(open_pages(tmp_path / "a.tif"))) < 3000
 
 
-def test_arrays_are_mapped(tmp_path):
+@pytest.mark.parametrize("name", ["a.tif", "big.tif", "a.npy", "big.npy"])
+@pytest.mark.parametrize("large", [False, True])
+def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch, name, large):
+    """A map of it would end the process."""
+    monkeypatch.setattr(lazy, "MAPPED", 1000 if large else 10**9)
+    stack = STACK.astype(">u2" if "big" in name else "<u2") * 100
+    if name.endswith(".npy"):
+        np.save(tmp_path / name, stack)
+    else:
+        tifffile.imwrite(tmp_path / name, stack, photometric="minisblack", byteorder=stack.dtype.byteorder)
+    pages = Gray(open_pages(tmp_path / name))
+    page = pages[3]
+    assert isinstance(page, lazy.PageRows if large else np.ndarray) and not isinstance(page, np.memmap)
+    assert page.dtype == np.uint16
+    assert_array_equal(np.asarray(page), STACK[3].astype(np.uint16) * 100)
+    if large:
+        assert_array_equal(page[::7, 3:9], STACK[3, ::7, 3:9].astype(np.uint16) * 100)
+    with open(tmp_path / name, "r+b") as file:
+        file.truncate(STACK.nbytes)  # half of it
+    assert_array_equal(np.asarray(pages[1]), STACK[1].astype(np.uint16) * 100)
+    with pytest.raises(UserError, match=rf"{name} was cut short while it was being read"):
+        np.asarray(pages[3])
+
+
+def test_arrays_are_read_page_by_page_whatever_their_order(tmp_path):
+    np.save(tmp_path / "a.npy", np.asfortranarray(STACK))
+    assert_array_equal(np.asarray(open_pages(tmp_path / "a.npy")), STACK)
     np.save(tmp_path / "a.npy", STACK)
     pages = open_pages(tmp_path / "a.npy")
-    assert isinstance(pages[1], np.memmap)
     assert_array_equal(np.asarray(pages), STACK)
     np.save(tmp_path / "a.npy", STACK[0])
     assert_array_equal(np.asarray(open_pages(tmp_path / "a.npy")), STACK[:1])

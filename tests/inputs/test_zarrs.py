@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from unet.inputs import lazy, zarrs
+from unet.inputs.layouts import images_of
 from unet.inputs.lazy import Gray, PageRows
 from unet.inputs.ome_zarr import Stack, zarr_writer
 from unet.inputs.pages import open_pages
@@ -117,6 +118,25 @@ def test_of_a_large_page_only_the_rows_that_are_asked_for_are_read(tmp_path, mon
     assert_array_equal(np.asarray(page), STACK[2])
     for step in (1, 4, 7):
         assert_array_equal(page[::step, ::step], STACK[2, ::step, ::step])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_colours_are_the_last_axis_of_a_page(tmp_path, kind):
+    colours = np.stack([STACK, 255 - STACK, STACK // 2], axis=-1)
+    write_array(tmp_path / "pages", colours, (2, 16, 20, 3), kind)
+    write_array(tmp_path / "page", colours[0], (16, 20, 3), kind)
+    write_array(tmp_path / "clear", np.concatenate([colours, colours[..., :1]], axis=-1), (2, 16, 20, 4), kind)
+    write_ome(tmp_path / "ome", np.moveaxis(colours, -1, 0)[None], scale=[1, 1, 50, 4, 5], kind=kind)
+    for name, expected in (("pages", colours), ("page", colours[:1]), ("ome", colours), ("clear", colours)):
+        pages = pickle.loads(pickle.dumps(open_pages(tmp_path / name)))
+        assert pages.shape[:3] == expected.shape[:3]
+        assert_array_equal(np.asarray(pages)[..., :3], expected)
+        with pytest.raises(UserError, match="channels, expected gray slices of one"):
+            Gray(pages)
+        images = images_of(tmp_path / name)
+        assert images.names == (list("01234") if len(expected) > 1 else [name])
+        assert_array_equal(images[len(expected) - 1].image, expected[-1])
+    assert images_of(tmp_path / "ome").voxel == Voxel(0.004, 0.005, 0.05)
 
 
 def test_what_is_no_image_is_refused_in_one_line(tmp_path):

@@ -27,6 +27,8 @@ def predict_on_cluster(args: argparse.Namespace, predictor: Predictor | Ensemble
     wanted = [f"--{name.replace('_', '-')}" for name in WHOLE if getattr(args, name)]
     if wanted:
         raise UserError(f"--dask predicts by chunks and cannot do {', '.join(wanted)}; leave that out")
+    if predictor.task.windowed:
+        raise UserError("--dask is for models of stacks, and this one was trained on single images; leave it out")
     if not isinstance(getattr(getattr(samples, "images", None), "pages", None), ZarrPages):
         raise UserError(f"--dask reads chunks of a Zarr, and {args.input} is none; save it as one, for instance with "
                         "bioformats2raw")

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from unet.inputs.lazy import grey_levels
-from unet.inputs.pages import read_pixels
+from unet.inputs.pages import JPEG, read_pixels
 from unet.inputs.stacks import VOLUME
 from utils import UserError
 
@@ -22,6 +23,7 @@ DARK = 64.0  # median grey level below which a coloured image is fluorescence in
 BACKGROUND = (1.0, 50.0, 99.8)  # percentiles of brightness: the darkest, the background, the brightest
 DEEP = (0.1, 99.9)  # percentiles of an image of more than 8 bits that are shown black and white
 SUFFIXES = (".png", ".tif", ".tiff")
+TO_PREDICT = (*SUFFIXES, *JPEG)  # what JPEG has lost, labels need
 LAYOUT = "expected <id>/images/<id>.png and <id>/masks/*.png"
 
 
@@ -78,10 +80,10 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """PNG and TIFF files of a folder, sorted; none where there is no such folder."""
     files = folder.iterdir() if folder.is_dir() else []
-    return sorted(path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in suffixes and not path.name.startswith("."))
 
 
 def is_image_folder(folder: str | Path) -> bool:
@@ -110,18 +112,21 @@ def find_sources(folder: Path) -> list[Source]:
 
 
 def find_images(path: str | Path) -> list[Source]:
-    """Images to predict: of a nuclei folder, of a folder of PNG and TIFF files, or one such file.
+    """Images to predict: of a nuclei folder, of a folder or pattern (`*`) of PNG, JPEG or TIFF files, or one such file.
 
     Raises UserError where there is none, or two would be written to one name.
     """
     path = Path(path)
-    if not path.exists():
+    pattern = glob.has_magic(str(path)) and not path.exists()
+    if not (path.exists() or pattern):
         raise UserError(f"{path} not found; name an image, a folder of images, or a folder with <id>/images/<id>.png")
     if is_image_folder(path):
         return find_sources(path)
-    files = image_files(path) if path.is_dir() else [path]
+    named = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if pattern else [path]
+    files = image_files(path, TO_PREDICT) if path.is_dir() else [
+        file for file in named if not pattern or file.suffix.lower() in TO_PREDICT]
     if not files:
-        raise UserError(f"{path} has no PNG or TIFF image; {LAYOUT}, or image files side by side")
+        raise UserError(f"{path} has no PNG, JPEG or TIFF image; {LAYOUT}, or image files side by side")
     stems = [file.stem for file in files]
     for stem in stems:
         if stems.count(stem) > 1:

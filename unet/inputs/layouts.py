@@ -13,12 +13,13 @@ import numpy as np
 from skimage.measure import label as components
 
 from unet.inputs import folders, two_folders
-from unet.inputs.lazy import Gray, one_channel
-from unet.inputs.pages import open_pages, size_of
+from unet.inputs.lazy import Gray, Pages, grey_levels, one_channel
+from unet.inputs.pages import TIFF, open_pages, size_of
 from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices
 from unet.inputs.tiffs import TiffPages, common_voxel, voxel_of
 from unet.inputs.voxel import Voxel
+from unet.inputs.zarrs import is_zarr
 from utils import UserError, file_hash, input_hash
 
 GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'python datasets.py demo' makes a demo "
@@ -160,6 +161,35 @@ class FolderSamples(Samples):
     def voxel(self) -> Voxel | None:
         """What all images say of themselves; None where one says nothing, or another size."""
         return common_voxel(self.files)
+
+
+class PageSamples(Samples):
+    """The pages of a stack as images for themselves, gray or coloured, named by their number."""
+
+    def __init__(self, pages: Pages):
+        self.pages, self.voxel = pages, pages.voxel
+        digits = len(str(len(pages) - 1))
+        self.names = [f"{number:0{digits}}" for number in range(len(pages))] if len(pages) > 1 else [
+            pages.path.stem.removesuffix(".ome")]
+        self.watch(pages.files)
+
+    def __getitem__(self, number: int) -> Sample:
+        page = np.asarray(self.pages[number])
+        pixels = page[..., :3] if page.ndim == 3 else page[..., np.newaxis]  # what follows is transparency
+        image = folders.coloured(grey_levels(pixels, self.pages.path, f" in image {self.names[number]}"))
+        return Sample(self.names[number], image, voxel=self.voxel)
+
+
+def images_of(path: Path) -> Samples:
+    """Images to predict, each for itself: files, or the pages of a Zarr, an .npy file or a TIFF that has several.
+
+    Raises UserError where there is none.
+    """
+    path = two_folders.images_in(path)
+    if is_zarr(path) or (path.is_file() and (path.suffix.lower() == ".npy" or (
+            path.suffix.lower() in TIFF and len(TiffPages(path)) > 1))):
+        return PageSamples(open_pages(path, "name an image, a folder of images, or a Zarr"))
+    return FolderSamples(folders.find_images(path))
 
 
 class Folders(Layout):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,6 +96,26 @@ class PageRows:
 
     def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
+
+
+def raw_page(path: Path, stored: np.dtype, start: int, shape: tuple[int, ...], by_rows: bool = True
+             ) -> np.ndarray | PageRows:
+    """A page (H, W[, C]) that lies in a file as it is, from byte `start` on, in the machine's byte order.
+
+    With `by_rows` a large gray one is `PageRows`. It is read, not mapped: a map of a file that is cut short meanwhile
+    ends the process. Raises UserError then.
+    """
+    width = math.prod(shape[1:])
+
+    def read(first: int, last: int) -> np.ndarray:
+        pixels = np.fromfile(path, stored, (last - first) * width, offset=start + first * width * stored.itemsize)
+        if pixels.size < (last - first) * width:
+            raise UserError(f"{path} was cut short while it was being read; copy it again")
+        return pixels.reshape(last - first, *shape[1:]).astype(stored.newbyteorder("="), copy=False)
+
+    if by_rows and len(shape) == 2 and shape[0] * width * stored.itemsize >= MAPPED:
+        return PageRows(shape, stored.newbyteorder("="), read)
+    return read(0, shape[0])
 
 
 class Each(Sequence[np.ndarray]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import re
 import struct
 from pathlib import Path
@@ -12,7 +13,7 @@ import imagecodecs
 import numpy as np
 from PIL import JpegImagePlugin, PngImagePlugin
 
-from unet.inputs.lazy import Pages, require_file
+from unet.inputs.lazy import PageRows, Pages, raw_page, require_file
 from unet.inputs.tiffs import TiffPages
 from unet.inputs.zarrs import ZarrPages, is_zarr
 from utils import UserError
@@ -39,7 +40,7 @@ def open_pages(path: str | Path, way_out: str = "") -> Pages:
     if path.suffix.lower() in PNG + JPEG:
         require_file(path, way_out)
         return FilePages(path, [path])
-    return TiffPages(path, way_out)
+    return TiffPages(path, way_out, by_rows=True)
 
 
 class FilePages(Pages):
@@ -87,7 +88,8 @@ class NpyPages(Pages):
                             "(N, H, W, C)")
         if 0 in self.shape:
             raise UserError(f"{path} holds no pixels {array.shape}; save it again")
-        self.dtype = array.dtype.newbyteorder("=")
+        self.dtype, self._stored = array.dtype.newbyteorder("="), array.dtype
+        self._start = array.offset if array.flags.c_contiguous else None
         self.names = [f"slice {number}" for number in range(len(self))]
 
     def _open(self) -> np.ndarray:
@@ -98,10 +100,12 @@ class NpyPages(Pages):
             raise UserError(f"{self.path} cannot be read as a NumPy array ({cause}); save it again with np.save, of "
                             "numbers alone") from None
 
-    def _read(self, number: int) -> np.ndarray:
-        array = self._open()
-        page = array if self._single else array[number]
-        return page if page.dtype.isnative else page.astype(self.dtype)
+    def _read(self, number: int) -> np.ndarray | PageRows:
+        if self._start is None:  # columns lie one after the other
+            array = self._open()
+            return np.array(array if self._single else array[number], self.dtype)
+        start = self._start + number * math.prod(self.shape[1:]) * self._stored.itemsize
+        return raw_page(self.path, self._stored, start, self.shape[1:])
 
 
 def read_pixels(path: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import struct
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from unet.inputs.lazy import MAPPED, Pages, require_file
+from unet.inputs.lazy import PageRows, Pages, raw_page, require_file
 from unet.inputs.voxel import Voxel, voxel_of_tiff
 from utils import UserError
 
@@ -25,10 +26,13 @@ FAULTS = (tifffile.TiffFileError, ValueError, LookupError, RuntimeError, EOFErro
 
 
 class TiffPages(Pages):
-    """The pages of a TIFF or BigTIFF file; opened anew in each process, as only its name and layout travel."""
+    """The pages of a TIFF or BigTIFF file; opened anew in each process, as only its name and layout travel.
 
-    def __init__(self, path: str | Path, way_out: str = ""):
-        self.path = Path(path)
+    With `by_rows` a page of 64 MiB and more that is not compressed is `PageRows`.
+    """
+
+    def __init__(self, path: str | Path, way_out: str = "", by_rows: bool = False):
+        self.path, self._by_rows = Path(path), by_rows
         require_file(self.path, way_out)
         self._handle, self._lock = None, threading.Lock()
         with self._plain_words():
@@ -77,10 +81,11 @@ class TiffPages(Pages):
                             "in Fiji split it with Image > Color > Split Channels or Image > Stacks > Tools")
         self.shape = tuple(shape)
 
-    def _read(self, number: int) -> np.ndarray:
+    def _read(self, number: int) -> np.ndarray | PageRows:
         with self._lock, self._plain_words(number):
             if self._start is not None:
-                return self._raw(number)
+                start = self._start + number * math.prod(self.shape[1:]) * self._stored.itemsize
+                return raw_page(self.path, self._stored, start, self.shape[1:], self._by_rows)
             if self._handle is None:
                 self._handle = tifffile.TiffFile(self.path)
             series = self._handle.series
@@ -91,15 +96,6 @@ class TiffPages(Pages):
             else:  # planes that lie in each other: they are read together
                 page = series[0].asarray().reshape(self.shape)[number]
             return page.reshape(self.shape[1:])
-
-    def _raw(self, number: int) -> np.ndarray:
-        """A page that lies in the file as it is."""
-        count = int(np.prod(self.shape[1:]))
-        start = self._start + number * count * self._stored.itemsize
-        if self._stored.isnative and count * self._stored.itemsize >= MAPPED:
-            return np.memmap(self.path, self._stored, "r", start, self.shape[1:])
-        page = np.fromfile(self.path, self._stored, count, offset=start).reshape(self.shape[1:])
-        return page if self._stored.isnative else page.astype(self.dtype)
 
     @contextmanager
     def _plain_words(self, number: int | None = None) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import lzma
+import math
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,8 @@ def is_zarr(path: Path) -> bool:
 class ZarrPages(Pages):
     """The pages of an array (H, W) or (N, H, W), or of OME's image of one time and one channel, its own resolution.
 
-    A page of 64 MiB and more is `PageRows`. Opened anew in each process: only its name and layout travel.
+    Three channels are colours, the last axis of a page; as in other formats a plain array has them there, too. A gray
+    page of 64 MiB and more is `PageRows`. Opened anew in each process: only its name and layout travel.
     """
 
     def __init__(self, path: Path, way_out: str = ""):
@@ -59,20 +61,23 @@ class ZarrPages(Pages):
             raise ValueError(f"it announces {array.shape} pixels in chunks of {chunk}")
         if 0 in array.shape or array.ndim < 2:
             raise UserError(f"{self.path} holds no pages of pixels (its array is {array.shape}); save it again")
-        names = "".join(axis["name"] for axis in axes) or "tczyx"[-array.ndim:]
+        last = array.ndim in (3, 4) and array.shape[-1] in (3, 4) and array.shape[-3] > 4  # colours
+        names = "".join(axis["name"] for axis in axes) or ("zyxc" if last else "tczyx")[-array.ndim:]
         sizes = dict(zip(names, array.shape, strict=True))
-        several = [axis for axis in sizes if axis not in "zyx" and sizes[axis] > 1]
-        if several or not names.endswith("yx") or set(names) - set("tczyx"):
+        colours = sizes.get("c", 1) == 3 or (names.endswith("c") and sizes["c"] == 4)
+        several = [axis for axis in sizes if axis not in ("zyxc" if colours else "zyx") and sizes[axis] > 1]
+        if several or not names.endswith(("yx", "yxc")) or set(names) - set("tczyx"):
             raise UserError(f"{self.path} has the axes {', '.join(names)} and {array.shape} pixels, expected z, y, x "
                             "and at most one time and one channel; save the channel that shows the membranes alone")
-        self._lead = names.index("y")  # axes before the rows; of them z has one place at most
-        self._z = names.find("z")
-        self.shape, self.dtype = (sizes.get("z", 1), sizes["y"], sizes["x"]), np.dtype(array.dtype).newbyteorder("=")
+        self._axes, self._z = names, names.find("z")
+        self._c = names.index("c") if colours else -1
+        self.shape = (sizes.get("z", 1), sizes["y"], sizes["x"], *([sizes["c"]] if colours else []))
+        self.dtype = np.dtype(array.dtype).newbyteorder("=")
         lengths = {axis["name"]: in_micrometres(length, axis.get("unit"))
                    for axis, length in zip(axes, scale, strict=False)}
         if lengths.get("y") and lengths.get("x"):
             self.voxel = Voxel(lengths["y"], lengths["x"], lengths.get("z"))
-        page = self.shape[1] * self.shape[2] * self.dtype.itemsize
+        page = math.prod(self.shape[1:]) * self.dtype.itemsize
         # a damaged size would fill the memory with names
         self._require_chunks(array, [slice(side - 1, side) for side in array.shape])
         self._depth = max(1, min(chunk[self._z] if self._z >= 0 else 1, SLAB // page))  # pages that are read at once
@@ -103,7 +108,7 @@ class ZarrPages(Pages):
 
     def _read(self, number: int) -> np.ndarray | PageRows:
         shape = self.shape[1:]
-        if shape[0] * shape[1] * self.dtype.itemsize >= MAPPED:
+        if len(shape) == 2 and shape[0] * shape[1] * self.dtype.itemsize >= MAPPED:
             return PageRows(shape, self.dtype,
                         lambda first, last: self.block(slice(number, number + 1), slice(first, last))[0])
         first = number // self._depth * self._depth
@@ -115,15 +120,17 @@ class ZarrPages(Pages):
             return slab[number - first]
 
     def block(self, pages: slice, rows: slice, columns: slice | None = None) -> np.ndarray:
-        """Some rows and columns, by default all, of some pages: (n, h, w), its own dtype; slices with both ends."""
-        place = [slice(0, 1)] * self._lead + [rows, columns or slice(0, self.shape[2])]
-        if self._z >= 0:
-            place[self._z] = pages
+        """Some rows and columns, by default all, of some pages: (n, h, w[, C]), own dtype; slices with both ends."""
+        parts = {"z": pages, "y": rows, "x": columns or slice(0, self.shape[2])}
+        if self._c >= 0:
+            parts["c"] = slice(0, self.shape[3])
+        place = [parts.get(axis, slice(0, 1)) for axis in self._axes]
         with self._plain_words():
             array = self._open()
             self._require_chunks(array, place)
             block = np.asarray(array[tuple(place)])
-            return block.reshape(-1, *block.shape[-2:]).astype(self.dtype, copy=False)
+            block = np.moveaxis(block, self._c, -1) if self._c >= 0 else block
+            return block.reshape(-1, *block.shape[1 - len(self.shape):]).astype(self.dtype, copy=False)
 
     def _require_chunks(self, array: zarr.Array, place: Sequence[slice]) -> None:
         """Raise UserError where a chunk is not there: Zarr reads zeros then, whether they were meant or lost."""

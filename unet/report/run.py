@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -101,7 +101,9 @@ class Run:
         if probability is None:
             return None
         redrawn = self.task.redraw(probability, self.learnt)
-        return Judged(samples[number], probability, redrawn, self.task.segment(redrawn, self.learnt))
+        sample = samples[number]
+        sample = replace(sample, image=np.asarray(sample.image))  # whole, of a page that is read by rows, too
+        return Judged(sample, probability, redrawn, self.task.segment(redrawn, self.learnt))
 
     @cached_property
     def judged(self) -> list[Judged]:

@@ -10,11 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from unet.inputs.folders import MODALITIES, find_images
-from unet.inputs.layouts import FolderSamples, Layout
+from unet.inputs.folders import MODALITIES
+from unet.inputs.layouts import Layout, images_of
 from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import is_ours, open_stack, require_ours, stack_writer
-from unet.inputs.two_folders import images_in
 from unet.scores.precision import SUFFIX
 from unet.tasks.task import Judged, Outputs, Page, channels_first, numbered
 from utils import OverlapTile, UserError, require_space
@@ -110,7 +109,7 @@ class ImageFiles:
         return [max(1, round(share)) if share else 0 for share in shares]
 
     def inputs(self, path: Path) -> Samples:
-        return FolderSamples(find_images(images_in(path)))
+        return images_of(path)
 
     def outputs(self, out: Path | None, objects: Path | None = None, redrawn: Path | None = None) -> Outputs:
         """One folder for probabilities and numbered objects."""
