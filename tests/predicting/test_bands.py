@@ -193,8 +193,8 @@ def same_partition(one, other):
 def blobs():
     """A probability (201, 150) of touching and of faint nuclei, of a ring around another, and of one 150 rows long."""
     rng = np.random.default_rng(3)
-    noise = gaussian_filter(rng.normal(0, 1, (201, 150)), 4)
-    probability = np.clip(0.5 + 2.5 * noise, 0, 1).astype(np.float32)
+    noise = gaussian_filter(rng.normal(0, 1, (201, 150)), 3)
+    probability = np.clip(0.5 + 9 * noise, 0, 1).astype(np.float32)
     y, x = np.indices(probability.shape)
     away = np.hypot(y - 100, x - 50)
     probability[away < 40] = 0

@@ -18,8 +18,8 @@ def disc(y, x, radius):
 
 def test_two_touching_discs_come_apart_along_their_border():
     left, right = disc(32, 20, 10), disc(32, 41, 10)
-    probability = np.where(left | right, 0.95, 0.05).astype(np.float32)
-    probability[22:43, 30:32] = np.where(probability[22:43, 30:32] > 0.5, 0.65, 0.05)  # found, but only just
+    probability = np.where(left | right, 0.92, 0.05).astype(np.float32)
+    probability[22:43, 30:32] = np.where(probability[22:43, 30:32] > 0.5, 0.7, 0.05)  # no core, three quarters of .92
     labels = separate_nuclei(probability)
     assert labels.dtype == np.int32
     assert labels.max() == 2
@@ -48,10 +48,17 @@ def test_holes_are_filled_and_specks_dropped():
     assert separate_nuclei(probability, smallest=15).max() == 2
 
 
-def test_a_faint_nucleus_below_the_seed_is_kept():
-    probability = np.where(disc(20, 20, 8), 0.65, 0.0).astype(np.float32)
-    probability[disc(44, 44, 8)] = 0.9
-    assert_array_equal(separate_nuclei(probability) > 0, disc(20, 20, 8) | disc(44, 44, 8))
+def test_an_object_in_doubt_is_dropped():
+    probability = np.where(disc(20, 20, 8), 0.79, 0.0).astype(np.float32)
+    probability[disc(44, 44, 8)] = 0.81
+    assert_array_equal(separate_nuclei(probability) > 0, disc(44, 44, 8))
+
+
+def test_a_nucleus_ends_at_three_quarters_of_its_own_mean():
+    probability = np.zeros((64, 64), np.float32)
+    for x, inside, outside in ((16, 0.99, 0.65), (48, 0.86, 0.62)):  # three quarters of the means: .69 and .61
+        probability[disc(32, x, 9)], probability[disc(32, x, 8)] = outside, inside
+    assert_array_equal(separate_nuclei(probability) > 0, disc(32, 16, 8) | disc(32, 48, 9))
 
 
 def test_no_nucleus_and_nothing_but_nucleus():

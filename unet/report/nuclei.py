@@ -16,7 +16,7 @@ from unet.report.paint import INVENTED, MERGED, MISSED, RIGHT, SPLIT, busiest, p
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, SKY, Panel, message
 from unet.report.words import Words
 from unet.scores.mistakes import object_mistakes
-from unet.segment.instances import CORE, NUCLEUS, SMALLEST
+from unet.segment.instances import CORE, EDGE, NUCLEUS, SMALLEST, SURE
 from unet.tasks.task import Judged
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ class NucleiPictures(Pictures):
                      "of the prediction. Of large images the part with the most mistakes is shown, numbers are of "
                      "the whole.")
     follows = (f"each piece of more than {CORE:g} is a seed and grows by a watershed over what is more than "
-               f"{NUCLEUS:g}; objects under {SMALLEST} pixels are dropped.")
+               f"{NUCLEUS:g}, and over {EDGE:g} times the object's mean; objects whose mean is under {SURE:g}, or of "
+               f"under {SMALLEST} pixels, are dropped.")
     doubt_means = "over the pixels that may be nucleus"
     choice = (f"Nothing is chosen after training: nuclei are where the probability is over {NUCLEUS:g}, in every run. "
-              "The value is by cross-validation on images of the 2018 Data Science Bowl.")
+              "How objects are made of that is by cross-validation on images of the 2018 Data Science Bowl.")
     side = 256  # nuclei have some twenty pixels
 
     def label(self, label: np.ndarray) -> np.ndarray:
@@ -110,8 +111,9 @@ class NucleiWords(ImageWords, Words):
                 "background on both sides of a border where nuclei touch")
 
     def after(self, run: Run) -> list[str]:
-        return [f"nuclei are where the probability is over {NUCLEUS:g}; a seeded watershed took touching ones apart, "
-                f"and objects under {SMALLEST} pixels were dropped"]
+        return [f"nuclei are where the probability is over {NUCLEUS:g} and over {EDGE:g} times the object's mean; a "
+                f"seeded watershed took touching ones apart, and objects whose mean was under {SURE:g}, or of under "
+                f"{SMALLEST} pixels, were dropped"]
 
     def results(self, run: Run) -> str:
         at = run.scores["all"]
