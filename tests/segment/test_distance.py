@@ -22,17 +22,18 @@ def test_distances_and_the_nearest_are_those_of_scipy(rng, most):
         distance = distance_transform_edt(~image) if image.any() else np.full(image.shape, np.inf)
         expected = np.minimum(np.rint(distance**2), most**2)
         np.testing.assert_array_equal(squared_distance(image, most), expected)
-        squared, place = nearest(image, most)
-        near = distance < most
-        np.testing.assert_array_equal(squared, expected)
+        some = rng.random(image.shape) < 0.7
+        squared, place = nearest(image, some, most)
+        np.testing.assert_array_equal(squared, expected[some])
+        near = squared < most**2
         assert image.ravel()[place[near]].all()
-        away = np.indices(image.shape) - np.unravel_index(place, image.shape)
-        np.testing.assert_array_equal((away**2).sum(axis=0)[near], expected[near])
+        away = np.argwhere(some) - np.stack(np.unravel_index(place, image.shape), axis=1)
+        np.testing.assert_array_equal((away**2).sum(axis=1)[near], expected[some][near])
 
 
 def test_of_several_as_near_it_is_the_left_one_and_of_these_the_upper_one():
     image = np.zeros((3, 3), bool)
     image[[0, 2, 0, 2], [0, 0, 2, 2]] = True
-    squared, place = nearest(image, 5)
-    np.testing.assert_array_equal(squared, [[0, 1, 0], [1, 2, 1], [0, 1, 0]])
-    np.testing.assert_array_equal(place, [[0, 0, 2], [0, 0, 2], [6, 6, 8]])
+    squared, place = nearest(image, np.ones((3, 3), bool), 5)
+    np.testing.assert_array_equal(squared, [0, 1, 0, 1, 2, 1, 0, 1, 0])
+    np.testing.assert_array_equal(place, [0, 0, 2, 0, 0, 2, 6, 6, 8])

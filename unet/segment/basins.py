@@ -51,14 +51,15 @@ def _below(cells: np.ndarray) -> np.ndarray:
 
 def _uphill(ground: np.ndarray, at: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
     """Where each of the pixels `at` (n,) leads to: one of them that has no higher neighbour, or any other pixel."""
-    goal, top = at, ground[at]
+    further, top = at, ground[at]
     for step in steps:
-        there = ground[at + step]
-        goal, top = np.where(there > top, at + step, goal), np.maximum(there, top)
-    leads = np.arange(ground.size)
-    while not np.array_equal(goal, leads[at]):  # twice as far each time
-        leads[at] = goal
-        goal = leads[goal]
+        there = at + step
+        height = ground[there]
+        further, top = np.where(height > top, there, further), np.maximum(height, top)
+    goal, leads = None, np.arange(ground.size)
+    while not np.array_equal(goal, further):
+        goal = leads[at] = further
+        further = leads[goal]  # twice as far each time
     return goal
 
 
@@ -103,13 +104,13 @@ def _over_passes(flat: np.ndarray, ground: np.ndarray, at: np.ndarray, goal: np.
 
 def _draw_line(flat: np.ndarray, ground: np.ndarray, at: np.ndarray, steps: tuple[int, ...]) -> None:
     """Set pixels of `at` (n,) to 0 where two cells meet, no more than it takes to part them."""
-    here = at[flat[at] > 0]
-    own, line = flat[here], np.zeros(len(here), bool)
+    own, line = flat[at], np.zeros(len(at), bool)
     for step in steps:
-        meets = np.flatnonzero((flat[here + step] != own) & (flat[here + step] > 0))
-        one, other = ground[here[meets]], ground[here[meets] + step]
+        other = flat[at + step]
+        meets = np.flatnonzero((other != own) & (other > 0))
+        one, other = ground[at[meets]], ground[at[meets] + step]
         line[meets] |= (one < other) | ((one == other) & (step > 0))
-    here = here[line]
+    here = at[line]
     flat[here] = 0
     around = np.stack([flat[here + step] for step in steps])
     most = around.max(axis=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 LARGEST = 181  # pixels; twice the square of this fits 16 bit
+FEW = 32  # pixels; up to here columns, too, are searched faster by shifting
 NOWHERE = 2**29  # a row that is far from all
 
 
@@ -17,21 +18,28 @@ def squared_distance(binary: np.ndarray, most: int = LARGEST) -> np.ndarray:
 
     What is `most` pixels away and more has the square of `most`.
     """
-    return _least(_squares(_nearest_rows(binary), most).astype(np.uint16 if most <= LARGEST else np.int64), most)
+    dtype = np.uint16 if most <= LARGEST else np.int64
+    if most > FEW:
+        columns = _squares(_nearest_rows(binary), most).astype(dtype)
+    else:
+        columns = _least(np.where(binary, dtype(0), dtype(most**2)).T, most).T
+    return _least(columns, most)
 
 
-def nearest(binary: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `squared_distance`, and which True that is: its place in the raveled image, integers (H, W) each.
+def nearest(binary: np.ndarray, pixels: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `squared_distance`, and which True that is, its place in the raveled image; integers (n,) each.
 
-    Of several as near it is the left one, of these the upper one. Where the nearest is `most` pixels away or more, the
-    place says nothing.
+    Of the n `pixels`, bool (H, W), alone. Of several as near it is the left one, of these the upper one. Where the
+    nearest is `most` pixels away or more, the place says nothing.
     """
-    (height, width), rows, bits = binary.shape, _nearest_rows(binary), int(2 * most).bit_length()
-    dtype = np.int32 if 2 * most**2 + 1 << bits < 2**31 else np.int64
-    # how far along the row, and `most`, is in the last bits: the minimum carries it along
-    least = _least((_squares(rows, most).astype(dtype) << bits) + most, most, bits, 1)
-    place = np.arange(binary.size).reshape(binary.shape) + (least & (1 << bits) - 1) - most
-    return least >> bits, np.clip(rows, 0, height - 1).ravel()[place] * width + place % width
+    rows, sides = _nearest_rows(binary), 2 * most + 1
+    dtype = np.uint16 if 2 * most**2 * sides < 2**16 else np.int64
+    # how far along the row, and `most`, is in the last digits: the minimum carries it along
+    least = _least(_squares(rows, most).astype(dtype) * dtype(sides) + dtype(most), most, sides, 1)
+    squared, along = np.divmod(least[pixels], dtype(sides))
+    y, x = np.nonzero(pixels)
+    x += along.astype(np.int64) - most
+    return squared, np.clip(rows[y, x], 0, len(rows) - 1) * np.int64(binary.shape[1]) + x
 
 
 def _nearest_rows(binary: np.ndarray) -> np.ndarray:
@@ -47,12 +55,13 @@ def _squares(rows: np.ndarray, most: int) -> np.ndarray:
     return np.minimum(np.abs(rows - np.arange(len(rows), dtype=np.int32)[:, np.newaxis]), most)**2
 
 
-def _least(squares: np.ndarray, most: int, bits: int = 0, unit: int = 0) -> np.ndarray:
-    """The least of `squares` (H, W) in each row, raised by the squared distance, shifted by `bits`, and `unit`s."""
-    squares = squares.T.copy()  # columns are shifted faster than rows
+def _least(squares: np.ndarray, most: int, scale: int = 1, unit: int = 0) -> np.ndarray:
+    """The least of `squares` (H, W) in each row, raised by the squared distance times `scale`, and by `unit`s along it.
+    """
+    squares = np.ascontiguousarray(squares.T)  # columns are shifted faster than rows
     least, raised = squares.copy(), np.empty_like(squares)
     for step in range(1, min(most, len(squares))):
-        cost = step**2 << bits
+        cost = step**2 * scale
         if step % 4 == 1 and cost >= least.max(initial=0):  # nothing is less from further away
             break
         for here, there, offset in ((slice(None, -step), slice(step, None), unit * step),

@@ -149,15 +149,22 @@ def redraw(probability: np.ndarray, walls: Walls, values: np.ndarray, width: flo
     along[walls.crest] = values[walls.of]
     along = _around(np.minimum, along)  # where a sure wall meets a doubtful one, it has no gap of a pixel
     half[walls.crest] = np.where(walls.reach > 0, walls.reach, mean[walls.of])
-    squared, place = nearest(walls.crest, int(NEAR * width + half.max()) + 2)  # beyond that it leads away
-    beyond = np.sqrt(squared) - half.ravel()[place]
     membrane = probability <= EVEN
-    wall = ((beyond < 0) | ((beyond < 0.75) & membrane)) & ~walls.thick  # the middle may lie between two pixels
-    others = components(membrane & ~wall)
+    # what is nearer to a crest than predicted membrane reaches is membrane
+    reaches = half[walls.crest].max(where=walls.reach == 0, initial=0)
+    asked = membrane | (squared_distance((half > 0) & ~membrane, int(reaches) + 2) < reaches**2)
+    squared, place = nearest(walls.crest, asked, int(NEAR * width + half.max()) + 2)  # beyond that it leads away
+    beyond, thick = np.sqrt(squared, dtype=np.float64) - half.ravel()[place], walls.thick[asked]
+    wall = ((beyond < 0) | ((beyond < 0.75) & membrane[asked])) & ~thick  # the middle may lie between two pixels
+    rest = np.zeros(asked.shape, bool)
+    rest[asked] = membrane[asked] & ~wall
+    others = components(rest)
     leads = np.zeros(others.max() + 1, bool)
-    leads[others[walls.thick | (beyond >= NEAR * width)]] = True
+    leads[others[asked][thick | (beyond >= NEAR * width)]] = True
     leads[0] = False
-    return np.where(wall, along.ravel()[place], np.where(leads[others], probability, np.float32(1)))
+    redrawn = np.where(leads[others], probability, np.float32(1))
+    redrawn[asked] = np.where(wall, along.ravel()[place], redrawn[asked])
+    return redrawn
 
 
 # ------------------------------------------------------------------------------------------ which are membranes
