@@ -298,7 +298,7 @@ def test_deep_images_keep_their_depth(tiny_folder, tmp_path):
 def test_same_seed_same_bytes_for_any_number_of_workers_another_seed_others(tiny_folder, nuclei_folder, tmp_path):
     for data, more in ((tiny_folder, {}), (nuclei_folder, {"window": 64})):
         files = []
-        for workers, seed in ((1, 3), (3, 3), (1, 4)):
+        for workers, seed in ((1, 3), (2, 3), (1, 4)):
             augment(data, tmp_path / "work", Settings(copies=2, seed=seed, workers=workers, **more))
             files.append(digests(tmp_path / "work" / "augmented"))
         assert files[0] == files[1]

@@ -13,6 +13,7 @@ import tifffile
 from conftest import ROOT, call, draw_slices, draw_stacks, write_bowl, write_stacks, write_two_folders
 
 from train import Keeper
+from unet import folds
 from unet.folds import blocks_of, summary, table
 from unet.inputs.layouts import layout_of
 from unet.tasks.cells import Cells
@@ -100,7 +101,10 @@ def prepared(tmp_path_factory):
 def finished(prepared, tmp_path_factory):
     """A copy with two folds that nothing disturbed, and what was printed."""
     folder = shutil.copytree(prepared.folder, tmp_path_factory.mktemp("finished") / "run")
-    done = call(folder, "train.py", "--folds", 2, *TRAIN)
+    with pytest.MonkeyPatch.context() as context:  # steps 1 and 2 in processes of their own are the slow tests'
+        context.setattr(folds, "call_prepare", folds.prepare)
+        context.setattr("augmentation.default_workers", lambda: 1)
+        done = call(folder, "train.py", "--folds", 2, *TRAIN)
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(folder=folder, data=prepared.data, stdout=done.stdout)
 

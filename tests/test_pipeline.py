@@ -91,7 +91,7 @@ def test_the_same_scripts_on_nuclei(nuclei_run, tmp_path):
                                                      for end in (".tif", "-labels.tif")}
     write_png(tmp_path / "plain" / "x.png", draw_nuclei((45, 77), seed=9)[0])
     again = call(tmp_path, "predict.py", "plain", "--out", "again", "--model", work / "model.keras", "--precision",
-                 "float32")
+                 "float32", "--engine", "tensorflow")
     assert again.returncode == 0, again.stderr
     np.testing.assert_allclose(tifffile.imread(tmp_path / "again" / "x.tif"), tifffile.imread(out / "test0.tif"),
                                atol=1e-6)
@@ -148,7 +148,7 @@ def test_the_same_scripts_on_three_classes(command, tmp_path):
     np.testing.assert_allclose(prediction.sum(axis=1), 1, atol=1e-3)
     assert np.mean(prediction.argmax(axis=1) == tifffile.imread(data / LABELS)[:2]) > 0.8
     again = command("predict.py", data / "test-volume.tif", "--out", "again.tif", "--cells", "pieces.tif",
-                    "--precision", "float32")
+                    "--precision", "float32", "--engine", "tensorflow")
     assert again.returncode == 0, again.stderr
     np.testing.assert_allclose(tifffile.imread(tmp_path / "again.tif"), prediction, atol=1e-6)
     assert tifffile.imread(tmp_path / "pieces.tif").max() > 2

@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_weights(work, trained):
 # ---------------------------------------------------------------------------------------------- stopping, going on
 
 
-def test_ctrl_c_says_what_the_file_has_and_resume_goes_on(work, monkeypatch):
+def test_ctrl_c_says_what_the_file_has_and_resume_goes_on(work, run_once, monkeypatch):
     stop_at(monkeypatch, 0, "on_train_batch_end")
     with pytest.raises(KeyboardInterrupt, match=r"model\.keras is as it was; 'python train\.py --work .* --resume' "):
         train.train(work, TINY, seed=1)
@@ -103,6 +103,9 @@ def test_ctrl_c_says_what_the_file_has_and_resume_goes_on(work, monkeypatch):
     train.train(work, TINY, seed=1, resume=True)
     assert losses(work)[:2] == before
     assert [row["epoch"] for row in history(work)] == ["1", "2", "3"]
+    assert losses(work) == pytest.approx(losses(run_once), rel=1e-5)  # of a run that nobody stopped
+    for one, other in zip(weights_of(work), weights_of(run_once), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_a_finished_run_is_only_read(trained, capsys):
@@ -247,11 +250,9 @@ def test_a_valid_network_trains_with_weights(tmp_path):
     assert list((work / "tensorboard").rglob("events*"))
 
 
-def test_weights_change_what_is_learnt(work, tmp_path):
-    recipe = replace(TINY, epochs=1)
-    train.train(work, recipe, seed=1)
-    train.train(write_patches(tmp_path / "weighted", weights=np.float32(2)), recipe, seed=1)
-    assert losses(tmp_path / "weighted")[0] == pytest.approx(2 * losses(work)[0], rel=0.05)
+def test_weights_change_what_is_learnt(run_once, tmp_path):
+    train.train(write_patches(tmp_path, weights=np.float32(2)), TINY, seed=1)
+    assert losses(tmp_path)[0] == pytest.approx(2 * losses(run_once)[0], rel=0.05)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])

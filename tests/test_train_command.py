@@ -80,6 +80,7 @@ def test_ctrl_c_after_training_says_how_to_go_on(work, tiny_folder, monkeypatch)
         train.main()
 
 
+@pytest.mark.slow
 def test_an_encoder_trains_for_a_step_and_predicts_from_disk(tmp_path, monkeypatch):
     _, recipe = recipe_from("--encoder mobilenetv2 --filters 4 --epochs 1 --steps 1 --batch 2")
     assert (recipe.network.encoder, recipe.network.depth, recipe.optimizer) == ("mobilenetv2", 5, "adam")

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 import tifffile
 
+from unet.inputs.demo import make_demo
+
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [ROOT / "requirements.txt", *sorted(ROOT.glob("requirements-*.txt"))]
 MINORS = range(10, 14)  # of Python 3, as the Makefile has them
 BOUNDS = re.compile(r"([A-Za-z0-9_.-]+)>=([\w.]+),<([\w.]+)")
 OFFLINE = ("Temporary failure in name resolution", "Network is unreachable", "NewConnectionError",
            "ConnectTimeoutError")  # what pip says
-DEMO = ("datasets.py", "demo", "--data", "demo")
 STEPS = (("augmentation.py", "--data", "demo", "--copies", "2", "--workers", "1"),
          ("preprocessing.py", "--tile", "64", "--margin", "8", "--weights", "border"),
          ("train.py", "--preset", "fast", "--filters", "4", "--depth", "2", "--epochs", "2", "--steps", "20"),
@@ -85,9 +86,7 @@ def install_and_run(python, folder):
         assert done.returncode == 0, f"{folder.name} versions, {script}: {done.stderr}"
         return done.stdout
 
-    call(*DEMO)
-    for path in (folder / "demo").glob("*.tif"):
-        tifffile.imwrite(path, tifffile.imread(path)[:8, :128, :128], photometric="minisblack")
+    make_demo(folder / "demo", slices=8, test_slices=8, size=128)
     return {step[0]: call(*step) for step in STEPS}
 
 

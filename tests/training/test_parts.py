@@ -21,7 +21,7 @@ def network(recipe, parts=1, classes=1):
     inner = build_unet(replace(recipe.network, classes=classes))
     model = InParts(inner.input, inner.output, name=inner.name)
     compile_model(model, recipe)
-    model.parts = parts
+    model.parts, model.run_eagerly = parts, True  # to trace Muon's steps takes longer than they do
     return model
 
 

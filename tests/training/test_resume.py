@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from training.tiny import write_patches
 
 import train
@@ -61,6 +62,7 @@ def weights_of(work):
         return {name: arrays[name] for name in arrays.files if name != "state"}
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_three_places_is_the_run_that_was_not(tmp_path):
     killed, whole = (write_patches(tmp_path / name) for name in ("killed", "whole"))
     result = subprocess.run([sys.executable, __file__, str(killed), str(whole)], capture_output=True, text=True,
