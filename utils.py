@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,11 +132,9 @@ class OverlapTile:
         height, width = self.cores
         return [(row * height, column * width) for row in range(rows) for column in range(columns)]
 
-    def cut(self, image: np.ndarray, which: Iterable[int] | None = None) -> np.ndarray:
-        """Tiles (n, height, width[, C]) of an image (H, W[, C]), its dtype; `which` picks tiles by their number."""
-        corners = self.corners()
-        chosen = corners if which is None else [corners[number] for number in which]
-        return self.cut_at(image, [(y - self.margin, x - self.margin) for y, x in chosen])
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """Tiles (n, height, width[, C]) of an image (H, W[, C]), its dtype."""
+        return self.cut_at(image, [(y - self.margin, x - self.margin) for y, x in self.corners()])
 
     def cut_at(self, image: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
         """Whole tiles (n, height, width[, C]) whose upper left pixels are at `corners` (y, x), anywhere."""
@@ -167,22 +165,11 @@ class OverlapTile:
         more = {side - core for side, core in zip(tiles.shape[1:3], self.cores, strict=True)}
         if len(tiles) != len(self) or len(more) > 1 or min(more) < 0 or min(more) % 2:
             raise ValueError(f"expected {len(self)} tiles with cores of {self.core}, got {tiles.shape}")
-        image = np.empty((*self.shape, *tiles.shape[3:]), tiles.dtype)
-        for tile, corner in zip(tiles, self.corners(), strict=True):
-            self.place(image, tile, corner)
+        image, skip = np.empty((*self.shape, *tiles.shape[3:]), tiles.dtype), min(more) // 2
+        for tile, (y, x) in zip(tiles, self.corners(), strict=True):
+            part = image[y:y + self.cores[0], x:x + self.cores[1]]  # less than a core where the image ends
+            part[:] = tile[skip:skip + part.shape[0], skip:skip + part.shape[1]]
         return image
-
-    def place(self, image: np.ndarray, tile: np.ndarray, corner: tuple[int, int]) -> None:
-        """Write one tile's core into `image` at its corner (y, x), cut off where the image ends."""
-        there, here = self._overlap(tile, corner)
-        image[there] = tile[here]
-
-    def _overlap(self, tile: np.ndarray, corner: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The pixels of the image that a tile's core covers, and those pixels in the tile."""
-        skip = (tile.shape[0] - self.cores[0]) // 2
-        sizes = [min(core, size - start) for core, size, start in zip(self.cores, self.shape, corner, strict=True)]
-        return (tuple(slice(start, start + size) for start, size in zip(corner, sizes, strict=True)),
-                tuple(slice(skip, skip + size) for size in sizes))
 
 
 def turned(array: np.ndarray, turn: int) -> np.ndarray:

@@ -19,3 +19,12 @@ def two_rooms(width=64, gap=0, thick=5):
     cell[:, 30:30 + thick] = False
     cell[20:20 + gap, 30:30 + thick] = True
     return cell
+
+
+def of_run_lengths(lines, shape):
+    """Instance map of `shape` (H, W) from Kaggle's run-length lines, numbered 1, 2, ... in their order."""
+    flat = np.zeros(shape[0] * shape[1], np.int32)
+    for number, line in enumerate(lines, 1):
+        for start, length in np.array(line.split(), int).reshape(-1, 2):
+            flat[start - 1:start - 1 + length] = number
+    return flat.reshape(shape, order="F")

@@ -7,13 +7,13 @@ import pytest
 import tifffile
 from conftest import draw_nuclei, draw_stacks, write_png
 from finished import Bright, config_of, final, trained
+from helpers import of_run_lengths
 from numpy.testing import assert_array_equal
 
 import predict
 from unet.inputs.pages import open_pages
 from unet.inputs.stacks import read_stack, stack_writer
 from unet.inputs.voxel import Voxel
-from unet.segment.instances import from_run_lengths
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.nuclei import Nuclei
 from utils import read_json
@@ -177,7 +177,7 @@ def test_pictures_and_kaggles_lines_are_written_on_request(nuclei_folder, tmp_pa
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert lines[:3] == ["ImageId,EncodedPixels", "a,22 6 32 6 42 6 52 6 62 6 72 6", "b,"]  # none is a line, too
     labels = tifffile.imread(tmp_path / "prediction" / "c-labels.tif")
-    assert_array_equal(from_run_lengths([line.partition(",")[2] for line in lines[3:]], labels.shape), labels)
+    assert_array_equal(of_run_lengths([line.partition(",")[2] for line in lines[3:]], labels.shape), labels)
     assert {path.name for path in (tmp_path / "panels").iterdir()} == {"a.png", "b.png", "c.png"}
 
 

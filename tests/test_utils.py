@@ -59,15 +59,6 @@ def test_tiles_are_windows_of_the_image_as_numpy_mirrors_it(shape, channels, cor
 
 @settings(deadline=None, max_examples=40)
 @given(shapes, st.integers(1, 20), st.integers(0, 10), st.data())
-def test_which_picks_tiles_by_their_number(shape, core, margin, data):
-    tile = OverlapTile(shape, core, margin)
-    which = data.draw(st.lists(st.integers(0, len(tile) - 1), max_size=6))
-    image = image_of(shape)
-    assert_array_equal(tile.cut(image, which), tile.cut(image)[which])
-
-
-@settings(deadline=None, max_examples=40)
-@given(shapes, st.integers(1, 20), st.integers(0, 10), st.data())
 def test_a_valid_networks_smaller_tiles_stitch_too(shape, core, margin, data):
     tile = OverlapTile(shape, core, margin)
     lost = data.draw(st.integers(0, margin))  # context that a network without padding eats, each side

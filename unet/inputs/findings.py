@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from unet.inputs.stacks import format_slices
 
 TITLES = {"ok": "In order", "note": "Good to know", "warning": "Worth a look", "problem": "To be fixed first"}
 
@@ -21,11 +22,9 @@ class Finding:
     remedy: str = ""
 
 
-def listed(numbers) -> str:
+def listed(numbers: Iterable[int]) -> str:
     """Slice numbers as text, at most 12 runs of them: [3, 4, 5, 9] gives '3-5, 9'."""
-    numbers = np.sort(np.asarray(numbers, int))
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return shorten([f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs], 12)
+    return shorten(format_slices(sorted(numbers)).split(", "), 12)
 
 
 def shorten(words: list[str], most: int, between: str = ", ") -> str:

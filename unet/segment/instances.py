@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -68,24 +68,3 @@ def run_lengths(labels: np.ndarray) -> Iterator[str]:
     for value in np.unique(values[values != 0]):
         mine = values == value
         yield " ".join(f"{start + 1} {end - start}" for start, end in zip(starts[mine], ends[mine], strict=True))
-
-
-def from_run_lengths(lines: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
-    """Instance map int32 of `shape` (H, W) from Kaggle's run-length lines, numbered 1, 2, ... in their order.
-
-    Raises ValueError for a line that is no pairs of whole numbers, for runs beyond the image, and for a pixel that two
-    lines claim.
-    """
-    flat = np.zeros(shape[0] * shape[1], np.int32)
-    for number, line in enumerate(lines, 1):
-        numbers = line.split()
-        if len(numbers) % 2 or not all(part.isdecimal() for part in numbers):
-            raise ValueError(f"line {number} is no list of starts and lengths: {line[:60]!r}")
-        for start, length in zip(map(int, numbers[::2]), map(int, numbers[1::2]), strict=True):
-            if start < 1 or start - 1 + length > flat.size:
-                raise ValueError(f"line {number}: {length} pixels from {start} leave an image of {shape}")
-            run = flat[start - 1:start - 1 + length]
-            if run.any():
-                raise ValueError(f"line {number}: pixels from {start} belong to nucleus {run.max()} already")
-            run[:] = number
-    return flat.reshape(shape, order="F")
