@@ -43,21 +43,21 @@ def describe(layout: Folders) -> list[Finding]:
     for sample in layout:
         count = np.count_nonzero(np.unique(layout.objects(sample.label)))
         groups.setdefault(sample.group, []).append((*sample.image.shape[:2], count))
-    found = [Finding("ok", f"{len(layout)} {layout.noun}s with {layout.labels_name}, which are read without fault")]
+    findings = [Finding("ok", f"{len(layout)} {layout.noun}s with {layout.labels_name}, which are read without fault")]
     task = choose_task(layout)
     try:
-        found += [Finding("warning", note) for note in task.check(layout)]
-        found.append(Finding("ok", f"{layout.labels_name} are taken as {task.meaning}"))
+        findings += [Finding("warning", note) for note in task.check(layout)]
+        findings.append(Finding("ok", f"{layout.labels_name} are taken as {task.meaning}"))
     except UserError as error:
         what, _, remedy = str(error).partition("; ")
-        found.append(Finding("problem", what, "Step 1 would refuse it.", remedy))
-    found += look_for_gaps(layout)
+        findings.append(Finding("problem", what, "Step 1 would refuse it.", remedy))
+    findings += look_for_gaps(layout)
     for group, members in groups.items():
         sizes, counts = sorted(size for *size, _ in members), [count for *_, count in members]
-        found.append(Finding("ok", f"{group}: {len(members)} {layout.noun}{'s' * (len(members) > 1)} of {sizes[0][0]}x"
-                             f"{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels (y, x), {sum(counts)} objects, "
-                             f"{min(counts)} to {max(counts)} in one"))
-    return found + [Finding("note", note) for note in layout.notes]
+        findings.append(Finding("ok", f"{group}: {len(members)} {layout.noun}{'s' * (len(members) > 1)} of "
+                                f"{sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels (y, x), "
+                                f"{sum(counts)} objects, {min(counts)} to {max(counts)} in one"))
+    return findings + [Finding("note", note) for note in layout.notes]
 
 
 def look_for_gaps(layout: Folders) -> list[Finding]:

@@ -99,7 +99,7 @@ def border_weights(regions: np.ndarray, w0: float = BORDER_W0, sigma: float = BO
 
 
 @dataclass(frozen=True)
-class Content:
+class TrainingArrays:
     """How a page of step 1 becomes image, target and weights; `shares` are those of the target's classes."""
 
     task: Task
@@ -152,7 +152,7 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
         "normalisation": task.normalisation, "weights": weights, "shares": shares, "seed": seed,
         "split": manifest["split"], "data": manifest["data"], "count": count,
         "manifest": file_hash(work / "augmented" / "manifest.json")}
-    content, levels = Content(task, weights, shares), [source["levels"] for source in manifest["sources"]]
+    content, levels = TrainingArrays(task, weights, shares), [source["levels"] for source in manifest["sources"]]
     places = np.random.default_rng((seed, 5)).permutation(count).reshape(-1, len(corners))
     needed = count * (tiling.tile**2 * task.channels + tiling.label**2 * (1 if weights == "none" else 5))
     with unfinished(work / "patches", "tiles", {"geometry": geometry}, needed,

@@ -13,8 +13,8 @@ from scipy.ndimage import label as components
 from augmentation import Settings, augment
 from preprocessing import (
     PRESETS,
-    Content,
     Tiling,
+    TrainingArrays,
     balance_weights,
     border_weights,
     class_shares,
@@ -74,7 +74,7 @@ def test_touching_nuclei_get_a_wall_of_weights():
     label[5:15, 3:10] = 1
     label[5:15, 10:17] = 2
     levels = {"inverted": False, "low": [0] * 3, "high": [255] * 3}
-    arrays = Content(Nuclei(), "border", [0.7, 0.3]).arrays(np.zeros((20, 20, 3), np.uint8), label, levels)
+    arrays = TrainingArrays(Nuclei(), "border", [0.7, 0.3]).arrays(np.zeros((20, 20, 3), np.uint8), label, levels)
     assert arrays["labels"][10, 3:17].tolist() == [1] * 6 + [0, 0] + [1] * 6
     between, background = arrays["weights"][10, 9], arrays["weights"][10, 0]
     assert between == pytest.approx(0.5 / 0.7 + 10 * np.exp(-((1 + 2) ** 2) / 50))

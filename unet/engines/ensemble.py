@@ -105,13 +105,13 @@ def models_of(names: Sequence[Path]) -> list[Path]:
 
     Raises UserError where a pattern fits no file.
     """
-    found: dict[Path, Path] = {}
+    models: dict[Path, Path] = {}
     for name in names:
         paths = [name] if name.exists() or not glob.has_magic(str(name)) else glob.glob(str(name))
         if not paths:
             raise UserError(f"--model {name} fits no file; name trained models, like results/fold-1/model.keras")
-        found |= {Path(path).resolve(): Path(path) for path in paths}
-    return sorted(found.values(), key=natural)
+        models |= {Path(path).resolve(): Path(path) for path in paths}
+    return sorted(models.values(), key=natural)
 
 
 def read_configs(models: Sequence[Path]) -> list[dict]:

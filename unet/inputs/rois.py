@@ -43,15 +43,15 @@ def read_rois(path: Path, shape: Sequence[int]) -> np.ndarray:
     try:
         rois = package.roiread(path)
         rois = rois if isinstance(rois, list) else [rois]
-        drawn: list[list[tuple[int, bool, tuple[np.ndarray, np.ndarray]]]] = [[] for _ in range(shape[0])]
+        shapes: list[list[tuple[int, bool, tuple[np.ndarray, np.ndarray]]]] = [[] for _ in range(shape[0])]
         for roi in rois:
             place = _filled(package, roi, shape[1:], path)
-            drawn[_slice_of(roi, shape[0], path)].append((len(place[0]), roi.name.endswith(HOLE), place))
+            shapes[_slice_of(roi, shape[0], path)].append((len(place[0]), roi.name.endswith(HOLE), place))
     except (ValueError, OSError, struct.error, zipfile.BadZipFile, LookupError) as error:
         raise UserError(f"{path} cannot be read as ImageJ's ROIs ({str(error)[:80]}); save them in Fiji with ROI "
                         "Manager > More > Save...") from None
     numbers = np.zeros(shape, np.uint16)
-    for page, its_rois in zip(numbers, drawn, strict=True):
+    for page, its_rois in zip(numbers, shapes, strict=True):
         count = 0
         for _, hole, place in sorted(its_rois, key=lambda one: (-one[0], not one[1])):  # a hole, then what fills it
             count += not hole
@@ -114,13 +114,13 @@ def outlines(page: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     for number, box in enumerate(find_objects(page.astype(np.int32)), 1):
         if box is None:
             continue
-        found = {"": 0, HOLE: 0}
+        counts = {"": 0, HOLE: 0}
         for contour in find_contours(np.pad(page[box] == number, 1).astype(float), 0.5):
             corners = _corners(contour) + np.array([box[1].start - 1, box[0].start - 1])
             x, y = corners.T.astype(np.int64)
             hole = HOLE if np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)) < 0 else ""
-            found[hole] += 1
-            yield f"{number:04d}{f'-{found[hole]}' * (found[hole] > 1)}{hole}", corners
+            counts[hole] += 1
+            yield f"{number:04d}{f'-{counts[hole]}' * (counts[hole] > 1)}{hole}", corners
 
 
 def _corners(contour: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def feature_maps(model: keras.Model, tile: int) -> list[FeatureMap]:
     """The feature maps of a functional Keras model for an input of `tile` pixels, in the order they are computed."""
     shapes = keras.Model(model.inputs, [layer.output for layer in model.layers]).compute_output_shape(
         (1, tile, tile, model.inputs[0].shape[-1]))
-    drawn: dict[str, FeatureMap] = {}
+    maps: dict[str, FeatureMap] = {}
     nearest: dict[str, list[str]] = {}  # of each layer, the drawn maps behind its output
     level: dict[str, int] = {}
     sides: dict[str, int] = {}
@@ -90,9 +90,9 @@ def feature_maps(model: keras.Model, tile: int) -> list[FeatureMap]:
         sources = [name for parent in parents for name in nearest[parent]]
         nearest[layer.name] = sources
         if type(layer).__name__ in DRAWN:
-            drawn[layer.name] = FeatureMap(layer.name, side, channels, level[layer.name], climbs[layer.name], sources)
+            maps[layer.name] = FeatureMap(layer.name, side, channels, level[layer.name], climbs[layer.name], sources)
             nearest[layer.name] = [layer.name]
-    return list(drawn.values())
+    return list(maps.values())
 
 
 def _parents(layer: keras.Layer) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from preprocessing import Content
+from preprocessing import TrainingArrays
 from unet.inputs.layouts import Chosen, Layout, layout_of
 from unet.inputs.samples import Samples
 from unet.inputs.stacks import open_stack
@@ -90,9 +90,9 @@ class Run:
                 if page["source"] == source and not page["operations"]]
 
     @property
-    def content(self) -> Content:
+    def content(self) -> TrainingArrays:
         """How a page becomes image, target and weights."""
-        return Content(self.task, self.geometry["weights"], self.geometry["shares"])
+        return TrainingArrays(self.task, self.geometry["weights"], self.geometry["shares"])
 
     # -------------------------------------------------------------------------------- what came out
 

@@ -27,10 +27,10 @@ class Linker:
 
         Raises ValueError where its size is not that of the slice before.
         """
-        found, dense = np.unique(objects, return_inverse=True)
-        dense = dense.reshape(objects.shape) + (found[0] != 0)  # the border is 0 even where there is none
-        found = found[found != 0]
-        numbers = np.zeros(len(found) + 1, np.int32)
+        values, dense = np.unique(objects, return_inverse=True)
+        dense = dense.reshape(objects.shape) + (values[0] != 0)  # the border is 0 even where there is none
+        values = values[values != 0]
+        numbers = np.zeros(len(values) + 1, np.int32)
         if self._before is not None:
             cells, before = partners(dense, self._before, self.share)
             numbers[cells] = before

@@ -29,14 +29,14 @@ def measure(objects: np.ndarray, image: np.ndarray, pixel_size: tuple[float, flo
     to just before bottom and right. The perimeter in `unit` is empty where pixels are no squares: it is not known then.
     """
     grey = image if image.ndim == 2 else image.mean(axis=-1, dtype=np.float32)
-    found = regionprops_table(objects, grey, properties=(*MEASURED, "intensity_mean"))
-    columns = {"label": found["label"], **{name: found[theirs] for name, theirs in PIXELS.items()},
-               "mean_grey": found["intensity_mean"]}
+    measured = regionprops_table(objects, grey, properties=(*MEASURED, "intensity_mean"))
+    columns = {"label": measured["label"], **{name: measured[theirs] for name, theirs in PIXELS.items()},
+               "mean_grey": measured["intensity_mean"]}
     if pixel_size:
         y, x = pixel_size
         scaled = regionprops_table(objects, spacing=pixel_size,
                                    properties=("area", "centroid", "axis_major_length", "axis_minor_length"))
-        perimeter = found["perimeter"] * y if np.isclose(y, x, rtol=1e-3) else np.full(len(found["label"]), np.nan)
+        perimeter = measured["perimeter"] * (y if np.isclose(y, x, rtol=1e-3) else np.nan)
         values = (scaled["area"], perimeter, scaled["centroid-0"], scaled["centroid-1"],
                   scaled["axis_major_length"], scaled["axis_minor_length"])
         columns |= {f"{name}_{unit}{'2' if name == 'area' else ''}": value

@@ -49,15 +49,15 @@ class Cells(SliceTask):
                             + several)
         blank = [number for number, look in enumerate(looks) if look.values[0] > 0]
         empty = [number for number, look in enumerate(looks) if not look.values.any()]
-        drawn = [number for number in range(len(looks)) if number not in {*blank, *empty}]
+        others = [number for number in range(len(looks)) if number not in {*blank, *empty}]
         what = "cell" if blank else "membrane"
         # objects on background may be absent from a slice; membranes are everywhere in tissue
-        if blank or (empty and thin_walls(_labels(layout, few(drawn, WALLED)))):
+        if blank or (empty and thin_walls(_labels(layout, few(others, WALLED)))):
             raise UserError(f"{path}: {layout.listed(blank or empty)} is {what} everywhere, as where nobody drew; "
                             f"label it, or {layout.leave_out}")
         notes = polarity_notes([look.grey for look in looks], [look.label for look in looks], path.name)
         # their background is no membrane to be inverted
-        if notes and separate_objects([label > 0 for label in _labels(layout, few(drawn))], thin_walls):
+        if notes and separate_objects([label > 0 for label in _labels(layout, few(others))], thin_walls):
             notes = []
         if empty:
             notes.append(f"{path}: {layout.listed(empty)} has no object; it is not scored where it is held out")

@@ -75,12 +75,12 @@ def check_work(work: Path) -> None:
 
 def outputs(work: Path) -> list[Path]:
     """The stacks, or the folder, that the run in this folder predicted; none where it did not come so far."""
-    found = []
+    files = []
     for name, key in (("finished.json", "predicted"), (FOLDS, "predicted"), ("finished.json", "judged")):
         places = _content(work / name, key).get(key) or {}
         paths = [Path(places[field.name]) for field in fields(Outputs) if places.get(field.name)]
-        found += [path for path in paths if key == "predicted" or path.is_dir()]  # holdout.tif is one of FILES
-    return list(dict.fromkeys(found))
+        files += [path for path in paths if key == "predicted" or path.is_dir()]  # holdout.tif is one of FILES
+    return list(dict.fromkeys(files))
 
 
 def folds_of(work: Path) -> list[Path]:
