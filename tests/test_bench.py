@@ -1,5 +1,6 @@
 """The measurements run: what they print is a figure of what they say."""
 
+import re
 import subprocess
 import sys
 
@@ -42,6 +43,10 @@ def test_the_feed_bench_prints_both_rates():
     assert done.returncode == 0, done.stderr
     assert "the feed gives " in done.stdout and "the network takes " in done.stdout
     assert "5 asked:" in done.stdout and "tiles/s" in done.stdout.splitlines()[-1]
+    core, handed, ceiling = (float(found) for found in re.search(
+        r"makes (\d+) tiles with one thread.*costs nothing: (\d+) tiles/s.*number of cores: (\d+) tiles/s",
+        done.stdout).groups())
+    assert core > 140 and 2000 < ceiling <= handed  # 16 cores at 140 tiles are 2,240
 
 
 def test_a_disturbance_changes_what_it_says():
