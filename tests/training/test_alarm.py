@@ -9,12 +9,13 @@ from training.tiny import write_patches
 
 import train
 from model import Network, Recipe
-from unet.training.alarm import LEAST, Alarm, entropy
+from unet.training.alarm import LEAST, Alarm, entropy, told
 from unet.training.feed import Feed
+from unet.training.keeper import Keeper
 from utils import NotLearning
 
-RECIPE = Recipe(Network(8, 1, dropout=(0, 0.2)), epochs=40, steps=LEAST, batch=4, lr=0.01, optimizer="muon",
-                intensity=0.2, warmup=0.05)
+RECIPE = Recipe(Network(8, 1, dropout=(0, 0.2)), epochs=10, steps=50, batch=4, lr=0.01, optimizer="muon",
+                intensity=0.2, warmup=0.1)
 
 
 def change(work, name, function):
@@ -63,8 +64,9 @@ BREAKAGES = {  # what is done to the folder, the changes of the recipe, and what
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("steps", [20, 50])  # an epoch, of ten
 @pytest.mark.parametrize("name", BREAKAGES)
-def test_a_breakage_is_caught_in_the_first_tenth(name, tmp_path, monkeypatch):
+def test_a_breakage_is_caught_in_the_first_tenth(name, steps, tmp_path, monkeypatch):
     spoil, changes, said = BREAKAGES[name]
     work = write_patches(tmp_path, weights=np.float32(1) if "weight" in name else None, count=40)
     for array in ("images", "labels"):  # lines anywhere: near the edges there were none, which padding tells
@@ -73,14 +75,13 @@ def test_a_breakage_is_caught_in_the_first_tenth(name, tmp_path, monkeypatch):
         kill_the_first_layer(monkeypatch)
     elif spoil:
         spoil(work)
-    steps = []
+    taken = []
     original = Alarm.on_train_batch_end
     monkeypatch.setattr(Alarm, "on_train_batch_end",
-                        lambda self, batch, logs: (steps.append(batch), original(self, batch, logs)))
-    recipe = replace(RECIPE, **changes)
+                        lambda self, batch, logs: (taken.append(batch), original(self, batch, logs)))
     with pytest.raises(NotLearning, match=said):
-        train.train(work, recipe)
-    assert len(steps) <= recipe.epochs * recipe.steps / 10
+        train.train(work, replace(RECIPE, steps=steps, **changes))
+    assert len(taken) <= steps
 
 
 def write_classes(folder):
@@ -126,11 +127,23 @@ GOOD = {
 }
 
 
+def stop():
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("steps", [20, 50])
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_run_is_not_stopped(name, tmp_path):
+def test_a_good_run_is_not_stopped(name, steps, tmp_path, monkeypatch):
     write, changes, seed = GOOD[name]
-    train.train(write(tmp_path), replace(RECIPE, epochs=3, **changes), seed)
+    judged, original = [], Alarm.judge
+    monkeypatch.setattr(Alarm, "judge", lambda self: (original(self), judged.append(self.step)))
+    begin = Keeper.on_epoch_begin
+    monkeypatch.setattr(Keeper, "on_epoch_begin",
+                        lambda self, epoch, logs=None: stop() if epoch == 2 else begin(self, epoch, logs))
+    with pytest.raises(KeyboardInterrupt):
+        train.train(write(tmp_path), replace(RECIPE, steps=steps, **changes), seed)
+    assert judged == [steps, 2 * steps]
 
 
 # ------------------------------------------------------------------------------------------------------- by hand
@@ -154,36 +167,57 @@ def test_shares_are_those_of_a_steps_tiles_and_weights(tmp_path):
     assert Feed(work / "patches", 4).of_one_value()
 
 
-class Says:
-    """A network that says the same everywhere, or what a table says."""
+def test_told_by_hand():
+    labels = np.array([0, 0, 0, 1] * 2)[:, None]
+    right, wrong = np.where(labels, 0.10, 0.01), np.where(labels, 0.01, 0.10)
+    assert told(right, labels) > 0.99  # however far from 1 it is
+    assert told(wrong, labels) < 1e-6  # to take it the other way round is not calibration
+    assert told(np.full((8, 1), 0.3), labels) < 1e-6
+    assert told(right, np.ones((8, 1))) == 1
+    half = np.array([0, 0, 1, 1, 0, 0, 1, 1])[:, None]  # of 4 sure of 0, none is 1; of the other 4 every other one is
+    assert told(np.where(half, 0.6, 0.4), labels) == pytest.approx(1 - np.log(2) / 2 / 0.562335, abs=1e-4)
+    assert told(np.where(half, 0.6, 0.4), labels, np.where([0, 0, 1, 1] * 2, 1, 0)) < 1e-6  # where the others weigh 0
+    three = np.array([0, 1, 2, 2])[:, None]
+    chances = np.array([[0.4, 0.3, 0.3], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4], [0.3, 0.3, 0.4]])
+    assert told(chances, three) > 0.99
+    assert told(chances[::-1], three) < 0.2
 
-    def __init__(self, losses, spread=0.1):
-        self.losses, self.spread = list(losses), spread
+
+class Says:
+    """A network that is right by so much where a tile is light, and has this loss: before the judged steps, and after.
+    """
+
+    def __init__(self, losses=(9.0, 9.0), right=(0.1, 0.1)):
+        self.losses, self.right = list(losses), list(right)
 
     def __call__(self, image, training):
-        return np.where(np.indices(image.shape)[1] % 2, 0.5 + self.spread, 0.5 - self.spread)
+        return 0.5 + self.right[0] * ((image > 110) - 0.5)
 
     def compute_loss(self, *_, training):
         return self.losses[0]
 
 
-@pytest.mark.parametrize(("loss", "probed", "spread", "stops"), [
-    (0.30, (0.60, 0.60), 0.1, False),  # below the entropy: about .38 of lines of 2 in 16
-    (0.60, (0.60, 0.60), 0.1, True),
-    (0.60, (0.60, 0.57), 0.1, False),  # on its way
-    (0.60, (0.60, 0.57), 1e-4, True),  # but the same everywhere
+@pytest.mark.parametrize(("loss", "losses", "right", "said"), [
+    (0.30, (0.60, 0.60), (0.1, 0.1), ""),  # below the entropy: about .38 of lines of 2 in 16
+    (0.60, (0.60, 0.60), (0.1, 0.1), "the loss hardly falls"),
+    (0.60, (0.60, 0.57), (0.1, 0.1), ""),  # on its way
+    (0.60, (0.60, 0.60), (-0.1, 0.1), ""),  # it tells more than before
+    (0.60, (0.60, 0.57), (0.1, 1e-4), "the same everywhere"),
+    (0.60, (0.60, 0.30), (0.1, -0.1), "tells nothing of the labels"),  # though the loss falls
 ])
-def test_a_verdict_by_hand(tmp_path, loss, probed, spread, stops):
-    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 200)
-    alarm.set_model(Says(probed, spread))
-    for step in range(LEAST - 1):
+def test_a_verdict_by_hand(tmp_path, loss, losses, right, said):
+    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 10 * LEAST)
+    model = Says(losses, right)
+    alarm.set_model(model)
+    for step in range(LEAST):
+        if step == LEAST - 1:
+            model.losses, model.right = model.losses[1:], model.right[1:]
+            if said:
+                with pytest.raises(NotLearning, match=f"stopped after {LEAST} steps: .*{said}; the loss is 0.6, .*"
+                                                      "Likely causes: a rate that is too high"):
+                    alarm.on_train_batch_end(step, {"loss": loss})
+                return
         alarm.on_train_batch_end(step, {"loss": loss})
-    alarm.model.losses = alarm.model.losses[1:]
-    if stops:
-        with pytest.raises(NotLearning, match=f"stopped after {LEAST} steps: .*Likely causes: a rate that is too high"):
-            alarm.on_train_batch_end(LEAST - 1, {"loss": loss})
-    else:
-        alarm.on_train_batch_end(LEAST - 1, {"loss": loss})
 
 
 def test_the_mean_of_an_epoch_is_taken_apart(tmp_path):
@@ -195,9 +229,9 @@ def test_the_mean_of_an_epoch_is_taken_apart(tmp_path):
 
 def test_short_runs_and_runs_that_go_on_in_a_window_are_left_alone(tmp_path):
     feed = Feed(write_patches(tmp_path) / "patches", 4)
-    for first, total in ((0, LEAST), (LEAST - 3, 400), (0, LEAST - 1)):
+    for first, total in ((0, LEAST), (LEAST - 3, 200), (0, LEAST - 1)):
         alarm = Alarm(feed, first, total)
-        alarm.set_model(Says([9.0, 9.0]))
+        alarm.set_model(Says())
         for batch in range(min(total, LEAST) - first):
             alarm.on_train_batch_end(batch, {"loss": 9.0})
 
@@ -205,7 +239,7 @@ def test_short_runs_and_runs_that_go_on_in_a_window_are_left_alone(tmp_path):
 def test_a_resumed_run_is_judged_where_its_schedule_is(tmp_path):
     work = write_patches(tmp_path)
     alarm = Alarm(Feed(work / "patches", 4), 60, 200)
-    alarm.set_model(Says([9.0]))
-    with pytest.raises(NotLearning, match="stopped after 100 steps"):
+    alarm.set_model(Says())
+    with pytest.raises(NotLearning, match="stopped after 80 steps"):
         for batch in range(60):
             alarm.on_train_batch_end(batch, {"loss": 9.0})

@@ -19,6 +19,7 @@ from unet.inputs.demo import make_demo
 EPOCHS = 4
 OPTIONS = ("--strategy", "multiworker", "--epochs", EPOCHS, "--steps", "4", "--batch", "2", "--filters", "8", "--depth",
            "2", "--lr", "3e-3", "--precision", "float32")
+PATIENCE = 1800  # seconds: a launch takes 20, on a machine that does ten other things 240
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def launch(folder, work, *options, ended=(), by=signal.SIGKILL, epoch=0):
             [sys.executable, __file__, "--work", work, *map(str, options)], cwd=folder, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     try:
-        outputs = [process.communicate(timeout=240) for process in processes]
+        outputs = [process.communicate(timeout=PATIENCE) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -80,9 +80,14 @@ class Feed:
         first = labels[self.tiles[0]].flat[0]
         return not any((labels[tile] != first).any() for tile in self.tiles)
 
-    def unchanged(self, most: int = 64) -> tuple[np.ndarray, ...]:
-        """The first tiles as they are, at most `most`: images uint8 (n, side, side, C), labels and any weights."""
-        images, *others = (array[self.tiles[:most]] for array in self.arrays)
+    def unchanged(self, most: int = 64, apart: bool = False) -> tuple[np.ndarray, ...]:
+        """The first tiles as they are, at most `most`, or as many far `apart` from each other.
+
+        Images uint8 (n, side, side, C), labels and any weights.
+        """
+        count = min(most, len(self.tiles))
+        tiles = self.tiles[np.arange(count) * len(self.tiles) // count if apart else slice(count)]
+        images, *others = (array[tiles] for array in self.arrays)
         return images, *(array.astype(np.float32) for array in others)
 
     def from_step(self, first: int, last: int, strategy: tf.distribute.Strategy | None = None) -> tf.data.Dataset:
