@@ -92,12 +92,11 @@ class Alarm(keras.callbacks.Callback):
         after, told_now, spread = self.probe()
         if spread < FLAT:
             return "the network says the same everywhere"
-        if told_now < TOLD:
-            return "what the network says tells nothing of the labels"
         if all(np.ptp(image) == 0 for image in self.probed[0]):
             return "the images are of one grey level"
-        stands = told_now - told_before < TOLD and 1 - after / before < FALLS[near]
-        return "the loss hardly falls" if stands else ""
+        if told_now - told_before < TOLD and 1 - after / before < FALLS[near]:
+            return "the loss hardly falls"
+        return "what the network says tells nothing of the labels" if told_now < TOLD else ""
 
     @cached_property
     def probed(self) -> tuple[np.ndarray, ...]:
