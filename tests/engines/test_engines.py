@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +76,32 @@ def test_a_model_is_converted_once_and_anew_when_it_changed(model, tmp_path, mon
 
 
 @needs
+@needs
+def test_openvinos_first_array_is_made_before_threads_ask_for_one(tmp_path, monkeypatch):
+    """On Python 3.12 two threads that made it at once once waited for each other; the moment could not be hit again."""
+    import openvino
+    from openvino import opset13
+
+    image, order = opset13.parameter([-1, 4, 4, 1], np.float32), []
+    openvino.save_model(openvino.Model([opset13.relu(image)], [image]), tmp_path / "model.xml")
+
+    class Noted(openvino.Tensor):
+        @property
+        def data(self):
+            order.append("array")
+            return super().data
+
+    core = openvino.Core
+    monkeypatch.setattr(openvino, "Tensor", Noted)
+    monkeypatch.setattr(openvino, "Core", lambda: (order.append("core"), core())[1])
+    engine = engines.OpenVINO(tmp_path / "model.xml", "float32")
+    assert order == ["array", "core"]
+    tiles = np.random.default_rng(0).normal(size=(6, 3, 4, 4, 1)).astype(np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        for output, given in zip(pool.map(engine, tiles), tiles, strict=True):
+            np.testing.assert_array_equal(output, np.maximum(given, 0))
+
+
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
 def test_an_engine_starts_without_tensorflow(model, name):
     open_engine(model, name)  # converted

@@ -2,12 +2,13 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import zlib
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,13 @@ def tiled(tmp_path_factory):
 
 
 def free_ports(count):
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("localhost", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports that nobody has now, nor gets by asking for any: until both processes are there, minutes may go by."""
+    found = []
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 100):  # systems hand out higher ones
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("localhost", port))
+            found.append(port)
+    return found[:count]
 
 
 def launch(folder, work, *options, ended=(), by=signal.SIGKILL, epoch=0):
@@ -73,9 +76,11 @@ def test_the_first_writes_and_a_run_of_which_either_was_killed_is_the_run_that_w
             (tiled / name / step).symlink_to(tiled / "results" / step)
     whole = launch(tiled, "whole", *OPTIONS)
     asked = launch(tiled, "killed", *OPTIONS, ended=(0, 1), by=signal.SIGTERM, epoch=1)  # as a cluster asks all
-    for status, _, errors in asked:
-        assert (status, "Traceback" in errors) == (143, False), errors
-        assert "'python train.py --work killed --strategy multiworker --resume' does what is left" in errors
+    assert 143 in [status for status, _, _ in asked]
+    for status, _, errors in asked:  # whoever hears of the other's end first, says that
+        assert "Traceback" not in errors, errors
+        assert {143: "'python train.py --work killed --strategy multiworker --resume' does what is left",
+                130: "another process of this run ended or cannot be reached"}[status] in errors
     options = ("--strategy", "multiworker", "--resume")
     for killed, epoch in ((1, 2), (0, 3)):
         ended = launch(tiled, "killed", *options, ended=[killed], epoch=epoch)

@@ -39,7 +39,7 @@ def arrays(work, without=()):
 def runs(tmp_path_factory):
     """Folder of the runs that this file makes as a script, on two logical processors."""
     folder = tmp_path_factory.mktemp("runs")
-    done = subprocess.run([sys.executable, __file__, str(folder)], capture_output=True, text=True, timeout=500,
+    done = subprocess.run([sys.executable, __file__, str(folder)], capture_output=True, text=True, timeout=1800,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "out.txt").write_text(done.stdout)
@@ -196,73 +196,91 @@ def normalised(strategy):
     return [value.numpy().tolist() for value in strategy.experimental_local_results(kept.value)]
 
 
-def run_all(folder):
+def run(folder, strategy, recipe=RECIPE, resume=False, weight=50):
+    """Train in a folder of its own on tiles whose weights are up to `weight`."""
+    import train
+
+    work = write_patches(folder, weights=np.float32(0))
+    weights = np.random.default_rng(1).random((10, 16, 16), np.float32) * np.float32(weight)
+    np.save(work / "patches" / "train-weights.npy", weights)
+    train.train(work, replace(recipe, validation=True), 1, resume, None, strategy)
+
+
+def stopped(folder, strategy, weight=50):
+    """The same, until the second epoch begins."""
+    from unet.training.keeper import Keeper
+
+    def begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        original(self, epoch, logs)
+
+    original, Keeper.on_epoch_begin = Keeper.on_epoch_begin, begin
+    try:
+        run(folder, strategy, weight=weight)
+    except KeyboardInterrupt:
+        Keeper.on_epoch_begin = original
+
+
+def run_all(folder, one, two):
+    """Make the runs that the tests compare."""
     import keras
 
-    import train
-    from unet.training.keeper import Keeper
     from unet.training.parts import InParts
-    from unet.training.strategy import draw_apart
 
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
-                                               [tf.config.LogicalDeviceConfiguration()] * 2)
-    one, two = (open_strategy(name, 4) for name in ("auto", "mirrored"))
-    assert (one.num_replicas_in_sync, two.num_replicas_in_sync) == (1, 2)
-
-    def run(name, strategy, recipe=RECIPE, resume=False, weight=50):
-        work = write_patches(folder / name, weights=np.float32(0))
-        weights = np.random.default_rng(1).random((10, 16, 16), np.float32) * np.float32(weight)
-        np.save(work / "patches" / "train-weights.npy", weights)
-        train.train(work, replace(recipe, validation=True), 1, resume, None, strategy)
-
-    def stopped(name, strategy, weight=50):
-        original = Keeper.on_epoch_begin
-        def begin(self, epoch, logs=None):
-            if epoch == 1:
-                raise KeyboardInterrupt
-            original(self, epoch, logs)
-        Keeper.on_epoch_begin = begin
-        try:
-            run(name, strategy, weight=weight)
-        except KeyboardInterrupt:
-            Keeper.on_epoch_begin = original
-
-    run("one", one)
-    run("two", two)
-    stopped("one-two", one)
-    run("one-two", two, resume=True)
-    stopped("two-one", two)
-    run("two-one", one, resume=True)
+    run(folder / "one", one)
+    run(folder / "two", two)
+    stopped(folder / "one-two", one)
+    run(folder / "one-two", two, resume=True)
+    stopped(folder / "two-one", two)
+    run(folder / "two-one", one, resume=True)
     InParts.parts = 2
-    run("parts", two)
+    run(folder / "parts", two)
     InParts.parts = 1
     for name, strategy in (("sgd-one", one), ("sgd-two", two)):
-        run(name, strategy, replace(RECIPE, optimizer="sgd", lr=1e-2))
-    report = {}
+        run(folder / name, strategy, replace(RECIPE, optimizer="sgd", lr=1e-2))
+    keras.config.set_dtype_policy("mixed_float16")
+    for name, strategy in (("half-one", one), ("half-two", two)):
+        run(folder / name, strategy, weight=3)
+    stopped(folder / "half-resumed", one, weight=3)
+    run(folder / "half-resumed", two, resume=True, weight=3)
+    run(folder / "steep", two, weight=[[[1e5 if tile == 3 else 1]] for tile in range(10)])
+
+
+def differences(two):
+    """What the devices do alike, and what apart."""
+    import keras
+
+    from unet.training.strategy import draw_apart
+
+    found = {"means": normalised(two)}
     try:
         open_strategy("mirrored", 3)
     except UserError as error:
-        report["refused"] = str(error)
+        found["refused"] = str(error)
     with two.scope():
         image = keras.Input((16, 16, 1))
         model = keras.Model(image, keras.layers.Dropout(0.5)(image))
     state = next(variable for variable in model.variables if variable.path.endswith("seed_generator_state"))
-    report["kept"] = state.numpy().tolist()
+    found["kept"] = state.numpy().tolist()
     draw_apart(model)
-    report["states"] = [value.numpy().tolist() for value in two.experimental_local_results(state.value)]
+    found["states"] = [value.numpy().tolist() for value in two.experimental_local_results(state.value)]
     for name, training in (("same with dropout", True), ("same without dropout", False)):
         call = partial(model, np.ones((1, 16, 16, 1)), training=training)
         outputs = two.experimental_local_results(two.run(call))
-        report[name] = bool((outputs[0].numpy() == outputs[1].numpy()).all())
-    report["means"] = normalised(two)
-    keras.config.set_dtype_policy("mixed_float16")
-    for name, strategy in (("half-one", one), ("half-two", two)):
-        run(name, strategy, weight=3)
-    stopped("half-resumed", one, weight=3)
-    run("half-resumed", two, resume=True, weight=3)
-    run("steep", two, weight=[[[1e5 if tile == 3 else 1]] for tile in range(10)])
+        found[name] = bool((outputs[0].numpy() == outputs[1].numpy()).all())
+    return found
+
+
+def main(folder):
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0],
+                                               [tf.config.LogicalDeviceConfiguration()] * 2)
+    one, two = (open_strategy(name, 4) for name in ("auto", "mirrored"))
+    assert (one.num_replicas_in_sync, two.num_replicas_in_sync) == (1, 2)
+    report = differences(two)  # in float32, as long as nobody asked for anything else
+    run_all(folder, one, two)
     print(json.dumps(report))
 
 
 if __name__ == "__main__":
-    run_all(Path(sys.argv[1]))
+    main(Path(sys.argv[1]))
