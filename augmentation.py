@@ -14,6 +14,11 @@ from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 
+from unet.signals import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()
+
 import numpy as np
 from scipy.sparse import csr_array
 from tqdm import tqdm

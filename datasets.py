@@ -13,6 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from unet.signals import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()
+
 import numpy as np
 
 from unet.inputs.demo import make_demo

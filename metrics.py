@@ -13,6 +13,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from unet.signals import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()
+
 import numpy as np
 
 from unet.inputs.layouts import Folders, kind_of

@@ -11,6 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unet.signals import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()
+
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
 from scipy.ndimage import label as components

@@ -10,6 +10,11 @@ import re
 import subprocess
 from pathlib import Path
 
+from unet.signals import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()
+
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager

@@ -43,8 +43,10 @@ def run(main: Callable[[], None]) -> None:
         stopped = 143
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before, interrupt = signal.signal(signal.SIGTERM, terminate), signal.getsignal(signal.SIGINT)
     try:
+        if interrupt == signal.SIG_DFL:  # see unet/signals.py
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except NotLearning as error:
         _leave(3, error)
@@ -64,6 +66,8 @@ def run(main: Callable[[], None]) -> None:
     except MemoryError as error:
         _leave(2, f"memory ran out ({error}); use smaller images or tiles, a smaller --batch or fewer --workers")
     finally:
+        if interrupt == signal.SIG_DFL:  # a second Ctrl-C, while the interpreter leaves
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, before)
 
 

@@ -1,4 +1,4 @@
-"""How the scripts and their worker processes end: SIGTERM, Ctrl-C while workers start, a parent that is killed."""
+"""How the scripts and their worker processes end: SIGTERM, Ctrl-C at any moment, a parent that is killed."""
 
 import os
 import signal
@@ -10,9 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from unet.signals import end_at_once
+
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = """
 import sys, time
+from unet.signals import end_at_once
+
+if __name__ == "__main__":
+    end_at_once()
+
 import unet.workers
 import utils
 
@@ -80,3 +87,61 @@ def test_workers_of_a_killed_process_end_too(working):
     time.sleep(1)
     working.kill()
     wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in left))
+
+
+# ------------------------------------------------------------------------------------------- before and after the work
+
+
+FIRST = {"augmentation.py": "numpy", "preprocessing.py": "numpy", "train.py": "keras", "predict.py": "numpy",
+         "datasets.py": "numpy", "metrics.py": "numpy", "model.py": "keras", "report.py": "nbformat",
+         "-m unet.pipeline": "numpy"}  # the first large library of each
+
+
+def started(folder, words, **files):
+    """A command that says `ready` on its first line, beside modules of these texts that come before all others."""
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                               env={**os.environ, "PYTHONPATH": str(folder)})
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("script", FIRST)
+def test_ctrl_c_while_libraries_come_in_is_no_traceback(script, tmp_path):
+    process = started(tmp_path, script.split(), **{FIRST[script]: "import time\nprint('ready', flush=True)\n"
+                                                                  "time.sleep(60)\n"})
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == ""
+    assert process.returncode == -signal.SIGINT  # of which a shell makes 130
+
+
+def test_a_second_ctrl_c_while_python_leaves_is_no_traceback(tmp_path):
+    process = started(tmp_path, ["-m", "leaves"], leaves="""
+import atexit, time
+from unet.signals import end_at_once
+end_at_once()
+from utils import run
+def main():
+    print("ready", flush=True)
+    time.sleep(60)
+atexit.register(lambda: (print("leaving", flush=True), time.sleep(60)))
+run(main)
+""")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "leaving\n"
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1]
+    assert len(errors.strip().splitlines()) == 1 and "stopped; what was finished before is on disk" in errors
+    assert process.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_that_is_ignored_stays_ignored():
+    """As of a command that was started with `nohup`, or in the background of a shell script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        end_at_once()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
