@@ -11,6 +11,7 @@ from memory import peak
 from transfer import BATTERY, best, disturbed, magnified, thicker
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_all_processes(tmp_path):
     """100 MB in a process, and 100 more in its child at the same time, against a process that holds none."""
     hold = "import time; held = bytearray(100_000_000); held[::4096] = bytes(len(held[::4096])) ; {}; time.sleep(0.5)"

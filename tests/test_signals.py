@@ -23,9 +23,13 @@ if __name__ == "__main__":
 import unet.workers
 import utils
 
+def work(seconds):
+    print("at work", flush=True)
+    time.sleep(seconds)
+
 def main():
     print("ready", flush=True)
-    for _ in unet.workers.in_order(time.sleep, [0.2] * 100, 2):
+    for _ in unet.workers.in_order(work, [0.2] * 100, 2):
         pass
 
 if __name__ == "__main__":
@@ -60,16 +64,23 @@ def wait_for(condition, seconds=20):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("pause", [0, 0.05, 0.15, 0.4, 1.5])
-def test_ctrl_c_is_one_line_whenever_it_comes(working, pause):
-    time.sleep(pause)
+MOMENTS = {
+    "before any process": lambda _: None,
+    "as the first process starts": lambda process: wait_for(lambda: workers(process)),
+    "as the second one starts": lambda process: wait_for(lambda: len(workers(process)) == 2),
+    "at work": lambda process: process.stdout.readline() == "at work\n" or pytest.fail("nobody works")}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_is_one_line_whenever_it_comes(working, moment):
+    MOMENTS[moment](working)
     os.killpg(working.pid, signal.SIGINT)  # a terminal sends it to all
     ends_with(working, 130)
 
 
-@pytest.mark.parametrize("pause", [0, 1.5])
-def test_sigterm_is_one_line_with_its_own_status(working, pause):
-    time.sleep(pause)
+@pytest.mark.parametrize("moment", ["before any process", "at work"])
+def test_sigterm_is_one_line_with_its_own_status(working, moment):
+    MOMENTS[moment](working)
     working.terminate()
     ends_with(working, 143)
 
@@ -84,7 +95,7 @@ def ends_with(working, status):
 def test_workers_of_a_killed_process_end_too(working):
     wait_for(lambda: len(workers(working)) == 2)
     left = workers(working)
-    time.sleep(1)
+    MOMENTS["at work"](working)
     working.kill()
     wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in left))
 

@@ -1,7 +1,6 @@
 """Work ahead: in order, bounded, at the same time; errors and stops come through."""
 
 import threading
-import time
 from functools import partial
 
 import pytest
@@ -15,30 +14,34 @@ def jobs(numbers, make=lambda number: number):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_all_items_come_in_order(threads):
-    def slow(number):
-        time.sleep(0.01 * (number % 3))
+    made = [threading.Event() for _ in range(21)]
+
+    def after_the_next(number):  # where another thread can make that one
+        if threads > 1 and number % 2 == 0 and number < 18:
+            assert made[number + 1].wait(5)
+        made[number].set()
         return number
 
-    assert list(ahead(jobs(range(20), slow), 3, threads)) == list(range(20))
+    assert list(ahead(jobs(range(20), after_the_next), 3, threads)) == list(range(20))
     assert list(ahead([], 1, threads)) == []
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_next_is_made_meanwhile_and_no_more_than_that(threads):
-    begun, all_begun = [], threading.Event()
+    taken, before, next_begun = [], [], threading.Event()
 
     def make(number):
-        begun.append(number)
-        if len(begun) == 1 + threads:
-            all_begun.set()
+        before.append(number - len(taken))
+        if number == threads:
+            next_begun.set()
         return number
 
-    taken = ahead(jobs(range(5), make), threads, threads)
-    assert next(taken) == 0
-    assert all_begun.wait(5)  # without being asked for
-    time.sleep(0.05)
-    assert sorted(begun) == list(range(1 + threads))
-    assert list(taken) == [1, 2, 3, 4]
+    for number in ahead(jobs(range(20), make), threads, threads):
+        if number == 0:
+            assert next_begun.wait(5)  # without being asked for
+        taken.append(number)
+    assert taken == list(range(20))
+    assert max(before) == threads
 
 
 def test_two_threads_work_at_once():
@@ -52,7 +55,6 @@ def test_what_is_raised_comes_in_its_turn(error, threads):
     def make(number):
         if number:
             raise error("here")
-        time.sleep(0.05)
         return number
 
     for failing in (jobs(range(9), make), (make(number) if number else partial(make, 0) for number in range(9))):
@@ -68,6 +70,5 @@ def test_a_caller_that_stops_ends_the_threads(threads):
     for item in ahead(jobs(range(100), lambda number: begun.append(number) or number), 1, threads):
         if item == 3:
             break
-    time.sleep(0.05)
     assert len(begun) <= 6
     assert not [thread for thread in threading.enumerate() if thread.name == "ahead"]
