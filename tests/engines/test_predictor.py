@@ -1,5 +1,6 @@
 """Prediction of an image: stitched equals whole, one normalisation, flips turned back, and how far these disagree."""
 
+import threading
 from dataclasses import replace
 
 import keras
@@ -69,6 +70,29 @@ def test_a_margin_below_the_receptive_field_shows_seams(same, rng):
     image = rng.integers(0, 256, (61, 97), np.uint8)
     predictor = Predictor(same, SAME, Cells())
     assert np.abs(predictor.predict(image, core=16, margin=0) - predictor.predict(image)).max() > 1e-3
+
+
+class InTwoThreads(Bright):
+    """Answers once two are asking at the same time."""
+
+    streams = 2
+
+    def __init__(self):
+        super().__init__()
+        self.both = threading.Barrier(2)
+
+    def __call__(self, tiles):
+        self.both.wait(20)
+        return super().__call__(tiles)
+
+
+@pytest.mark.parametrize("flips", [1, 2])
+def test_many_tiles_are_predicted_two_at_once(flips, rng):
+    image, limits = rng.integers(0, 256, (64, 160), np.uint8), Limits(core=16, pixels=1)  # 40 tiles
+    levels = Cells().levels(image)
+    alone, together = (Predictor(engine, SAME, Cells(), flips, limits=limits) for engine in (Bright(), InTwoThreads()))
+    assert_array_equal(together.predict(image), alone.predict(image))
+    assert_array_equal(together.rows(image, levels, 16, 64), alone.rows(image, levels, 16, 64))
 
 
 def test_eight_flips_give_the_same_for_a_flipped_slice(same, rng):

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from unet.engines.engines import BATCH, Engine
-from unet.engines.windows import CORE, filled, overlap_tiles
+from unet.engines.windows import CORE, Windows, filled, overlap_tiles
 from unet.network import Network
+from unet.predicting.ahead import Item, ahead
 from unet.tasks import task_of
 from unet.tasks.task import Task
 from unet.training.device import ran_out_of_memory
 from utils import turned
 
+MANY = 8  # batches of an image, from which on they are predicted ahead, several at once
 SHARE = 0.5  # of the memory that is free, which a batch may take
 
 
@@ -150,10 +153,14 @@ class Predictor:
         total, (top, left) = np.zeros((*shape, self.network.classes), np.float32), corner
         corners = [(y, x) for y in range(0, shape[0], high) for x in range(0, shape[1], wide)]
         together = max(1, self.limits.pixels // math.prod(tiles.sides) // self.flips)
-        for some in (corners[place:place + together] for place in range(0, len(corners), together)):
+
+        def means(some: Sequence[tuple[int, int]]) -> list[np.ndarray]:
             cut = (tiles.tile_at(image, (top + y, left + x)) for y, x in some)
-            means = self._turned_tiles([self.task.normalise(tile, levels) for tile in cut])
-            for (y, x), mean in zip(some, means, strict=True):
+            return self._turned_tiles([self.task.normalise(tile, levels) for tile in cut])
+
+        groups = [corners[place:place + together] for place in range(0, len(corners), together)]
+        for some, predicted in zip(groups, self._ahead([partial(means, some) for some in groups]), strict=True):
+            for (y, x), mean in zip(some, predicted, strict=True):
                 part = total[y:y + high, x:x + wide]
                 part[:] = tiles.core_of(mean, (top + y, left + x))[:part.shape[0], :part.shape[1]]
         return total
@@ -191,21 +198,33 @@ class Predictor:
         total = np.zeros((*image.shape[:2], (2 if squares else 1) * self.network.classes), np.float32)
         images = [turned(image, number) for number in range(self.flips)]
         sums = [turned(total, number) for number in range(self.flips)]  # views: what is added there is turned back
+        work = []
         for turn in dict.fromkeys(one.shape[:2] for one in images):
             numbers = [number for number, one in enumerate(images) if one.shape[:2] == turn]
             tiles = overlap_tiles(self.network, turn, core, margin)
             by_size: dict[tuple[int, int], list] = {}
             for corner in tiles.corners():
                 by_size.setdefault(tiles.window(corner)[1], []).extend((corner, one) for one in numbers)
-            for size, turns in by_size.items():
-                for batch in self._batches(turns, size):
-                    probability = self.engine(np.stack([tiles.tile_at(images[one], corner) for corner, one in batch]))
-                    for ((y, x), one), tile in zip(batch, probability, strict=True):
-                        part = tiles.core_of(tile, (y, x))
-                        there = sums[one][y:y + part.shape[0], x:x + part.shape[1]]
-                        there += np.concatenate([part, part**2], axis=-1) if squares else part
+            work += [(tiles, batch) for size, turns in by_size.items() for batch in self._batches(turns, size)]
+        predicted = self._ahead([partial(self._predicted, images, tiles, batch) for tiles, batch in work])
+        for (tiles, batch), probability in zip(work, predicted, strict=True):
+            for ((y, x), one), tile in zip(batch, probability, strict=True):
+                part = tiles.core_of(tile, (y, x))
+                there = sums[one][y:y + part.shape[0], x:x + part.shape[1]]
+                there += np.concatenate([part, part**2], axis=-1) if squares else part
         total /= self.flips
         return total[:shape[0], :shape[1]]
+
+    def _predicted(self, images: Sequence[np.ndarray], tiles: Windows, batch: Sequence[tuple[tuple[int, int], int]]
+                   ) -> np.ndarray:
+        """What the network says of a batch of tiles, each known by its corner and the number of its image."""
+        return self.engine(np.stack([tiles.tile_at(images[one], corner) for corner, one in batch]))
+
+    def _ahead(self, jobs: Sequence[Callable[[], Item]]) -> Iterator[Item]:
+        """What the jobs give, in order; of many, the next are done while the caller adds up what it took."""
+        if self.at_once == 1 or len(jobs) < MANY:
+            return (job() for job in jobs)
+        return ahead(jobs, self.at_once, self.at_once)
 
     def in_words(self, learnt: dict) -> str:
         """What is done to each image, for the console."""
