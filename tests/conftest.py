@@ -200,7 +200,7 @@ def tiny_run(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("run")
     make_demo(folder / "demo", slices=6, test_slices=2, size=128)
-    for command in (("augmentation.py", "--data", "demo", "--copies", "2", "--workers", "2"),
+    for command in (("augmentation.py", "--data", "demo", "--copies", "2", "--workers", "1"),
                     ("preprocessing.py", "--tile", "64", "--margin", "8", "--weights", "border"),
                     ("train.py", "--epochs", "3", "--steps", "12", "--batch", "2", "--filters", "8", "--depth", "2",
                      "--lr", "3e-3")):
