@@ -24,6 +24,7 @@ from tqdm import tqdm
 from unet.inputs.rows import Rows, new_array, stack_rows
 from unet.tasks import task_of
 from unet.tasks.task import Task
+from unet.training.copies import MARGIN, TILE
 from unet.training.folder import run_folder
 from unet.training.unfinished import unfinished
 from utils import (
@@ -46,8 +47,8 @@ STEP_1 = "run 'python augmentation.py' first (with the same --work)"
 class Tiling:
     """Tile and margin in pixels; a valid network predicts the core alone, a same-padding one the whole tile."""
 
-    tile: int = 256
-    margin: int = 32
+    tile: int = TILE
+    margin: int = MARGIN
     valid: bool = False
 
     @property

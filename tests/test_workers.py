@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from unet.workers import in_order
+from unet.workers import in_order, run_python
 from utils import UserError
 
 
@@ -36,6 +36,11 @@ def test_ctrl_c_is_the_parents_to_answer():
     with pytest.raises(KeyboardInterrupt):
         results.throw(KeyboardInterrupt)
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(("ends", "status"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), signal.SIGKILL)", 137)])
+def test_a_process_of_python_leaves_its_status_as_in_a_shell(ends, status):
+    assert run_python(["-c", f"import os, signal, sys; {ends}"]) == status
 
 
 def test_what_a_worker_raises_arrives_and_a_lost_worker_is_one_line():

@@ -31,6 +31,7 @@ from unet.tasks.task import Outputs, Task
 from unet.training.folder import FOLDS, folds_of, remove_run, run_folder
 from unet.training.plan import Settings
 from unet.training.trained import TRAIN_FIRST
+from unet.workers import run_python
 from utils import NotLearning, UserError, file_hash, read_json, run, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,17 +129,12 @@ def call_prepare(work: Path, number: int) -> None:
     if all((work / f"fold-{number}" / name).is_file() for name in STEPS):
         return
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # no SIG_IGN: the process would inherit that
-    try:
-        with subprocess.Popen([sys.executable, "-m", "unet.folds", str(work), str(number)], stdin=subprocess.PIPE,
-                              env={**os.environ, "PYTHONPATH": paths}) as process:
-            status = process.wait()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if status in (130, -signal.SIGINT):
+    status = run_python(["-m", "unet.folds", str(work), str(number)], stdin=subprocess.PIPE,
+                        env={**os.environ, "PYTHONPATH": paths})
+    if status == 128 + signal.SIGINT:
         raise KeyboardInterrupt
     if status:
-        sys.exit(status if status > 0 else 128 - status)
+        sys.exit(status)
 
 
 def prepare(work: Path, number: int) -> None:

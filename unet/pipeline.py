@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from unet.inputs.layouts import Layout, Stacks, kind_of, layout_of
 from unet.tasks import choose_task
 from unet.training import copies as planning
 from unet.training.folder import remove, remove_run, run_folder
+from unet.workers import run_python
 from utils import UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,16 +149,12 @@ def run_scripts(args: argparse.Namespace) -> None:
             print(f"\n== python {shlex.join(words)}", flush=True)
             status = call(words)
             if status:
-                sys.exit(status if status > 0 else 128 - status)
+                sys.exit(status)
 
 
 def call(words: list[str]) -> int:
-    """Run a script with this Python and give its exit status; Ctrl-C is the script's to answer, and is waited for."""
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # no SIG_IGN: the script would inherit that
-    try:
-        return subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]]).returncode
-    finally:
-        signal.signal(signal.SIGINT, before)
+    """Run a script and give its exit status."""
+    return run_python([str(ROOT / words[0]), *words[1:]])
 
 
 def report(args: argparse.Namespace) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -70,6 +72,20 @@ def signals_held() -> Iterator[None]:
             signal.signal(number, handler)
         for number in came[:1]:
             signal.raise_signal(number)
+
+
+def run_python(words: Sequence[str], **options: object) -> int:
+    """Run this Python with arguments, in a process that answers Ctrl-C itself; gives its exit status as a shell does.
+
+    `options` are those of `subprocess.Popen`.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # no SIG_IGN: the process would inherit that
+    try:
+        with subprocess.Popen([sys.executable, *words], **options) as process:
+            status = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status
 
 
 _handed_over: dict[str, Callable] = {}  # what a worker process calls, from its start on
