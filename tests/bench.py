@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="the trained network (memory: without it one of random weights)")
     parser.add_argument("--engine", default="auto", help="memory, predict, transfer: what runs the network (auto)")
     parser.add_argument("--side", type=int, default=2048, help="memory, steps: side of the slices, pixels (2048)")
+    parser.add_argument("--slices", type=int, default=200, help="steps: how many slices (200)")
     parser.add_argument("--room", type=Path, help="memory, steps: folder with room for 15 GB of stacks and tiles")
     parser.add_argument("--page", type=int, default=16384, help="memory, predict: side of the page, pixels (16384)")
     parser.add_argument("--tile", type=int, default=256, help="feed: side of a tile, pixels (256)")

@@ -26,7 +26,7 @@ from unet.training.encoders import build
 ROOT = Path(__file__).resolve().parent.parent
 EVERY = 0.02  # seconds between two looks at a process
 GROWTH, MOST = 1.10, 3e9  # what is allowed: 64 slices against 8, and bytes for one page
-SLICES, STEP_MOST = 200, 2e9  # that steps 1 and 2 are measured on, and what is allowed, bytes
+STEP_MOST = 2e9  # that steps 1 and 2 may take, bytes
 
 
 def peak(command: list[str], folder: Path) -> tuple[int, float]:
@@ -89,12 +89,12 @@ def bench_steps(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory(dir=args.room) as temporary:
             data = Path(temporary) / "data"
             data.mkdir()
-            write_input(data / VOLUME, SLICES, args.side, dtype)
-            write_input(data / LABELS, SLICES, args.side, kind="label")
+            write_input(data / VOLUME, args.slices, args.side, dtype)
+            write_input(data / LABELS, args.slices, args.side, kind="label")
             write_input(data / TEST, 1, args.side, dtype)
             for script in ("augmentation.py", "preprocessing.py"):
                 most, seconds = peak([sys.executable, str(ROOT / script)], Path(temporary))
-                print(f"{script}, {SLICES} x {args.side} x {args.side} {np.dtype(dtype)}: {most / 1e9:.2f} GB at most, "
+                print(f"{script}, {args.slices} x {args.side} x {args.side} {np.dtype(dtype)}: {most / 1e9:.2f} GB at most, "
                       f"{seconds:.0f} s, {STEP_MOST / 1e9:.0f} GB allowed: {'yes' if most <= STEP_MOST else 'NO'}",
                       flush=True)
 

@@ -215,7 +215,7 @@ def test_a_preset_that_is_not_there_is_said_before_the_work(make, here):
 
 
 @pytest.mark.parametrize(("statuses", "count", "status"), [((2,), 1, 2), ((0, 2), 2, 2), ((0, 0, 3), 3, 3),
-                                                           ((0, 0, 130), 3, 130)]))
+                                                           ((0, 0, 130), 3, 130)])
 def test_the_first_failure_stops_with_its_status(make, here, statuses, count, status):
     put(here / "data", VOLUME, LABELS, TEST)
     ended, calls, _ = make(statuses=statuses)
