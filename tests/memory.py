@@ -95,8 +95,8 @@ def bench_steps(args: argparse.Namespace) -> None:
             for script in ("augmentation.py", "preprocessing.py"):
                 most, seconds = peak([sys.executable, str(ROOT / script)], Path(temporary))
                 print(f"{script}, {args.slices} x {args.side} x {args.side} {np.dtype(dtype)}: {most / 1e9:.2f} GB at "
-                      f"most, {seconds:.0f} s, {STEP_MOST / 1e9:.0f} GB allowed: {'yes' if most <= STEP_MOST else 'NO'}",
-                      flush=True)
+                      f"most, {seconds:.0f} s, {STEP_MOST / 1e9:.0f} GB allowed: "
+                      f"{'yes' if most <= STEP_MOST else 'NO'}", flush=True)
 
 
 def bench_memory(args: argparse.Namespace) -> None:

@@ -85,6 +85,12 @@ def test_mean_and_deviation_are_over_folds():
 # ---------------------------------------------------------------------------------------------------- the command
 
 
+def prepare_here(context):
+    """Do steps 1 and 2 of a fold in this process: that they have processes of their own is one slow test's."""
+    context.setattr(folds, "call_prepare", folds.prepare)
+    context.setattr("augmentation.default_workers", lambda: 1)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A folder in which steps 1 and 2 have run on six slices, the last of them held out; its data lie elsewhere."""
@@ -101,9 +107,8 @@ def prepared(tmp_path_factory):
 def finished(prepared, tmp_path_factory):
     """A copy with two folds that nothing disturbed, and what was printed."""
     folder = shutil.copytree(prepared.folder, tmp_path_factory.mktemp("finished") / "run")
-    with pytest.MonkeyPatch.context() as context:  # steps 1 and 2 in processes of their own are the slow tests'
-        context.setattr(folds, "call_prepare", folds.prepare)
-        context.setattr("augmentation.default_workers", lambda: 1)
+    with pytest.MonkeyPatch.context() as context:
+        prepare_here(context)
         done = call(folder, "train.py", "--folds", 2, *TRAIN)
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(folder=folder, data=prepared.data, stdout=done.stdout)
@@ -215,13 +220,15 @@ def test_fewer_folds_leave_none_of_more_behind(finished, here, monkeypatch):
     (here / "results" / "fold-9" / "notes.txt").write_text("of the user")
     for number in (1, 2, 3):
         shutil.copytree(finished.folder / "results" / "fold-1", here / "results" / f"fold-{number}")
+    prepare_here(monkeypatch)
     monkeypatch.setattr(Keeper, "on_epoch_begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call(here, "train.py", "--folds", 2, *TRAIN).returncode == 130
     assert {path.name for path in (here / "results").glob("fold-*")} == {"fold-1", "fold-9"}
 
 
 @pytest.mark.slow
-def test_folds_of_images(tmp_path):
+def test_folds_of_images(tmp_path, monkeypatch):
+    prepare_here(monkeypatch)
     write_bowl(tmp_path / "data")
     for command in (("augmentation.py", "--copies", 2, "--workers", 1, "--window", 64), ("preprocessing.py",),
                     ("train.py", "--folds", 2, "--epochs", 2, "--steps", 30, "--batch", 4, "--filters", 8, "--depth", 2,
