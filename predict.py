@@ -310,8 +310,10 @@ def main() -> None:
     if seams and any(member.zooms != (1.0,) for member in predictor.members):
         raise UserError("--check-seams looks at tiles of the image's own size; leave it out, or add --zooms 1")
     if args.dask:
-        count = predict_on_cluster(args, predictor, learnt, outputs, samples, extras.kept)
+        count = predict_on_cluster(args, predictor, learnt, outputs, samples, extras)
         print(f"{', '.join(map(str, task.files(outputs, samples.names)))}: {len(samples)} images, {count} objects")
+        if args.table:
+            print(f"{args.table}: a row for each object")
         return
     lines, count = ["ImageId,EncodedPixels"], 0
     for one in predictions(predictor, task, samples, learnt, outputs, extras=extras):

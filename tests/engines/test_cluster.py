@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from unet.inputs.stacks import write_stack
 from unet.inputs.voxel import Voxel
 from unet.inputs.writers import page_writer
 from unet.network import Network
+from unet.predicting.images import Extras
 from unet.predicting.kept import Kept
 from unet.tasks.cells import Cells
 from utils import UserError
@@ -39,22 +41,26 @@ def write_volume(path, pages):
 
 
 @pytest.mark.parametrize(("wrong", "reason"), [
-    ({"table": Path("a.csv"), "link": True}, "--dask predicts by chunks and cannot do --link, --table; leave that out"),
+    ({"panels": Path("a"), "check_seams": True},
+     "--dask predicts by chunks and cannot do --panels, --check-seams; leave that out"),
+    ({"table": Path("a.csv"), "none": True}, "--table and --link from numbered objects, and none are written"),
     ({"input": Path("in.tif")}, r"--dask reads chunks of a Zarr, and .*in\.tif is none"),
     ({"out": "p.tif"}, r"--dask writes chunks of a Zarr, and .*p\.tif is none; let the name end with \.zarr"),
     ({"zooms": (2.0,)}, "--dask predicts at the image's own size"),
     ({"flips": 2}, "--dask cannot average flips of a network that loses its border")],
-    ids=["options", "input", "output", "zooms", "flips"])
+    ids=["options", "objects", "input", "output", "zooms", "flips"])
 def test_what_chunks_cannot_do_is_said_before(tmp_path, wrong, reason):
     write_volume(tmp_path / "in.zarr", draw_stacks(2, 64)[0])
     write_stack(tmp_path / "in.tif", draw_stacks(2, 64)[0])
     args = Namespace(**{"link": False, "table": None, "panels": None, "submission": None, "check_seams": False,
                         "input": Path("in.zarr"), "dask": "local", "workers": 1, **wrong})
     outputs = Cells().outputs(tmp_path / wrong.get("out", "p.zarr"))
+    outputs = replace(outputs, objects=None) if "none" in wrong else outputs
     network = Network(4, 2, "valid" if "flips" in wrong else "same")
     predictor = Predictor(None, network, Cells(), wrong.get("flips", 1), wrong.get("zooms", (1.0,)))
     with pytest.raises(UserError, match=reason):
-        predict_on_cluster(args, predictor, {}, outputs, StackSamples(tmp_path / args.input), Kept(outputs.out, {}))
+        predict_on_cluster(args, predictor, {}, outputs, StackSamples(tmp_path / args.input),
+                           Extras(kept=Kept(outputs.out, {})))
 
 
 @pytest.mark.slow

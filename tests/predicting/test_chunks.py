@@ -21,8 +21,10 @@ from unet.lock import lock_path
 from unet.network import Network
 from unet.predicting import chunks
 from unet.predicting.chunks import Job, connected, predict_by_chunks
-from unet.predicting.images import predictions
+from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
+from unet.segment.linking import Linker
+from unet.segment.table import table_writer
 from unet.tasks.cells import Cells
 from utils import UserError
 
@@ -83,11 +85,11 @@ def volume(tmp_path_factory):
     return samples, arrays_of(outputs, samples)
 
 
-def predict(client, samples, outputs, pickled, resume=False):
+def predict(client, samples, outputs, pickled, resume=False, link=False, table=None):
     """Predict by chunks; gives how many objects there are."""
     kept = Kept(outputs.out, {}, resume)
     job = Job(samples.images.pages.path, Cells(), LEARNT, pickled, Network(4, 2).margin, kept.folder)
-    return predict_by_chunks(client, job, outputs, samples, kept)
+    return predict_by_chunks(client, job, outputs, samples, Extras(link, table, kept))
 
 
 @pytest.fixture
@@ -116,6 +118,18 @@ def test_chunks_are_as_the_whole_and_a_stop_loses_none(tmp_path, volume, here):
     level = zarr.open_array(str(outputs.out / "1"), mode="r")[1]
     assert level.shape == tuple((side + 1) // 2 for side in pyramid.shape)
     assert level[0, 0] == pytest.approx(pyramid[:2, :2].mean())
+
+
+def test_numbers_through_the_stack_and_the_table_are_those_of_the_whole(tmp_path, volume, here):
+    samples, whole = volume
+    outputs, table, link = outputs_of(tmp_path, "p"), tmp_path / "p.csv", Linker()
+    linked = [link(page) for page in whole[1]]
+    assert predict(here, samples, outputs, network(tmp_path / "calls"), link=True, table=table) == link.greatest
+    assert_array_equal(arrays_of(outputs, samples)[1], linked)
+    with table_writer(tmp_path / "q.csv", (0.004, 0.004), "um") as rows:
+        for number, objects in enumerate(linked):
+            rows(number, samples.names[number], objects, IMAGES[number])
+    assert table.read_text() == (tmp_path / "q.csv").read_text()
 
 
 def test_other_pixels_or_another_process_are_refused(tmp_path, volume, here):

@@ -1,6 +1,7 @@
 """Prediction image by image: a stopped one goes on and gives the very same, linked and with its table, or refuses."""
 
 import csv
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -72,6 +73,27 @@ def test_what_was_stopped_goes_on_and_gives_the_same_to_the_byte(stack):
     assert set(contents(folder, "q")) == {".tif", "-cells.tif", ".csv"}
     assert contents(folder, "q") == contents(folder, "p")
     assert not list(folder.glob("*.part"))
+
+
+def test_what_is_kept_when_an_image_is_bad_is_said(stack, capsys, monkeypatch):
+    class Fails(Bright):
+        """Fails at a call as where an image is bad."""
+
+        def __call__(self, image):
+            try:
+                return super().__call__(image)
+            except KeyboardInterrupt:
+                raise UserError("a bad image") from None
+
+    monkeypatch.setattr(sys.modules[__name__], "Bright", Fails)
+    with pytest.raises(UserError, match="a bad image"):
+        predict(stack, stop=4)
+    assert "note: 3 of 5 images are kept in" in capsys.readouterr().out
+    assert predict(stack, resume=True) == 2
+    with pytest.raises(UserError, match="a bad image"):
+        predict(stack, stop=1)
+    assert "note" not in capsys.readouterr().out
+    assert not (stack.parent / "p.tif.part").exists()
 
 
 def test_without_resume_it_begins_anew_and_with_nothing_kept_too(stack):

@@ -11,15 +11,15 @@ from unet.engines.predictor import Predictor
 from unet.inputs.samples import Samples
 from unet.inputs.zarrs import ZarrPages
 from unet.predicting.chunks import Job, connected, predict_by_chunks
-from unet.predicting.kept import Kept
+from unet.predicting.images import Extras
 from unet.tasks.task import Outputs
 from utils import UserError
 
-WHOLE = ("link", "table", "panels", "submission", "check_seams")  # options that need all of a page in one place
+WHOLE = ("panels", "submission", "check_seams")  # options that are for pages in memory
 
 
 def predict_on_cluster(args: argparse.Namespace, predictor: Predictor | Ensemble, learnt: dict, outputs: Outputs,
-                       samples: Samples, kept: Kept) -> int:
+                       samples: Samples, extras: Extras) -> int:
     """Predict as the command line says, by chunks; counts objects.
 
     Raises UserError where something is asked for that chunks cannot do.
@@ -35,14 +35,17 @@ def predict_on_cluster(args: argparse.Namespace, predictor: Predictor | Ensemble
     for path in predictor.task.files(outputs, samples.names):
         if path.suffix != ".zarr":
             raise UserError(f"--dask writes chunks of a Zarr, and {path} is none; let the name end with .zarr")
+    if (args.link or args.table) and not outputs.objects:
+        raise UserError("--dask takes --table and --link from numbered objects, and none are written; name a Zarr for "
+                        "them with --cells")
     if any(member.zooms != (1.0,) for member in predictor.members):
         raise UserError("--dask predicts at the image's own size; leave --match-pixel-size out, or add --zooms 1")
     if not predictor.by_rows:
         raise UserError("--dask cannot average flips of a network that loses its border, as of the preset paper; add "
                         "--flips 1")
     network = partial(open_again, [model.resolve() for model in args.model], args.engine, args.precision, args.flips)
-    job = Job(args.input.resolve(), predictor.task, learnt, pickle.dumps(network),
-              max(member.network.margin + member.network.stride for member in predictor.members), kept.folder.resolve())
+    margin = max(member.network.margin + member.network.stride for member in predictor.members)
+    job = Job(args.input.resolve(), predictor.task, learnt, pickle.dumps(network), margin, extras.kept.folder.resolve())
     with connected(args.dask, args.workers) as client:
         print(f"Dask: {client.scheduler.address}, {len(client.nthreads())} workers")
-        return predict_by_chunks(client, job, outputs, samples, kept)
+        return predict_by_chunks(client, job, outputs, samples, extras)

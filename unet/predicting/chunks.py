@@ -8,7 +8,7 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,10 @@ from unet.inputs.ome_zarr import CHUNK, Image, Stack
 from unet.inputs.samples import Sample, Samples
 from unet.lock import locked
 from unet.predicting.bands import Bands
-from unet.predicting.images import Predicts, levels_of, segmented
-from unet.predicting.kept import Kept, digest_of
+from unet.predicting.images import Extras, Predicts, levels_of, segmented
+from unet.predicting.kept import digest_of
+from unet.segment.linking import Linker
+from unet.segment.table import table_writer
 from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Judged, Outputs, channels_first, is_large, numbered
 from unet.workers import signals_held
@@ -140,15 +142,17 @@ def _probability(array: np.ndarray, number: int, task: SliceTask, folder: Path) 
 # ---------------------------------------------------------------------------------------------- who gives the work
 
 
-def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Samples, kept: Kept) -> int:
+def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Samples, extras: Extras) -> int:
     """Predict all chunks, then segment all pages; the outputs, Zarrs, are in their place after that. Counts objects.
 
-    What is marked is not done again; a task whose worker dies is done by another one. Raises UserError where another
-    process writes the outputs, where what was kept is of something else, or where workers keep dying.
+    Numbers through the stack and the table follow here, slice by slice. What is marked is not done again; a task whose
+    worker dies is done by another one. Raises UserError where another process writes the outputs, where what was kept
+    is of something else, or where workers keep dying.
     """
     files = {OBJECTS: outputs.objects, REDRAWN: outputs.redrawn, OUT: outputs.out}
     files, stacks = {name: path for name, path in files.items() if path}, job.task.stacks(outputs, samples)
-    with locked(list(files.values())):
+    kept = extras.kept
+    with locked([*files.values(), *([extras.table] if extras.table else [])]):
         kept.open()
         try:
             with samples.unchanged(kept.remove):
@@ -157,12 +161,35 @@ def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Sampl
             raise KeyboardInterrupt(f"stopped; chunks that are finished are kept in {kept.folder}: the same command "
                                     "with --resume goes on from there, and until then no output is replaced") from None
         count = sum(int((job.room / "marks" / str(number)).read_text()) for number in range(len(samples)))
+        if extras.link or extras.table:
+            greatest = link_and_measure(job, samples, extras)
+            count = greatest if extras.link else count
         for name, path in files.items():  # the probability comes last: the others are made of it
             with atomic_folder(path) as folder:
                 folder.rmdir()
                 shutil.move(job.room / name, folder)
         kept.remove()
     return count
+
+
+def link_and_measure(job: Job, samples: Samples, extras: Extras) -> int:
+    """Give cells one number through the stack, and write the table of objects, as asked for; gives the greatest number.
+
+    Of slices that are linked already the numbers stay what they are, so it may be stopped and begun anew.
+    """
+    link, image, greatest = Linker() if extras.link else None, Image.open(job.room / OBJECTS), 0
+    size = samples.voxel and (samples.voxel.y, samples.voxel.x)
+    with table_writer(extras.table, size, "um") if extras.table else nullcontext() as rows:
+        for number, name in enumerate(tqdm(samples.names, "measuring", disable=None)):
+            objects = image.levels[0][number]
+            if link:
+                objects = link(objects)
+                one = Judged(Sample(name, np.empty(0)), objects, objects, objects)
+                image.put_page(number, numbered(one, job.room / OBJECTS))
+            if rows:
+                rows(number, name, objects, np.asarray(job.images[number]))
+            greatest = max(greatest, int(objects.max()))
+    return greatest
 
 
 def _work(client: Client, job: Job, stacks: dict[str, Stack], count: int) -> None:

@@ -110,6 +110,13 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
             raise KeyboardInterrupt(f"stopped; {kept.count()} of {len(samples)} images are kept in {kept.folder}: the "
                                     "same command with --resume goes on from there, and until then no output is "
                                     "replaced") from None
+        except Exception:
+            if kept and kept.count():
+                tqdm.write(f"note: {kept.count()} of {len(samples)} images are kept in {kept.folder}: once that is put "
+                           "right, the same command with --resume goes on from there")
+            elif kept:
+                kept.remove()
+            raise
         if kept:
             kept.remove()
 

@@ -14,6 +14,7 @@ from unet.inputs.folders import MODALITIES
 from unet.inputs.layouts import Layout, images_of
 from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import is_ours, open_stack, require_ours, stack_writer
+from unet.inputs.writers import ENDINGS
 from unet.scores.precision import SUFFIX
 from unet.tasks.task import Judged, Outputs, Page, channels_first, numbered
 from utils import OverlapTile, UserError, require_space
@@ -125,8 +126,9 @@ class ImageFiles:
 
     def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
         samples.check_apart(self.files(outputs, samples.names))
-        if outputs.out.suffix == ".zarr":
-            raise UserError(f"{outputs.out}: images are predicted into a folder with files for each, not into a Zarr; "
+        out = outputs.out
+        if out.name.lower().endswith(ENDINGS) and (out.suffix == ".zarr" or not out.is_dir()):
+            raise UserError(f"{outputs.out}: images are predicted into a folder with files for each, not into one; "
                             f"name a folder with --out, for instance {outputs.out.with_name('prediction')}")
         if outputs.out.exists() and not outputs.out.is_dir():
             raise UserError(f"{outputs.out} is a file; predicted images go into a folder, name one with --out, for "
