@@ -180,15 +180,21 @@ def test_weights_of_a_very_rare_class_keep_the_loss_finite(tmp_path):
 # --------------------------------------------------------------------------------------------------- early stopping
 
 
-def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_patience(work, monkeypatch):
-    feeds = []
+@pytest.fixture
+def feeds(monkeypatch):
+    """The feeds that a run opens, in their order."""
+    opened = []
 
     class Spy(Feed):
         def __init__(self, *arguments, keep):
             super().__init__(*arguments, keep=keep)
-            feeds.append(self)
+            opened.append(self)
 
     monkeypatch.setattr(train, "Feed", Spy)
+    return opened
+
+
+def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_patience(work, feeds, monkeypatch):
     # steps as long as this end far from where they began: the loss of some epoch is the least
     recipe = replace(TINY, epochs=30, lr=0.3, warmup=0)
     model, _ = train.train(work, replace(recipe, patience=2))
@@ -210,15 +216,7 @@ def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_pati
         np.testing.assert_allclose(*([float(row[name]) for row in rows] for rows in (history(work), whole)), rtol=1e-4)
 
 
-def test_the_validation_curve_is_of_slices_that_train_nothing_and_changes_no_schedule(work, monkeypatch):
-    feeds = []
-
-    class Spy(Feed):
-        def __init__(self, *arguments, keep):
-            super().__init__(*arguments, keep=keep)
-            feeds.append(self)
-
-    monkeypatch.setattr(train, "Feed", Spy)
+def test_the_validation_curve_is_of_slices_that_train_nothing_and_changes_no_schedule(work, feeds):
     recipe = replace(TINY, epochs=4, steps=10)
     train.train(work, replace(recipe, validation=True))
     assert [feed.tiles.tolist() for feed in feeds] == [[4, 9], [0, 1, 2, 3, 5, 6, 7, 8]]  # tile i is of slice i % 5

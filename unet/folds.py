@@ -109,7 +109,10 @@ def blocks_of(task: Task, layout: Layout, count: int, seed: int) -> list[list[in
     if count > len(layout):
         raise UserError(f"--folds {count}: {layout.folder} has {len(layout)} labelled {layout.noun}s, and each fold "
                         "needs one to judge; choose fewer")
-    return task.folds(layout, count, seed)
+    blocks = task.folds(layout, count, seed)
+    for block in blocks:
+        task.check_judges(layout, block, "choose another number of --folds")
+    return blocks
 
 
 def is_judged(fold: Path) -> bool:

@@ -12,6 +12,7 @@ from unet.inputs.samples import Sample
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.cells import Cells
 from unet.tasks.task import Judged
+from unet.training.plan import Settings, plan
 from utils import UserError
 
 CELLS = Cells()
@@ -80,8 +81,8 @@ def test_held_out_slices_without_any_object_are_refused(tmp_path):
     labels[[2, 6]] = 0
     layout = layout_with(tmp_path, labels)
     with pytest.raises(UserError, match="slice 6, which would be held out, has no object; hold out others"):
-        CELLS.split(layout, None, 0)
-    assert CELLS.split(layout, "5-6", 0) == [5, 6]
+        plan(layout, CELLS, Settings())
+    assert plan(layout, CELLS, Settings(holdout="5-6"))["split"]["holdout"] == [5, 6]
     assert CELLS.looked_back(layout, [0, 1, 2, 3, 4], 3) == [1, 3, 4]
 
 

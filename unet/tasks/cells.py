@@ -69,18 +69,10 @@ class Cells(SliceTask):
         """uint8 (H, W), 0 = membrane, 255 = cell."""
         return np.where(label > 0, 255, 0).astype(np.uint8)
 
-    def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
-        """As of any slices; some of those held out have to show cells, or there is nothing to score."""
-        chosen = super().split(layout, holdout, seed)
-        require_cells(layout, chosen)
-        return chosen
-
-    def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
-        """As of any slices; each fold has to show cells."""
-        blocks = super().folds(layout, count, seed)
-        for block in blocks:
-            require_cells(layout, block, "choose another number of --folds")
-        return blocks
+    def check_judges(self, layout: Layout, numbers: Sequence[int], way_out: str) -> None:
+        if numbers and not any(layout[number].label.any() for number in numbers):
+            raise UserError(f"{layout.labels_path}: {layout.listed(numbers)}, which would be held out, has no object; "
+                            f"{way_out}")
 
     def target(self, label: np.ndarray) -> np.ndarray:
         return (label > 0).astype(np.uint8)
@@ -184,10 +176,3 @@ def _look(layout: Layout) -> list[Look]:
 
 def _labels(layout: Layout, numbers: Sequence[int]) -> Iterator[np.ndarray]:
     return (layout[number].label for number in numbers)
-
-
-def require_cells(layout: Layout, chosen: Sequence[int], way_out: str = "hold out others with --holdout") -> None:
-    """Raise UserError where samples that would be held out show no cell: there would be nothing to score."""
-    if chosen and not any(layout[number].label.any() for number in chosen):
-        raise UserError(f"{layout.labels_path}: {layout.listed(chosen)}, which would be held out, has no object; "
-                        f"{way_out}")

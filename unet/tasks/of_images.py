@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from unet.inputs.layouts import Layout
-from unet.tasks.cells import Cells, require_cells
+from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
 from unet.tasks.images import ImageFiles
 from unet.tasks.task import Judged, Options
@@ -55,19 +54,6 @@ class CellImages(ColourImages, Cells):
 
     name: ClassVar = "cells of images"
     noun: ClassVar = "image"
-
-    def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
-        """As of any images; some of those held out have to show cells, or there is nothing to score."""
-        chosen = super().split(layout, holdout, seed)
-        require_cells(layout, chosen)
-        return chosen
-
-    def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
-        """As of any images; each fold has to show cells."""
-        blocks = super().folds(layout, count, seed)
-        for block in blocks:
-            require_cells(layout, block, "choose another number of --folds")
-        return blocks
 
 
 @dataclass(frozen=True)

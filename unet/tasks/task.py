@@ -111,6 +111,10 @@ class Task(ABC):
     def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
         """Numbers of the samples that judge in each fold of a cross-validation, sorted; each sample judges in one."""
 
+    def check_judges(self, layout: Layout, numbers: Sequence[int], way_out: str) -> None:
+        """Raise UserError, which ends with the way out, where these samples alone would leave nothing to score."""
+        return None  # most tasks score any sample
+
     @abstractmethod
     def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
         """Shape (H, W[, C]) of every page that step 1 writes."""

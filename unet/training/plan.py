@@ -36,6 +36,7 @@ def plan(layout: Layout, task: Task, settings: Settings) -> dict:
     # split first: copies of one sample must not reach the hold-out
     held_out = (list(settings.holdout) if isinstance(settings.holdout, tuple)
                 else task.split(layout, settings.holdout, settings.seed))
+    task.check_judges(layout, held_out, "hold out others with --holdout")
     train = [number for number in range(len(layout)) if number not in held_out]
     sources = [{"name": sample.name, "group": sample.group, "shape": list(sample.image.shape[:2]), "copies": 0,
                 "levels": task.levels(sample.image)}
