@@ -64,7 +64,7 @@ BREAKAGES = {  # what is done to the folder, the changes of the recipe, and what
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [20, 50])  # an epoch, of ten
+@pytest.mark.parametrize("steps", [30, 50])  # an epoch, of ten
 @pytest.mark.parametrize("name", BREAKAGES)
 def test_a_breakage_is_caught_in_the_first_tenth(name, steps, tmp_path, monkeypatch):
     spoil, changes, said = BREAKAGES[name]
@@ -132,7 +132,7 @@ def stop():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [20, 50])
+@pytest.mark.parametrize("steps", [30, 50])
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_run_is_not_stopped(name, steps, tmp_path, monkeypatch):
     write, changes, seed = GOOD[name]
@@ -240,6 +240,6 @@ def test_a_resumed_run_is_judged_where_its_schedule_is(tmp_path):
     work = write_patches(tmp_path)
     alarm = Alarm(Feed(work / "patches", 4), 60, 200)
     alarm.set_model(Says())
-    with pytest.raises(NotLearning, match="stopped after 80 steps"):
+    with pytest.raises(NotLearning, match="stopped after 90 steps"):
         for batch in range(60):
             alarm.on_train_batch_end(batch, {"loss": 9.0})

@@ -15,7 +15,8 @@ from scipy.optimize import minimize
 from unet.training.feed import Feed
 from utils import NotLearning
 
-LEAST = 20  # steps before a run is judged: those of fewer are judged when they are at their end, by `separates`
+LEAST = 30  # steps before a run is judged: after 20 some seeds of good ones tell next to nothing yet. Runs of fewer
+#             steps are judged when they are at their end, by `separates`
 WINDOW = 50  # steps at most over which the loss is averaged
 NEAR = 0.05  # share of the labels' entropy: the loss has to be less by so much; good runs of the presets are by 0.2
 TOLD = 0.01  # share of the labels' entropy: an output that tells less of them, see `told`, tells nothing
