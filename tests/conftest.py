@@ -162,7 +162,7 @@ def script(tmp_path):
     """Run one of the project's scripts as a user does; gives its exit status and what it printed."""
     def call(name, *arguments):
         return subprocess.run([sys.executable, str(ROOT / name), *map(str, arguments)], cwd=tmp_path,
-                              capture_output=True, text=True, timeout=300)
+                              capture_output=True, text=True, timeout=600)
     return call
 
 
@@ -205,7 +205,7 @@ def tiny_run(tmp_path_factory):
                     ("train.py", "--epochs", "3", "--steps", "12", "--batch", "2", "--filters", "8", "--depth", "2",
                      "--lr", "3e-3")):
         done = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], cwd=folder, capture_output=True,
-                              text=True, timeout=120)
+                              text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         (folder / command[0]).with_suffix(".txt").write_text(done.stdout)
     return folder

@@ -29,7 +29,7 @@ def test_peak_memory_is_that_of_all_processes(tmp_path):
 def test_the_memory_bench_prints_all_figures():
     sizes = ("--side", "64", "--page", "128", "--slices", "8")
     done = subprocess.run([sys.executable, str(ROOT / "tests" / "bench.py"), "memory", *sizes],
-                          capture_output=True, text=True, timeout=300)
+                          capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "augmentation.py, 8 x 64 x 64 uint16: 0." in done.stdout
     assert "preprocessing.py, 8 x 64 x 64 uint8: 0." in done.stdout
@@ -40,7 +40,7 @@ def test_the_memory_bench_prints_all_figures():
 @pytest.mark.slow
 def test_the_feed_bench_prints_both_rates():
     done = subprocess.run([sys.executable, str(ROOT / "tests" / "bench.py"), "feed", "--tile", "64", "--steps", "3"],
-                          capture_output=True, text=True, timeout=300)
+                          capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "the feed gives " in done.stdout and "the network takes " in done.stdout
     assert "5 asked:" in done.stdout and "tiles/s" in done.stdout.splitlines()[-1]

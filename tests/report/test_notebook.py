@@ -34,7 +34,7 @@ def reported(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reported")
     shutil.copytree(tiny_run, folder, dirs_exist_ok=True)  # other tests look at what a run leaves
     done = subprocess.run([sys.executable, str(ROOT / "report.py"), "--notebook", "executed.ipynb"], cwd=folder,
-                          capture_output=True, text=True, timeout=300)
+                          capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder
 

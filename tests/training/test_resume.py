@@ -66,7 +66,7 @@ def weights_of(work):
 def test_a_run_killed_in_three_places_is_the_run_that_was_not(tmp_path):
     killed, whole = (write_patches(tmp_path / name) for name in ("killed", "whole"))
     result = subprocess.run([sys.executable, __file__, str(killed), str(whole)], capture_output=True, text=True,
-                            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, timeout=300)
+                            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, timeout=600)
     assert result.returncode == 0, result.stderr
     assert curve(whole)[:, 0].tolist() == [1, 2, 3, 4, 5]
     np.testing.assert_allclose(curve(killed), curve(whole), rtol=1e-5)
