@@ -347,8 +347,8 @@ def main() -> None:
         manifest = augment(data, work, Settings(**args))
     noun, split, sources = LAYOUTS[manifest["layout"]].noun, manifest["split"], manifest["sources"]
     held_out = ", ".join(sources[number]["name"][:12] for number in split["holdout"])
-    print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs; {len(split['train'])} {noun}s to train on with "
-          f"{manifest['copies']:.3g} copies of each on average; held out: {held_out or 'none'}")
+    print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs; {len(split['train'])} {noun}s to train on; "
+          f"held out: {held_out or 'none'}")
 
 
 if __name__ == "__main__":
