@@ -86,9 +86,8 @@ def warp(image: np.ndarray, field: np.ndarray, order: int = 1) -> np.ndarray:
     """Move (H, W[, C]) by a displacement field (2, h, w) in pixels; (h, w[, C]), dtype kept, mirrored beyond the image.
 
     A field of another size than the image puts out its upper left part; adding a corner to the field, another part.
-    `order` 1 interpolates linearly; 0 takes the nearest pixel, for labels: no new classes. The
-    pixels are those of scipy's `map_coordinates` with mode 'mirror' (linear: to one grey level, by rounding) in half
-    its time.
+    `order` 1 interpolates linearly; 0 takes the nearest pixel, for labels: no new classes. The pixels are those of
+    scipy's `map_coordinates` with mode 'mirror' (linear: to one grey level, by rounding) in half its time.
     """
     height, width = image.shape[:2]
     rows, columns = (np.arange(size, dtype=np.float32) for size in field.shape[1:])
@@ -193,11 +192,10 @@ def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator,
     shape = image.shape[:2]
     size = shape if size is None else size
     corner = tuple((full - part) // 2 for full, part in zip(shape, size, strict=True))
-    record: list[dict] = []
 
     how = str(rng.choice(FLIPS))
     image, label = flip(image, how), flip(label, how)
-    record.append({"operation": "flip", "how": how})
+    record: list[dict] = [{"operation": "flip", "how": how}]
 
     fields = []
     if rng.random() < options.turn_probability:
@@ -315,20 +313,17 @@ def options() -> argparse.ArgumentParser:
     """The command line of `python augmentation.py`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("data"),
-                        help="folder with the three TIFF stacks, with images/ and labels/ of equal names, or with "
-                             "<id>/images/<id>.png and <id>/masks/*.png")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the three TIFF stacks, with "
+                        "images/ and labels/ of equal names, or with <id>/images/<id>.png and <id>/masks/*.png")
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
-    parser.add_argument("--copies", type=at_least(0, float),
-                        help="augmented copies of each training slice, .5 for every other one; of images on average, "
-                             f"more of rare modalities (without it what training draws, {Task.default_copies} at most, "
-                             "with --resize 0)")
+    parser.add_argument("--copies", type=at_least(0, float), help="augmented copies of each training slice, .5 for "
+                        "every other one; of images on average, more of rare modalities (without it what training "
+                        f"draws, {Task.default_copies} at most, with --resize 0)")
     parser.add_argument("--holdout", help="slices that judge and never train: 25-29, or 3,7,11, or none (without it "
                                           "the last 5; of fewer than 30 slices the last sixth); of images their "
                                           "names' beginnings, with commas (without it a tenth of each modality)")
     side = parser.add_mutually_exclusive_group()
-    side.add_argument("--window", type=at_least(16), help="side of the windows cut from images, pixels (without it "
-                                                          "256)")
+    side.add_argument("--window", type=at_least(16), help="side of windows cut from images, pixels (without it 256)")
     side.add_argument("--resize", type=at_least(16), help="squeeze whole nuclei images to this side, pixels, in place "
                                                           "of cutting windows; 128 goes with --preset nuclei")
     parser.add_argument("--task", choices=MEANINGS, help="what the labels of images/ and labels/ say: 0 = membrane or "

@@ -85,11 +85,11 @@ def volume(tmp_path_factory):
     return samples, arrays_of(outputs, samples)
 
 
-def predict(client, samples, outputs, pickled, resume=False, link=False, table=None):
+def predict(client, samples, outputs, pickled, resume=False, **extras):
     """Predict by chunks; gives how many objects there are."""
     kept = Kept(outputs.out, {}, resume)
     job = Job(samples.images.pages.path, Cells(), LEARNT, pickled, Network(4, 2).margin, kept.folder)
-    return predict_by_chunks(client, job, outputs, samples, Extras(link, table, kept))
+    return predict_by_chunks(client, job, outputs, samples, Extras(kept=kept, **extras))
 
 
 @pytest.fixture
