@@ -86,3 +86,13 @@ def test_nothing_runs_on_import(name):
         assert not isinstance(node, ast.For | ast.While | ast.With | ast.Try)
     stars = [node for node in ast.walk(FILES[name]) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
     assert not stars
+
+
+def test_no_file_is_over_350_lines_and_no_function_has_seven_arguments():
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("unet/**/*.py"), *ROOT.glob("tests/**/*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 350, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                assert len([name for name in names if name not in ("self", "cls")]) < 7, f"{path}: {node.name}"
