@@ -29,7 +29,7 @@ from utils import UserError, atomic_path, run
 
 NOTEBOOK = Path(__file__).resolve().with_name("jupyter.ipynb")
 WORK = Path("results")
-SECONDS = 600  # that a cell may take
+SECONDS = 600  # that a cell may take, and the kernel to start
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title><style>
@@ -57,7 +57,8 @@ def execute(parameters: dict[str, str], notebook: Path = NOTEBOOK) -> nbformat.N
         cell.source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     # this very Python, whatever kernels the user has installed under the same name
     kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-    client = NotebookClient(node, kernel, timeout=SECONDS, resources={"metadata": {"path": str(notebook.parent)}})
+    client = NotebookClient(node, kernel, timeout=SECONDS, startup_timeout=SECONDS,  # 60 on a loaded machine are few
+                            resources={"metadata": {"path": str(notebook.parent)}})
     try:
         client.execute(stderr=subprocess.DEVNULL)  # where TensorFlow greets
     except CellExecutionError as error:
