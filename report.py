@@ -57,7 +57,7 @@ def execute(parameters: dict[str, str], notebook: Path = NOTEBOOK) -> nbformat.N
         cell.source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     # this very Python, whatever kernels the user has installed under the same name
     kernel = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-    client = NotebookClient(node, kernel, timeout=SECONDS, startup_timeout=SECONDS,  # 60 on a loaded machine are few
+    client = NotebookClient(node, kernel, timeout=SECONDS, startup_timeout=SECONDS,
                             resources={"metadata": {"path": str(notebook.parent)}})
     try:
         client.execute(stderr=subprocess.DEVNULL)  # where TensorFlow greets
