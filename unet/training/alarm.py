@@ -23,6 +23,7 @@ TOLD = 0.01  # share of the labels' entropy: an output that tells less of them, 
 FALLS = 0.01, 0.03  # share of the loss on the same tiles that goes within the window where a run is on its way: far
 #                     above the entropy, and near it, where steps go to and fro
 FLAT = 1e-3  # standard deviation of an output that is the same everywhere
+STILL = 1e-4  # share of the loss on some tiles: one that changes less within the window does not change
 RARE = 0.05  # nats: with less entropy one class is so rare that the network may say the other one for long
 PROBED = 8, 64, 500_000  # tiles: at least, at most, and as many as have so many pixels
 LOOKED_AT = 64  # pixels of a row, and rows of a tile, from which `told` is found
@@ -40,7 +41,7 @@ class Alarm(keras.callbacks.Callback):
     loss, weighted as the loss is. A run whose loss is not below that of the very labels that it was computed from is
     on its way if on some tiles its output tells something of the labels, and tells more of them, or has less loss,
     than when the steps began that are judged. On its way to the entropy and no further the loss of a dead run falls,
-    too, but its output tells nothing.
+    too, but its output tells nothing. In the first tenth a run whose loss does not change at all is dead, too.
 
     Parameters
     ----------
@@ -80,9 +81,11 @@ class Alarm(keras.callbacks.Callback):
                               "there is nothing to learn. Label what is missing; 'python datasets.py check DIR' shows "
                               "what there is")
         least, loss = entropy(shares), float(np.mean(self.losses))
-        if least < RARE * shares.sum() or loss < (1 - NEAR) * least:
-            return
-        what = self.dead(near=loss < (1 + NEAR) * least)
+        learns = least < RARE * shares.sum() or loss < (1 - NEAR) * least
+        what = "" if learns else self.dead(near=loss < (1 + NEAR) * least)
+        # weights drawn by chance may be better than knowing nothing: do they change at all?
+        if not what and self.step == self.every and abs(self.probe()[0] / self.before[0] - 1) < STILL:
+            what = "the network does not change"
         if what:
             raise NotLearning(f"stopped after {self.step} steps: {what}; the loss is {loss:.3g}, and knowing nothing "
                               f"but how many pixels each class has would give one of {least:.3g}. {CAUSES}")
