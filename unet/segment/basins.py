@@ -84,7 +84,8 @@ def _over_passes(flat: np.ndarray, ground: np.ndarray, at: np.ndarray, goal: np.
     (one, other), cost = np.divmod(pairs, count), costs[order][least]
     # 0 is linked to each cell, at a lower cost than any pass has: no two cells are joined over a top
     row, column = np.append(np.zeros(first - 1, int), one), np.append(np.arange(1, first), other)
-    tree = minimum_spanning_tree(coo_array((np.append(np.full(first - 1, 0.5), cost), (row, column)), (count, count)))
+    ends = row.astype(np.int32), column.astype(np.int32)  # older scipy's trees take no others
+    tree = minimum_spanning_tree(coo_array((np.append(np.full(first - 1, 0.5), cost), ends), (count, count)))
     tree = tree.tocoo()
     kept = (tree.row > 0) & (tree.col > 0)
     _, part = connected_components(coo_array((tree.data[kept], (tree.row[kept], tree.col[kept])), (count, count)))
