@@ -8,6 +8,7 @@ however many cores there are, the part of each tile that Python holds its lock f
 import argparse
 import tempfile
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,15 +38,20 @@ def write_tiles(folder: Path, count: int, side: int) -> Path:
     return folder
 
 
+def seconds_of(batches: Iterable) -> float:
+    """Seconds from batch `WARM` to the last."""
+    left = iter(batches)
+    for _ in range(WARM):
+        next(left)
+    began = time.perf_counter()
+    for _ in left:
+        pass
+    return time.perf_counter() - began
+
+
 def feed_rate(feed: Feed, steps: int) -> float:
     """Tiles a second that the feed gives where nobody makes it wait."""
-    batches = iter(feed.from_step(0, WARM + steps))
-    for _ in range(WARM):
-        next(batches)
-    began = time.perf_counter()
-    for _ in batches:
-        pass
-    return steps * feed.batch / (time.perf_counter() - began)
+    return steps * feed.batch / seconds_of(feed.from_step(0, WARM + steps))
 
 
 def core_rate(feed: Feed, steps: int, threads: int) -> float:
@@ -60,13 +66,7 @@ def core_rate(feed: Feed, steps: int, threads: int) -> float:
 def handing_rate(feed: Feed, steps: int) -> float:
     """Tiles a second that are handed on where making them costs nothing."""
     batch = feed[0]
-    batches = iter(dataset(lambda step: batch, 0, WARM + steps, ahead=READERS))
-    for _ in range(WARM):
-        next(batches)
-    began = time.perf_counter()
-    for _ in batches:
-        pass
-    return steps * feed.batch / (time.perf_counter() - began)
+    return steps * feed.batch / seconds_of(dataset(lambda step: batch, 0, WARM + steps, ahead=READERS))
 
 
 class Clock(keras.callbacks.Callback):
