@@ -7,6 +7,7 @@ from conftest import draw_stacks, write_nuclei, write_png, write_two_folders
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+from unet.inputs.folders import find_images
 from unet.inputs.layouts import Folders, Stacks, images_of, layout_of
 from unet.inputs.stacks import LABELS, TEST, VOLUME
 from unet.inputs.tiffs import voxel_of
@@ -234,7 +235,9 @@ def test_images_say_the_size_of_their_pixels_and_all_of_them_one_size_where_they
         tifffile.imwrite(folder / "images" / f"{name}.tif", image, resolution=(resolution,) * 2,
                          resolutionunit="CENTIMETER", photometric="minisblack")
         tifffile.imwrite(folder / "labels" / f"{name}.tif", label)
+    (folder / "images" / "c.tif").rename(folder / "images" / "c.ome.tif")
     assert layout_of(folder).voxel is None
+    assert layout_of(folder).names == [source.name for source in find_images(folder / "images")] == ["a", "b", "c"]
     assert [sample.voxel for sample in layout_of(folder)] == [Voxel(0.5, 0.5), Voxel(0.5, 0.5), Voxel(0.25, 0.25)]
     (folder / "labels" / "c.tif").unlink()  # it is predicted then
     layout = layout_of(folder)

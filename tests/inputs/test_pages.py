@@ -143,9 +143,9 @@ def test_what_is_written_keeps_the_size(tmp_path, dtype, channels):
             write(np.zeros(shape[1:], dtype))
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         voxel = voxel_of_tiff(tiff)
-        assert tiff.series[0].axes == ("ZCYX" if channels else "ZYX" if tiff.is_imagej else tiff.series[0].axes)
+        assert (tiff.series[0].axes, tiff.is_ome) == ("ZCYX" if channels else "ZYX", dtype == np.uint32)
     assert (voxel.y, voxel.x) == pytest.approx((0.004, 0.005), rel=1e-4)
-    assert voxel.z == (None if dtype == np.uint32 else pytest.approx(0.05))
+    assert voxel.z == pytest.approx(0.05)
     assert Voxel(0.008, 0.008).times(Voxel(0.004, 0.016)) == pytest.approx(1)
     assert Voxel(0.008, 0.008).times(Voxel(0.004, 0.004)) == pytest.approx(2)
 

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from unet.inputs.stacks import (
     format_slices,
     is_ours,
+    open_stack,
     padding,
     parse_slices,
     read_stack,
@@ -18,6 +19,7 @@ from unet.inputs.stacks import (
     stack_writer,
     write_stack,
 )
+from unet.inputs.voxel import Voxel, voxel_of_tiff
 from utils import UserError
 
 
@@ -43,6 +45,17 @@ def test_stacks_come_back_and_imagej_reads_them(tmp_path, shape, dtype):
         told = tiff.imagej_metadata
         assert told.get("images", 1) == shape[0]
         assert told.get("slices", told.get("frames", 1)) == shape[0] and "channels" not in told
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_deep_colours_are_an_ome_tiff_with_the_size_of_a_pixel(tmp_path, dtype):
+    stack, voxel = image_of((2, 9, 7, 3)).astype(dtype), Voxel(0.004, 0.005, 0.05)
+    with stack_writer(tmp_path / "a.tif", stack.shape, dtype, voxel=voxel) as write:
+        for page in stack:
+            write(page)
+    assert_array_equal(open_stack(tmp_path / "a.tif", list(stack.shape)), stack)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert (tiff.is_ome, tiff.series[0].axes, voxel_of_tiff(tiff)) == (True, "TYXS", voxel)
 
 
 def test_pages_are_written_as_they_come(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from unet.inputs.lazy import grey_levels
-from unet.inputs.pages import JPEG, read_pixels
+from unet.inputs.pages import JPEG, name_of, read_pixels
 from unet.inputs.stacks import VOLUME
 from utils import UserError
 
@@ -127,12 +127,12 @@ def find_images(path: str | Path) -> list[Source]:
         file for file in named if not pattern or file.suffix.lower() in TO_PREDICT]
     if not files:
         raise UserError(f"{path} has no PNG, JPEG or TIFF image; {LAYOUT}, or image files side by side")
-    stems = [file.stem for file in files]
-    for stem in stems:
-        if stems.count(stem) > 1:
-            raise UserError(f"{path} has several images named {stem}; their predictions would overwrite each other, "
+    names = [name_of(file) for file in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path} has several images named {name}; their predictions would overwrite each other, "
                             "rename them")
-    return [Source(file.stem, file) for file in files]
+    return [Source(name, file) for name, file in zip(names, files, strict=True)]
 
 
 # -------------------------------------------------------------------------------------------------- the files

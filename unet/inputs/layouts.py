@@ -14,7 +14,7 @@ from skimage.measure import label as components
 
 from unet.inputs import folders, two_folders
 from unet.inputs.lazy import Gray, Pages, grey_levels, one_channel
-from unet.inputs.pages import TIFF, open_pages, size_of
+from unet.inputs.pages import TIFF, name_of, open_pages, size_of
 from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices
 from unet.inputs.tiffs import TiffPages, common_voxel, voxel_of
@@ -170,7 +170,7 @@ class PageSamples(Samples):
         self.pages, self.voxel = pages, pages.voxel
         digits = len(str(len(pages) - 1))
         self.names = [f"{number:0{digits}}" for number in range(len(pages))] if len(pages) > 1 else [
-            pages.path.stem.removesuffix(".ome")]
+            name_of(pages.path)]
         self.watch(pages.files)
 
     def __getitem__(self, number: int) -> Sample:

@@ -51,7 +51,7 @@ class FilePages(Pages):
         self.files = sorted((file for file in files if file.suffix.lower() in PNG + JPEG + TIFF), key=natural)
         if not self.files:
             raise UserError(f"{path} has no PNG, JPEG or TIFF image; name a folder of images, or one file")
-        self.names = [file.stem for file in self.files]
+        self.names = [name_of(file) for file in self.files]
         first, size = self._read(0), size_of(self.files[0])
         for file in self.files[1:]:
             if size_of(file) != size:
@@ -148,6 +148,11 @@ def size_of(path: Path) -> tuple[int, int]:
             return image.height, image.width
     except DECODING:
         return read_pixels(path).shape[:2]  # says what is wrong with it
+
+
+def name_of(path: Path) -> str:
+    """The name of an image file without its ending; an OME-TIFF's has two parts."""
+    return path.stem.removesuffix(".ome")
 
 
 def natural(path: Path) -> list:

@@ -36,10 +36,9 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
 
 
 def _kind(path: Path, dtype: np.dtype, axes: str) -> str:
-    """How a stack is written: 'ome' by its name, 'imagej' or, of what ImageJ has not, 'plain'."""
-    if str(path).lower().endswith(OME):
-        return "ome"
-    return "plain" if dtype == np.uint32 or (axes == "TYXS" and dtype != np.uint8) else "imagej"
+    """How a stack is written: 'ome' by its name or of what ImageJ's own format has not, else 'imagej'."""
+    lacking = dtype == np.uint32 or (axes == "TYXS" and dtype != np.uint8)
+    return "ome" if lacking or str(path).lower().endswith(OME) else "imagej"
 
 
 def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, kind: str = "",
@@ -49,7 +48,7 @@ def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: st
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout that `stack_writer` says
         tifffile.imwrite(path, shape=shape, dtype=dtype, imagej=kind == "imagej", ome=kind == "ome", software=OURS,
-                         bigtiff={"imagej": False, "plain": True, "ome": None}[kind],
+                         bigtiff={"imagej": False, "ome": None}[kind],
                          **(tags or tiff_tags(None, kind, axes)), photometric="rgb" if axes == "TYXS" else "minisblack")
     with tifffile.TiffFile(path) as tiff:
         return tiff.pages[0].dataoffsets[0]
@@ -61,10 +60,10 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
     """Yield `write(page)`, which appends a page to one ImageJ stack of `shape` (N, H, W[, 3]); all or nothing.
 
     With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page (C, H, W). dtype uint8, uint16 or float32; or
-    uint32, which ImageJ has not, nor colours of more than 8 bits: these are plain BigTIFFs. A
-    name that ends with .ome.tif gives an OME-TIFF, in which channels are `called` so. Only the page at hand is in
-    memory. Above 4 GiB the stack is still one that ImageJ reads: a header, then all pixels. `voxel` is kept as Fiji,
-    napari and `voxel_of_tiff` read it. Leaving without having written all N pages raises ValueError.
+    uint32, which ImageJ's format has not, nor colours of more than 8 bits: these are OME-TIFFs, whatever their name. A
+    name that ends with .ome.tif gives one, too, in which channels are `called` so. Only the page at hand is in memory.
+    Above 4 GiB the stack is still one that ImageJ reads: a header, then all pixels. `voxel` is kept as Fiji, napari and
+    `voxel_of_tiff` read it. Leaving without having written all N pages raises ValueError.
     """
     axes = "ZCYX" if channels else "TYXS" if len(shape) == 4 else "ZYX"
     kind = _kind(path, dtype, axes)

@@ -12,7 +12,7 @@ import numpy as np
 from skimage.measure import label as components
 
 from unet.inputs.folders import Source, image_files
-from unet.inputs.pages import read_pixels
+from unet.inputs.pages import name_of, read_pixels
 from unet.inputs.stacks import VOLUME
 from utils import UserError
 
@@ -65,10 +65,11 @@ def stray_labels(folder: Path) -> list[Path]:
 def _by_name(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in image_files(folder):
-        if path.stem in files:
-            raise UserError(f"{folder} has {files[path.stem].name} and {path.name}, expected one file of a name; take "
+        name = name_of(path)
+        if name in files:
+            raise UserError(f"{folder} has {files[name].name} and {path.name}, expected one file of a name; take "
                             "one away")
-        files[path.stem] = path
+        files[name] = path
     return files
 
 

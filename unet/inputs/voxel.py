@@ -57,15 +57,10 @@ def voxel_of_tiff(tiff: tifffile.TiffFile) -> Voxel | None:
 
 
 def tiff_tags(voxel: Voxel | None, kind: str, axes: str) -> dict:
-    """Arguments of `tifffile.imwrite` that keep the size: ImageJ's or OME's words, or as resolution in centimetres.
-
-    `kind` is 'imagej', 'ome', or 'plain'.
-    """
+    """Arguments of `tifffile.imwrite` that keep the size in the words of a `kind`: 'imagej' or 'ome'."""
     metadata: dict = {"axes": axes}
     if voxel is None:
         return {"metadata": metadata}
-    if kind == "plain":
-        return {"metadata": metadata, "resolution": (1e4 / voxel.x, 1e4 / voxel.y), "resolutionunit": "CENTIMETER"}
     if kind == "ome":
         lengths = {axis: length for axis, length in zip("ZYX", (voxel.z, voxel.y, voxel.x), strict=True) if length}
         return {"metadata": {**metadata, **{f"PhysicalSize{axis}": length for axis, length in lengths.items()},
