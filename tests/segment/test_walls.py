@@ -19,9 +19,10 @@ from phantoms import (
 from scipy.special import logit
 
 from unet.inputs.demo import demo_stack
-from unet.scores.isbi import best_threshold, components, isbi_scores, threshold_curve
+from unet.scores.isbi import components, isbi_scores, pick_threshold, threshold_curve
 from unet.segment import walls
 from unet.segment.walls import (
+    OVERSURE,
     draw_walls,
     features,
     find_walls,
@@ -304,9 +305,19 @@ def test_every_slice_is_judged_by_what_was_learnt_on_others(rng, monkeypatch):
 
 def test_without_walls_the_threshold_alone_is_chosen(rng):
     outputs, labels = slices_with_short_false_walls(rng, 2)
-    learnt = learn_cells(outputs, labels, walls=False)
-    assert learnt == {"threshold": best_threshold(outputs, labels), "curve": threshold_curve(outputs, labels),
-                      "walls": None, "why": "they are switched off"}
+    learnt, curve = learn_cells(outputs, labels, walls=False), threshold_curve(outputs, labels)
+    assert learnt == {"threshold": learnt["plain_threshold"], "curve": curve, "plain_curve": curve, "walls": None,
+                      "plain_threshold": pick_threshold(curve, **OVERSURE), "why": "they are switched off"}
+
+
+def test_of_thresholds_that_differ_by_chance_the_usual_is_taken_where_walls_are_thin():
+    curve = [0.9, 0.96, 0.972, 0.975, 0.974, 0.974, 0.973, 0.972, 0.97, 0.969]
+    assert pick_threshold(curve) == 0.4
+    assert pick_threshold(curve, **OVERSURE) == 0.8
+    assert pick_threshold([*curve[:6], 0.95, 0.94, 0.93, 0.92], **OVERSURE) == 0.4
+    packed, objects = discs(square=False), discs(square=True)
+    assert learn_cells(blurred(packed)[None], packed[None])["plain_threshold"] == 0.8
+    assert learn_cells(blurred(objects)[None], objects[None])["plain_threshold"] == 0.5
 
 
 def test_cells_are_numbered_by_hand():

@@ -175,7 +175,7 @@ class CellPictures(SlicePictures):
         axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
             title=f"Chosen on {run.layout.noun}s {format_slices(run.learnt['on'])}, which trained: the best mean with "
-                  "its neighbours,\nof equals the nearest to 0.5")
+                  "its neighbours,\nof those that are nearly as good the usual one")
         axis.legend()
         return figure
 

@@ -189,18 +189,18 @@ def threshold_curve(probabilities: Stack, labels: Stack, thresholds=THRESHOLDS) 
     return _table(probabilities, labels, thresholds, warping=False)[..., 0].mean(axis=0).tolist()
 
 
-def pick_threshold(curve: Sequence[float], thresholds=THRESHOLDS) -> float:
-    """The best threshold of what `threshold_curve` gave."""
-    return float(thresholds[_best(np.array(curve), thresholds)])
+def pick_threshold(curve: Sequence[float], thresholds=THRESHOLDS, usual: float = 0.5, by_chance: float = 1e-4) -> float:
+    """The best threshold of what `threshold_curve` gave; see `_best`."""
+    return float(thresholds[_best(np.array(curve), thresholds, usual, by_chance)])
 
 
-def _best(rand: np.ndarray, thresholds: Sequence[float]) -> int:
-    """The place of the best V_rand (thresholds,), averaged with its neighbours; of equals, the threshold nearest 0.5.
+def _best(rand: np.ndarray, thresholds: Sequence[float], usual: float = 0.5, by_chance: float = 1e-4) -> int:
+    """The place of the best V_rand (thresholds,), averaged with its neighbours; of equals, that nearest `usual`.
 
-    Equal to the fourth decimal: V_rand does not mind how wide a border is, but people do.
+    Equal is what differs by less than `by_chance`: V_rand does not mind how wide a border is, but people do.
     """
     rand = _with_neighbours(rand)
-    return min(np.flatnonzero(rand > rand.max() - 1e-4).tolist(), key=lambda place: abs(thresholds[place] - 0.5))
+    return min(np.flatnonzero(rand > rand.max() - by_chance).tolist(), key=lambda place: abs(thresholds[place] - usual))
 
 
 def _with_neighbours(rand: np.ndarray) -> np.ndarray:

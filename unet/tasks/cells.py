@@ -13,7 +13,7 @@ from tqdm import tqdm
 from unet.inputs.doctor import WALLED, few, pixel_step, polarity_notes, separate_objects
 from unet.inputs.layouts import Layout
 from unet.inputs.stacks import format_slices
-from unet.scores.isbi import format_scores, isbi_scores, pick_threshold, threshold_curve
+from unet.scores.isbi import format_scores, isbi_scores
 from unet.segment.walls import draw_walls, find_walls, learn_cells, number_cells, thin_walls
 from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Judged
@@ -83,8 +83,7 @@ class Cells(SliceTask):
 
     def learn(self, outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool) -> dict:
         """Which walls are membranes, and two thresholds: with walls drawn, and for the probability as it is."""
-        learnt, curve = learn_cells(outputs, labels, walls), threshold_curve(outputs, labels)
-        return {**learnt, "plain_threshold": pick_threshold(curve), "plain_curve": curve}
+        return learn_cells(outputs, labels, walls)
 
     def together(self, learnts: Sequence[dict]) -> dict:
         """Thresholds and the walls' width are means, walls get the mean of what all judges say.
