@@ -57,6 +57,7 @@
   }
 
   function panels() {
+    const held = document.activeElement.picture?.kind;  // keys and wheel go on in the picture that they were used in
     part("panels").replaceChildren(...pictures.filter(picture => shown.has(picture.kind)).map(picture => {
       const figure = make("figure"), canvas = make("canvas", "", {tabIndex: 0, picture});
       canvas.setAttribute("role", "img");
@@ -65,6 +66,7 @@
       figure.append(make("figcaption", picture.title), canvas);
       return figure;
     }));
+    [...part("panels").querySelectorAll("canvas")].find(canvas => canvas.picture.kind === held)?.focus({preventScroll: true});
     draw();
   }
 
