@@ -23,7 +23,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from tqdm import tqdm
 
-from unet.inputs.layouts import LAYOUTS, Layout, layout_of
+from unet.inputs.layouts import Layout, layout_of
 from unet.inputs.rows import Rows, new_stacks
 from unet.inputs.samples import Sample
 from unet.tasks import MEANINGS, choose_task
@@ -340,10 +340,9 @@ def main() -> None:
     data, work = args.pop("data"), args.pop("work")
     with run_folder(work):
         manifest = augment(data, work, Settings(**args))
-    noun, split, sources = LAYOUTS[manifest["layout"]].noun, manifest["split"], manifest["sources"]
-    held_out = ", ".join(sources[number]["name"][:12] for number in split["holdout"])
-    print(f"{work / 'augmented'}: {manifest['shape'][0]} pairs; {len(split['train'])} {noun}s to train on; "
-          f"held out: {held_out or 'none'}")
+    layout, split = layout_of(data), manifest["split"]
+    count, held_out = len(split["train"]), layout.listed(split["holdout"]) if split["holdout"] else "none"
+    print(f"{work / 'augmented'}: {count} {layout.noun}{'s' * (count != 1)} to train on; held out: {held_out}")
 
 
 if __name__ == "__main__":

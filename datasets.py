@@ -24,7 +24,7 @@ from unet.inputs.demo import make_demo
 from unet.inputs.doctor import examine as examine_stacks
 from unet.inputs.download import ISBI_URL, download_isbi
 from unet.inputs.exchange import OUTLINE, export_rois, import_labels
-from unet.inputs.findings import Finding, report, shorten
+from unet.inputs.findings import Finding, report, shorten, span
 from unet.inputs.gaps import find_gaps
 from unet.inputs.layouts import Folders, Stacks, kind_of
 from unet.segment.walls import thin_walls
@@ -44,6 +44,7 @@ def examine(folder: Path) -> tuple[str, bool]:
 
 def describe(layout: Folders) -> list[Finding]:
     """What a folder of images holds, by modality; raises UserError for files that would stop step 1."""
+    layout.to_predict()  # raises what is wrong with images without labels: training would, after steps 1 and 2
     groups: dict[str, list[tuple[int, int, int]]] = {}
     for sample in layout:
         count = np.count_nonzero(np.unique(layout.objects(sample.label)))
@@ -58,10 +59,10 @@ def describe(layout: Folders) -> list[Finding]:
         findings.append(Finding("problem", what, "Step 1 would refuse it.", remedy))
     findings += look_for_gaps(layout)
     for group, members in groups.items():
-        sizes, counts = sorted(size for *size, _ in members), [count for *_, count in members]
+        sizes = [f"{height}x{width}" for height, width, _ in sorted(members)]
+        counts = sorted(count for *_, count in members)
         findings.append(Finding("ok", f"{group}: {len(members)} {layout.noun}{'s' * (len(members) > 1)} of "
-                                f"{sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels (y, x), "
-                                f"{sum(counts)} objects, {min(counts)} to {max(counts)} in one"))
+                                f"{span(sizes)} pixels (y, x), {sum(counts)} objects, {span(counts)} in one"))
     return findings + [Finding("note", note) for note in layout.notes]
 
 

@@ -174,9 +174,9 @@ def finish(work: Path, engine: Engine, config: dict, outputs: Outputs, predicts:
     print(f"pictures: {', '.join(pictures)}")
     if not predicts:
         return
-    print(f"{outputs.out}: {predictor.task.output}, {predictor.in_words(config['learnt'])}")
+    print(f"{outputs.out}: {predictor.task.output}, {predictor.in_words()}")
     if outputs.objects:
-        print(f"{outputs.objects}: a number for each object, 0 = none")
+        print(f"{outputs.objects}: {step.task.in_words(config['learnt'])}")
     print(f"all about this run on one page, {work / 'report.html'}: python report.py --work {work} --out {outputs.out}")
 
 
@@ -332,9 +332,9 @@ def main() -> None:
     if args.submission:
         with atomic_path(args.submission) as temporary:
             temporary.write_text("\n".join(lines) + "\n")
-    print(f"{outputs.out}: {task.output} of {len(samples)} images, {predictor.in_words(learnt)}")
+    print(f"{outputs.out}: {task.output} of {len(samples)} images, {predictor.in_words()}")
     if outputs.objects:
-        print(f"{outputs.objects}: {count} objects, a number for each, 0 = none")
+        print(f"{outputs.objects}: {count} objects, {task.in_words(learnt)}")
     if seams:
         print(seams.in_words())
     if args.table:

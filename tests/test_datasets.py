@@ -71,7 +71,7 @@ def test_a_folder_of_images_is_described_by_modality(command, nuclei_folder):
     status, text = command("check", nuclei_folder)
     assert status == 0
     assert "8 images with masks" in text
-    assert "histology: 2 images of 64x80 to 64x80 pixels (y, x), 24 objects, 12 to 12 in" in text
+    assert "histology: 2 images of 64x80 pixels (y, x), 24 objects, 12 in one" in text
     assert "fluorescence: 4 images of 50x96 to 80x70 pixels" in text
     assert "- test0 has no masks: it is predicted, not trained on" in text
     assert text.endswith("\nReady to train.\n")
@@ -102,6 +102,13 @@ def test_an_image_that_stops_step_1_stops_the_check(command, nuclei_folder):
     write_png(nuclei_folder / "fluo0" / "masks" / "odd.png", np.ones((64, 63), np.uint8))
     with pytest.raises(UserError, match=r"odd\.png is 64x63 pixels"):
         command("check", nuclei_folder)
+
+
+def test_an_image_that_stops_the_last_step_stops_the_check(command, tmp_path):
+    folder = write_two_folders(tmp_path / "data", draw_slices([(64, 64), (50, 70)]))
+    (folder / "images" / "new.tif").write_text("no image")
+    with pytest.raises(UserError, match=r"new\.tif cannot be read as a TIFF stack"):
+        command("check", folder)
 
 
 def test_checking_a_folder_that_is_not_there_is_one_line(script):

@@ -152,7 +152,7 @@ def test_the_end_says_what_came_out_and_that_nothing_is_left(cells_run, tmp_path
 
     first, second = end(), end()
     assert "held-out slices, which judged and never trained:\nthe network's probability:" in first
-    assert f"{tmp_path / 'prediction.tif'}: probability of cell, no flips, walls learnt on slices 1-3" in first
-    assert f"{tmp_path / 'cells.tif'}: a number for each object, 0 = none" in first
+    assert f"{tmp_path / 'prediction.tif'}: probability of cell, no flips\n" in first
+    assert f"{tmp_path / 'cells.tif'}: a number for each cell, 0 = border; walls learnt on slices 1-3\n" in first
     assert second.startswith("nothing is left to do: the network is trained, judged, and everything is predicted\n")
     assert second.endswith(first)

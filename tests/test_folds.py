@@ -143,7 +143,7 @@ def test_every_slice_judges_once_a_network_that_it_did_not_train(finished):
         assert not (fold / "prediction.tif").exists()
     assert "== fold 2 of 2, judged on slice 3-5 of 6" in finished.stdout
     assert "fold 1, slice 0-2 " in finished.stdout and "mean of 2 folds " in finished.stdout
-    assert "prediction.tif: probability of cell, mean of 2 models, no flips, " in finished.stdout
+    assert "prediction.tif: probability of cell, mean of 2 models, no flips; " in finished.stdout
 
 
 def test_the_prediction_is_that_of_predict_with_all_models(finished, tmp_path):

@@ -43,9 +43,9 @@ def test_the_command_gives_what_the_run_gave(command_of, cells_run, tmp_path):
     assert result.returncode == 0, result.stderr
     assert model.calls == 2
     assert result.stdout.splitlines()[1:] == [
-        "again.tif: probability of cell of 2 images, no flips, walls learnt on slices 1-3",
-        f"again-cells.tif: {sum(one.max() for one in read_stack(tmp_path / 'cells.tif'))} objects, a number for each, "
-        "0 = none"]
+        "again.tif: probability of cell of 2 images, no flips",
+        f"again-cells.tif: {sum(one.max() for one in read_stack(tmp_path / 'cells.tif'))} objects, a number for each "
+        "cell, 0 = border; walls learnt on slices 1-3"]
     for name, other in (("again.tif", "prediction.tif"), ("again-cells.tif", "cells.tif")):
         assert_array_equal(read_stack(tmp_path / name), read_stack(tmp_path / other))
 
@@ -56,8 +56,9 @@ def test_a_table_and_linked_numbers_come_on_request(command_of, tmp_path):
     lines = (tmp_path / "deep" / "cells.csv").read_text().splitlines()
     assert lines[0].startswith("slice,name,label,area_px,")
     assert len(lines) == 1 + sum(len(np.unique(one[one > 0])) for one in cells)
-    assert result.stdout.splitlines()[-2:] == [f"p-cells.tif: {cells.max()} objects, a number for each, 0 = none",
-                                              "deep/cells.csv: a row for each object"]
+    *_, numbered, last = result.stdout.splitlines()
+    assert numbered.startswith(f"p-cells.tif: {cells.max()} objects, a number for each cell, 0 = border; ")
+    assert last == "deep/cells.csv: a row for each object"
     refused = command_of("data/test-volume.tif", "--out", "p.tif", "--table", "p.tif")[0]
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     assert "p.tif is named for two outputs" in refused.stderr
@@ -110,7 +111,7 @@ def test_flips_and_zooms_are_those_asked_for(command_of):
     result, model = command_of("data/test-volume.tif", "--flips", 3, "--zooms", 1, 1.5, "--out", "a.tif")
     assert model.calls == 2 * 2  # the flips of a square slice are one batch
     assert len(model.tiles) == 2 * 3 * 2
-    assert "mean of 3 flips at 1, 1.5 times the size, walls" in result.stdout
+    assert "mean of 3 flips at 1, 1.5 times the size\n" in result.stdout
     assert command_of("data/test-volume.tif", "--flips", 9)[0].returncode == 2
     assert command_of("data/test-volume.tif", "--zooms", 0)[0].returncode == 2
 
@@ -134,7 +135,8 @@ def test_cells_and_walls_go_where_they_are_wanted(command_of, cells_run, tmp_pat
 
 def test_without_walls_cells_are_those_of_the_probability(command_of, cells_run, tmp_path):
     result, _ = command_of("data/test-volume.tif", "--out", "p.tif", "--no-walls")
-    assert "no flips, no walls drawn" in result.stdout
+    assert result.stdout.endswith("; no walls drawn\n")
+    assert "no flips\n" in result.stdout
     threshold = read_json(cells_run / "config.json", "")["learnt"]["plain_threshold"]
     assert_array_equal(read_stack(tmp_path / "p-cells.tif"),
                        [number_cells(one, threshold) for one in read_stack(tmp_path / "p.tif")])
@@ -169,7 +171,7 @@ def test_pictures_and_kaggles_lines_are_written_on_request(nuclei_folder, tmp_pa
                    "--table", "t.csv")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:] == ["prediction: probability of nucleus of 3 images, no flips",
-                                            "prediction: 8 objects, a number for each, 0 = none",  # 1, 0 and 7
+                                            "prediction: 8 objects, a number for each object, 0 = none",  # 1, 0 and 7
                                             "t.csv: a row for each object"]
     rows = [line.split(",") for line in (tmp_path / "t.csv").read_text().splitlines()[1:]]
     assert [row[:4] for row in rows[:2]] == [["0", "a", "1", "36"], ["2", "c", "1", rows[1][3]]]

@@ -169,10 +169,10 @@ def predict(args: argparse.Namespace, plan: dict, task: Task, layout: Layout, ou
         FinalStep(args.work, ensemble, {**configs[0], "learnt": learnt}, layout, inputs, outputs).predict()
         layout.check_unchanged()
         write_json(args.work / FOLDS, {**plan, "predicted": purpose})
-    print(f"{outputs.out}: {task.output}, {ensemble.in_words(learnt)}; each {layout.noun} of the labels trained some "
+    print(f"{outputs.out}: {task.output}, {ensemble.in_words()}; each {layout.noun} of the labels trained some "
           "of these models, so none can judge their mean")
     if outputs.objects:
-        print(f"{outputs.objects}: a number for each object, 0 = none")
+        print(f"{outputs.objects}: {task.in_words(learnt)}")
 
 
 # ------------------------------------------------------------------------------------------------------ scores

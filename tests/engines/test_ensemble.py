@@ -113,7 +113,7 @@ def test_walls_are_the_mean_of_all_judges(learnts):
     assert one["plain_threshold"] == pytest.approx(np.mean([learnt["plain_threshold"] for learnt in learnts]))
     assert one["walls"]["width"] == pytest.approx(np.mean([learnt["walls"]["width"] for learnt in learnts[:2]]))
     assert json.loads(json.dumps(one)) == one
-    assert Cells().in_words(one) == "walls learnt on slices 0-2, 5-7"
+    assert Cells().in_words(one) == "a number for each cell, 0 = border; walls learnt on slices 0-2, 5-7"
     image = draw_stacks(1, 128, 7)[0][0]
     probability = 1 / (1 + np.exp((110 - image.astype(np.float32)) / 12))
     walls, judges = find_walls(probability, one["walls"]["width"]), [learnt["walls"]["judge"] for learnt in learnts[:2]]
@@ -127,7 +127,7 @@ def test_where_most_draw_no_walls_none_are_drawn(learnts):
     one = Cells().together([learnts[0], learnts[2], learnts[2]])
     assert one["walls"] is None
     assert one["threshold"] == one["plain_threshold"]
-    assert Cells().in_words(one) == "no walls drawn: 1 of 3 models draw them"
+    assert Cells().in_words(one) == "a number for each cell, 0 = border; no walls drawn: 1 of 3 models draw them"
     assert Classes(classes=3).together([{"on": [1, 2]}, {"on": [2, 4]}]) == {"on": [1, 2, 4]}
 
 
@@ -175,8 +175,8 @@ def test_several_models_are_one_command_and_one_line(run, learnts, tmp_path):
                         "--out", "p.tif", "--walls", "w.tif")
     assert result.returncode == 0, result.stderr
     assert calls == [3, 3, 3]
-    assert result.stdout.splitlines()[1] == ("p.tif: probability of cell of 3 images, mean of 3 models, mean of 2 "
-                                             "flips, walls learnt on slices 0-2, 5-7")
+    assert result.stdout.splitlines()[1] == "p.tif: probability of cell of 3 images, mean of 3 models, mean of 2 flips"
+    assert result.stdout.splitlines()[2].endswith("; walls learnt on slices 0-2, 5-7")
     predictors = [Predictor(Says(90 + 10 * number), SAME, Cells(), 2) for number in (1, 2, 3)]
     probability = tifffile.imread(tmp_path / "p.tif")
     assert_allclose(probability, [np.mean([one(image) for one in predictors], axis=0) for image in images], atol=1e-6)
@@ -187,7 +187,7 @@ def test_several_models_are_one_command_and_one_line(run, learnts, tmp_path):
     assert again.returncode == 0, again.stderr
     assert_array_equal(tifffile.imread(tmp_path / "q.tif"), probability)
     alone, _ = run("--model", "results/fold-2/model.keras", "in.tif", "--out", "r.tif", "--no-walls")
-    assert "of 3 images, mean of 2 flips, no walls drawn" in alone.stdout
+    assert "of 3 images, mean of 2 flips\n" in alone.stdout
     missing, _ = run("--model", "results/fold-2/model.keras")
     assert (missing.returncode, "INPUT is missing" in missing.stderr) == (2, True)
 

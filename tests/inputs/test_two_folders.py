@@ -45,6 +45,14 @@ def test_masks_is_another_name_for_labels_and_both_are_one_too_many(folder):
         layout_of(folder)
 
 
+def test_an_empty_folder_of_images_is_named(folder):
+    for path in (folder / "images").iterdir():
+        path.rename(path.with_suffix(".jpg"))
+    assert kind_of(folder) is TwoFolders
+    with pytest.raises(UserError, match=r"images has no PNG or TIFF files; expected images/<name>\.png"):
+        layout_of(folder)
+
+
 def test_a_folder_of_stacks_stays_one(folder, tiny_folder):
     (folder / "images").rename(tiny_folder / "images")
     assert kind_of(tiny_folder) is Stacks

@@ -102,7 +102,7 @@ def test_walls_are_learnt_drawn_and_left_out(looked_back):
     outputs, labels = looked_back
     learnt = json.loads(json.dumps({**CELLS.learn(outputs, labels, True), "on": [0, 1, 2, 3]}))
     assert CELLS.redraws(learnt)
-    assert CELLS.in_words(learnt) == "walls learnt on slices 0-3"
+    assert CELLS.in_words(learnt) == "a number for each cell, 0 = border; walls learnt on slices 0-3"
     probability = outputs[0]
     redrawn = CELLS.redraw(probability, learnt)
     assert_array_equal(redrawn, draw_walls(probability, learnt["walls"]))
@@ -112,7 +112,7 @@ def test_walls_are_learnt_drawn_and_left_out(looked_back):
     assert not CELLS.redraws(plain)
     assert CELLS.redraw(probability, plain) is probability
     assert plain["threshold"] == learnt["plain_threshold"]
-    assert CELLS.in_words(plain).startswith("no walls drawn")
+    assert CELLS.in_words(plain).startswith("a number for each cell, 0 = border; no walls drawn")
 
 
 def test_a_recipe_without_walls_draws_none(looked_back):

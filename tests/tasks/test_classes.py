@@ -58,5 +58,5 @@ def test_there_is_nothing_to_learn_or_to_redraw():
     assert task.learn([probability], [TRUTH], True) == {}
     assert not task.redraws({})
     assert task.redraw(probability, {}) is probability
-    assert task.in_words({}) == ""
+    assert task.in_words({}) == "a number for each object, 0 = none"
     assert task.output == "probability of 3 classes, a channel each"

@@ -81,9 +81,9 @@ class Ensemble:
         """How many rows are predicted best at once: those of the coarsest network, on whose grid the others lie."""
         return max(self.members, key=lambda member: member.network.stride).row_step(shape)
 
-    def in_words(self, learnt: dict) -> str:
+    def in_words(self) -> str:
         """What is done to each image, for the console."""
-        return f"mean of {len(self.members)} models, {self.members[0].in_words(learnt)}"
+        return f"mean of {len(self.members)} models, {self.members[0].in_words()}"
 
     def _mean(self, probabilities: Iterable[np.ndarray]) -> np.ndarray:
         total = None

@@ -226,12 +226,12 @@ class Predictor:
             return (job() for job in jobs)
         return ahead(jobs, self.at_once, self.at_once)
 
-    def in_words(self, learnt: dict) -> str:
+    def in_words(self) -> str:
         """What is done to each image, for the console."""
         at = ", ".join(f"{zoom:g}" for zoom in self.zooms)
         zooms = f" at {at} times the size" if at != "1" else ""
         flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
-        return ", ".join(filter(None, (flips + zooms, self.task.in_words(learnt))))
+        return flips + zooms
 
 
 def limits_of(network: Network, batch: int = BATCH, free: int | None = None) -> Limits:

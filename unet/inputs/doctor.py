@@ -261,8 +261,9 @@ def check_counts(images: Pages, labels: Pages) -> list[Finding]:
         notes.append(Finding("problem", f"{VOLUME} has {sizes[0]} but {LABELS} {sizes[1]}",
                              "Every image needs its label, in the same order and on the same pixels.", COMPARE))
     if len(images) < FEW_SLICES:
-        notes.append(Finding("warning", f"{VOLUME}: {len(images)} slices are few", "The network learns less, and the "
-                             "held-out ones say little of how good it is.", "Label more slices; 20 to 30 serve well"))
+        count = f"{len(images)} slices are few" if len(images) > 1 else "one slice is little"
+        notes.append(Finding("warning", f"{VOLUME}: {count}", "The network learns less, and held-out ones say little "
+                             "of how good it is.", "Label more slices; 20 to 30 serve well"))
     return notes
 
 

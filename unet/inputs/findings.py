@@ -32,6 +32,11 @@ def shorten(words: list[str], most: int, between: str = ", ") -> str:
     return between.join(words[:most] + ["..."] * (len(words) > most))
 
 
+def span(values: list) -> str:
+    """The first and the last of sorted values, in words; one where they are equal."""
+    return " to ".join(map(str, dict.fromkeys((values[0], values[-1]))))
+
+
 def report(folder: Path, findings: list[Finding]) -> str:
     """What was found in a folder as text of 80 columns, the gravest last, and a verdict."""
     lines = [f"{folder}"]

@@ -48,7 +48,8 @@ class Layout(Samples):
 
     def listed(self, numbers: Sequence[int]) -> str:
         """Samples in words, for messages."""
-        return f"{self.noun} {', '.join([self.names[number] for number in numbers[:6]] + ['...'] * (len(numbers) > 6))}"
+        names = [name if len(name) <= 20 else f"{name[:12]}..." for name in map(self.names.__getitem__, numbers[:6])]
+        return f"{self.noun} {', '.join(names + ['...'] * (len(numbers) > 6))}"
 
     @abstractmethod
     def size(self, number: int) -> tuple[int, int]:

@@ -23,9 +23,10 @@ AS_NUMBERS = ("in Fiji: Image > Type > 8-bit, or 16-bit, then File > Save As > T
 
 
 def is_two_folders(folder: str | Path) -> bool:
-    """Whether a folder has a folder `images` with PNG or TIFF files inside, and no ISBI stack."""
+    """Whether a folder has a folder `images` with PNG or TIFF files inside or labels beside it, and no ISBI stack."""
     folder = Path(folder)
-    return not (folder / VOLUME).exists() and bool(image_files(folder / IMAGES))
+    labelled = (folder / IMAGES).is_dir() and any((folder / name).is_dir() for name in LABELS)
+    return not (folder / VOLUME).exists() and (labelled or bool(image_files(folder / IMAGES)))
 
 
 def images_in(path: str | Path) -> Path:
@@ -45,9 +46,11 @@ def labels_folder(folder: Path) -> Path:
 def find_pairs(folder: Path) -> list[Source]:
     """The images of two folders, by name, each with its label where it has one.
 
-    Raises UserError where two files of one folder have one name, or no label has the name of an image.
+    Raises UserError where there is no image, two files of one folder have one name, or no label has that of an image.
     """
     labels = _by_name(labels_folder(folder))
+    if not image_files(folder / IMAGES):
+        raise UserError(f"{folder / IMAGES} has no PNG or TIFF files; {LAYOUT}")
     sources = [Source(name, path, [labels[name]] if name in labels else [], folder)
                for name, path in _by_name(folder / IMAGES).items()]
     if labels and not any(source.masks for source in sources):

@@ -308,8 +308,8 @@ class Pictures(ABC):
             return message(NOT_PREDICTED)
         rows = [self.row(one, run.learnt, part=busiest(one.objects > 0, self.side)) for one in shown]
         names = ["image", *(panel.title for panel in self.maps(shown[0], run.learnt)), self.object_name]
-        caption = (f"Predicted, {count} {run.layout.noun}s in all. The probability is stitched from the cores of "
-                   "tiles: no seam should be visible.")
+        caption = (f"Predicted, {count} {run.layout.noun}s in all. Large ones are predicted in tiles: no seam "
+                   "should be visible.")
         figure, _ = grid([[line[0], *(panel if panel.title not in names else replace(panel, title="")
                                       for panel in line[1:])] for line in rows], caption, 2.4, [*filter(None, names)])
         return figure

@@ -110,9 +110,10 @@ class Cells(SliceTask):
         return {**learnt, "walls": None, "threshold": learnt.get("plain_threshold", 0.5)}
 
     def in_words(self, learnt: dict) -> str:
+        walls = "no walls drawn" + (f": {learnt['why']}" if learnt.get("why") else "")
         if self.redraws(learnt):
-            return f"walls learnt on {self.noun}s {format_slices(learnt['on'])}"
-        return "no walls drawn" + (f": {learnt['why']}" if learnt.get("why") else "")
+            walls = f"walls learnt on {self.noun}s {format_slices(learnt['on'])}"
+        return f"a number for each cell, 0 = border; {walls}"
 
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
         """4-connected cells whose border is thinned to a pixel, as V_rand and V_info do; 0 = border."""

@@ -192,8 +192,8 @@ class Task(ABC):
         return learnt
 
     def in_words(self, learnt: dict) -> str:
-        """What `redraw` does, for the console; nothing to say where it does nothing."""
-        return ""
+        """What the numbered objects are, for the console."""
+        return "a number for each object, 0 = none"
 
     @abstractmethod
     def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:

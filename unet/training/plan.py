@@ -65,8 +65,9 @@ def announce(manifest: dict, task: Task, stacks: dict[str, tuple[list[int], np.d
     copies, noun = manifest["copies"], LAYOUTS[manifest["layout"]].noun
     enough = ", as many as training draws" if unasked and copies < task.default_copies else ""
     size = sum(prod(shape) * dtype.itemsize for shape, dtype in stacks.values())
+    room = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
     print(f"{in_words(copies, len(manifest['split']['train']), noun)}{enough}: {manifest['shape'][0]:,} pairs with "
-          f"the originals, {size / 1e9:.2g} GB on the disk", flush=True)
+          f"the originals, {room} on the disk", flush=True)
     return size
 
 
