@@ -7,6 +7,7 @@ from conftest import draw_stacks, write_nuclei, write_png, write_two_folders
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+from unet.inputs import lazy, zarrs
 from unet.inputs.folders import find_images
 from unet.inputs.layouts import Folders, Stacks, images_of, layout_of
 from unet.inputs.stacks import LABELS, TEST, VOLUME
@@ -224,6 +225,31 @@ def test_without_any_masks_there_is_nothing_to_learn_from(tmp_path):
     (tmp_path / "a" / "masks").mkdir()
     with pytest.raises(UserError, match="no image has masks"):
         layout_of(tmp_path)
+
+
+@pytest.mark.parametrize("kept", ["a.tif", "a.npy", "a.zarr", "stack.tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
+def test_large_images_are_read_by_rows(tmp_path, monkeypatch, kept, channels, dtype):
+    image = (np.random.default_rng(0).random((40, 30, channels)) * 200).astype(dtype)
+    image = image[..., 0] if channels == 1 else image
+    if kept == "a.zarr":
+        pytest.importorskip("zarr", reason="zarr is not installed; requirements-zarr.txt has it"
+                            ).save_array(str(tmp_path / kept), image)
+    elif kept == "a.npy":
+        np.save(tmp_path / kept, image)
+    else:
+        tifffile.imwrite(tmp_path / kept, np.stack([image] * 2) if kept == "stack.tif" else image,
+                         photometric="minisblack" if channels == 1 else "rgb")
+    whole = images_of(tmp_path / kept)[0].image
+    for module in (lazy, zarrs):
+        monkeypatch.setattr(module, "MAPPED", 100)
+    rows = images_of(tmp_path / kept)[0].image
+    assert isinstance(rows, lazy.PageRows) and (rows.shape, rows.ndim, rows.dtype) == ((40, 30, 3), 3, whole.dtype)
+    assert_array_equal(np.asarray(rows), whole)
+    assert_array_equal(rows[5:30:3, 2:9], whole[5:30:3, 2:9])
+    assert_array_equal(rows.take(np.array([7, 3, 7]), 0), whole[[7, 3, 7]])
+    assert rows[3:3].shape == (0, 30, 3)
 
 
 def test_images_say_the_size_of_their_pixels_and_all_of_them_one_size_where_they_agree(tmp_path):

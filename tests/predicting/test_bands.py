@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from unet.engines.predictor import Limits, Predictor
+from unet.inputs import lazy
 from unet.inputs.layouts import StackSamples
 from unet.inputs.stacks import read_stack, write_stack
 from unet.network import Network
@@ -249,10 +250,13 @@ def test_all_tasks_predict_a_large_image_as_they_do_a_small_one(tmp_path, image,
 
     (whole, *objects), table = predict("whole")
     monkeypatch.setattr(task, "LARGE", 200 * 150)
+    monkeypatch.setattr(lazy, "MAPPED", 200 * 150)
     monkeypatch.setattr(bands, "AT_ONCE", 190 * 40)
+    assert isinstance(one.inputs(tmp_path / "in.tif")[0].image, lazy.PageRows)
     (banded, *numbers), other = predict("bands")
     assert_allclose(banded, whole, atol=1e-6)
     assert banded.std() > 0.05
     for mine, theirs in zip(numbers, objects, strict=True):
         assert same_objects(mine, theirs)
+        assert mine.dtype == np.uint32
     assert len(table.splitlines()) == len(other.splitlines()) > 2

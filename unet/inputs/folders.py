@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unet.inputs.lazy import grey_levels
-from unet.inputs.pages import JPEG, name_of, read_pixels
+from unet.inputs.lazy import PageRows, grey_levels, grey_type
+from unet.inputs.pages import JPEG, name_of, read_pixels, without_transparency
 from unet.inputs.stacks import VOLUME
 from utils import UserError
 
@@ -138,13 +138,20 @@ def find_images(path: str | Path) -> list[Source]:
 # -------------------------------------------------------------------------------------------------- the files
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image as (H, W, 3), uint8, uint16 or else float32, in its own depth; gray is repeated."""
-    return coloured(grey_levels(read_pixels(path), path))
+def read_image(path: Path, by_rows: bool = False) -> np.ndarray | PageRows:
+    """Read an image as (H, W, 3), uint8, uint16 or else float32, in its own depth; gray is repeated.
+
+    With `by_rows` a TIFF of 64 MiB and more that is not compressed is `PageRows`.
+    """
+    return coloured(read_pixels(path, by_rows), path)
 
 
-def coloured(pixels: np.ndarray) -> np.ndarray:
-    """Pixels (H, W, 1) or (H, W, 3) as (H, W, 3)."""
+def coloured(page: np.ndarray | PageRows, path: Path, where: str = "") -> np.ndarray | PageRows:
+    """A page (H, W[, C]) of a file, which one `where` says, as `read_image` gives it; `PageRows` by rows, too."""
+    if isinstance(page, PageRows):
+        return PageRows((*page.shape[:2], 3), grey_type(page.dtype, path),
+                        lambda first, last: coloured(page[first:last], path, where))
+    pixels = grey_levels(without_transparency(page, path), path, where)
     return np.repeat(pixels, 3 // pixels.shape[2], axis=2)
 
 

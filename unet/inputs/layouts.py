@@ -13,7 +13,7 @@ import numpy as np
 from skimage.measure import label as components
 
 from unet.inputs import folders, two_folders
-from unet.inputs.lazy import Gray, Pages, grey_levels, one_channel
+from unet.inputs.lazy import Gray, Pages, one_channel
 from unet.inputs.pages import TIFF, name_of, open_pages, size_of
 from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices
@@ -156,7 +156,7 @@ class FolderSamples(Samples):
 
     def __getitem__(self, number: int) -> Sample:
         source = self.sources[number]
-        return Sample(source.name, folders.read_image(source.image), voxel=voxel_of(source.image))
+        return Sample(source.name, folders.read_image(source.image, by_rows=True), voxel=voxel_of(source.image))
 
     @cached_property
     def voxel(self) -> Voxel | None:
@@ -175,9 +175,7 @@ class PageSamples(Samples):
         self.watch(pages.files)
 
     def __getitem__(self, number: int) -> Sample:
-        page = np.asarray(self.pages[number])
-        pixels = page[..., :3] if page.ndim == 3 else page[..., np.newaxis]  # what follows is transparency
-        image = folders.coloured(grey_levels(pixels, self.pages.path, f" in image {self.names[number]}"))
+        image = folders.coloured(self.pages[number], self.pages.path, f" in image {self.names[number]}")
         return Sample(self.names[number], image, voxel=self.voxel)
 
 

@@ -58,16 +58,14 @@ class Pages(Sequence[np.ndarray]):
 
 
 class PageRows:
-    """A page (H, W) too large for memory many times over: rows are read when they are asked for, the last ones kept.
+    """A page (H, W[, C]) too large for memory many times over: rows are read when asked for, the last ones kept.
 
     Of NumPy's ways it has what cutting tiles and looking at some pixels needs; `np.asarray` reads it whole.
     """
 
-    ndim = 2
-
-    def __init__(self, shape: tuple[int, int], dtype: np.dtype, read: Callable[[int, int], np.ndarray]):
-        self.shape, self.dtype, self.size = tuple(shape), np.dtype(dtype), shape[0] * shape[1]
-        self._read, self._last = read, (0, np.empty((0, shape[1]), dtype))  # first of the rows that are kept, and they
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, read: Callable[[int, int], np.ndarray]):
+        self.shape, self.dtype, self.ndim, self.size = tuple(shape), np.dtype(dtype), len(shape), math.prod(shape)
+        self._read, self._last = read, (0, np.empty((0, *shape[1:]), dtype))  # first row that is kept, and all of them
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -92,7 +90,7 @@ class PageRows:
         size = max(ROWS // step, 1) * step  # rows at once
         parts = [self._rows(start, min(start + size, last))[::step, columns].copy()
                  for start in range(first, last, size)]
-        return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), self.dtype)[:, columns]
+        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)[:, columns]
 
     def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
@@ -102,7 +100,7 @@ def raw_page(path: Path, stored: np.dtype, start: int, shape: tuple[int, ...], b
              ) -> np.ndarray | PageRows:
     """A page (H, W[, C]) that lies in a file as it is, from byte `start` on, in the machine's byte order.
 
-    With `by_rows` a large gray one is `PageRows`. It is read, not mapped: a map of a file that is cut short meanwhile
+    With `by_rows` a large one is `PageRows`. It is read, not mapped: a map of a file that is cut short meanwhile
     ends the process. Raises UserError then.
     """
     width = math.prod(shape[1:])
@@ -113,7 +111,7 @@ def raw_page(path: Path, stored: np.dtype, start: int, shape: tuple[int, ...], b
             raise UserError(f"{path} was cut short while it was being read; copy it again")
         return pixels.reshape(last - first, *shape[1:]).astype(stored.newbyteorder("="), copy=False)
 
-    if by_rows and len(shape) == 2 and shape[0] * width * stored.itemsize >= MAPPED:
+    if by_rows and shape[0] * width * stored.itemsize >= MAPPED:
         return PageRows(shape, stored.newbyteorder("="), read)
     return read(0, shape[0])
 

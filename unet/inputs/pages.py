@@ -108,18 +108,21 @@ class NpyPages(Pages):
         return raw_page(self.path, self._stored, start, self.shape[1:])
 
 
-def read_pixels(path: Path) -> np.ndarray:
+def read_pixels(path: Path, by_rows: bool = False) -> np.ndarray | PageRows:
     """Pixels (H, W, 1) or (H, W, 3) of a PNG, JPEG or TIFF file, its own dtype; palettes as colours, no transparency.
 
+    With `by_rows` a TIFF's may be `PageRows`, of which `without_transparency` is still to be taken.
     Raises UserError where the file is empty, broken, or something else than one image.
     """
     suffix = path.suffix.lower()
     if suffix in TIFF:
-        stack = TiffPages(path)
+        stack = TiffPages(path, by_rows=by_rows)
         if len(stack) != 1:
             raise UserError(f"{path} has {len(stack)} pages, expected one image; in Fiji: Image > Stacks > Stack to "
                             "Images, then save each")
         pixels = stack[0]
+        if isinstance(pixels, PageRows):
+            return pixels
     else:
         if not path.is_file() or not path.stat().st_size:
             raise UserError(f"{path} is {'empty (0 bytes)' if path.exists() else 'not there'}; copy it again")
@@ -131,11 +134,16 @@ def read_pixels(path: Path) -> np.ndarray:
                             f"{name}; copy it again, or {AS_PNG}") from None
     if pixels.size == 0:
         raise UserError(f"{path} holds no pixels; copy it again, or {AS_PNG}")
+    return without_transparency(pixels, path)
+
+
+def without_transparency(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """Pixels (H, W[, C]) of a file as (H, W, 1) or (H, W, 3); raises UserError for more than four channels."""
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
     if pixels.shape[2] not in (1, 2, 3, 4):
         raise UserError(f"{path} has {pixels.shape[2]} channels, expected a gray or colour image; {AS_PNG}")
-    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]  # what follows is transparency
+    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -36,8 +36,8 @@ def is_zarr(path: Path) -> bool:
 class ZarrPages(Pages):
     """The pages of an array (H, W) or (N, H, W), or of OME's image of one time and one channel, its own resolution.
 
-    Three channels are colours, the last axis of a page; as in other formats a plain array has them there, too. A gray
-    page of 64 MiB and more is `PageRows`. Opened anew in each process: only its name and layout travel.
+    Three channels are colours, the last axis of a page; as in other formats a plain array has them there, too. A page
+    of 64 MiB and more is `PageRows`. Opened anew in each process: only its name and layout travel.
     """
 
     def __init__(self, path: Path, way_out: str = ""):
@@ -108,9 +108,9 @@ class ZarrPages(Pages):
 
     def _read(self, number: int) -> np.ndarray | PageRows:
         shape = self.shape[1:]
-        if len(shape) == 2 and shape[0] * shape[1] * self.dtype.itemsize >= MAPPED:
+        if math.prod(shape) * self.dtype.itemsize >= MAPPED:
             return PageRows(shape, self.dtype,
-                        lambda first, last: self.block(slice(number, number + 1), slice(first, last))[0])
+                            lambda first, last: self.block(slice(number, number + 1), slice(first, last))[0])
         first = number // self._depth * self._depth
         with self._lock:
             start, slab = self._slab

@@ -16,7 +16,7 @@ from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import is_ours, open_stack, require_ours, stack_writer
 from unet.inputs.writers import ENDINGS
 from unet.scores.precision import SUFFIX
-from unet.tasks.task import Judged, Outputs, Page, channels_first, numbered
+from unet.tasks.task import Judged, Outputs, Page, channels_first, number_type, numbered
 from utils import OverlapTile, UserError, require_space
 
 HOLDOUT_SHARE = 0.1  # of the images of each modality, at least one where there are two
@@ -139,15 +139,16 @@ class ImageFiles:
 
     @contextmanager
     def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
-        """<name>.tif, float32, a channel a class, and <name>-labels.tif, uint16; ImageJ, at the image's own size."""
+        """<name>.tif, float32, a channel a class, and <name>-labels.tif, uint16 or 32; at the image's own size."""
         several = self.classes > 1
 
         def write(judged: Judged) -> None:
             arrays = [channels_first(judged.probability) if several else judged.probability]
             arrays += [numbered(judged, outputs.out)] if outputs.objects else []
-            for path, array in zip(self.files(outputs, [judged.sample.name]), arrays, strict=True):
+            types = (np.float32, number_type(judged.objects.shape))
+            for path, array, dtype in zip(self.files(outputs, [judged.sample.name]), arrays, types, strict=False):
                 require_ours(path)  # of a held-out image it was not asked before
-                with stack_writer(path, (1, *array.shape), array.dtype, channels=array.ndim == 3,
+                with stack_writer(path, (1, *array.shape), dtype, channels=array.ndim == 3,
                                   voxel=judged.sample.voxel) as append:
                     append(array)
 

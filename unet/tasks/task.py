@@ -272,12 +272,15 @@ def number_type(shape: tuple[int, ...]) -> type:
 
 
 def numbered(judged: Judged, path: Path) -> np.ndarray:
-    """The objects of a sample (H, W), to be written as `number_type`; raises UserError where there are too many."""
+    """The objects of a sample (H, W), to be written as `number_type`; raises UserError where there are too many.
+
+    Those of a very large one stay in their files: what writes their rows gives them the type.
+    """
     count, dtype = judged.objects.max(), number_type(judged.objects.shape)
     if count > np.iinfo(dtype).max:
         raise UserError(f"{path}: {judged.sample.name} has {count} objects, and {np.iinfo(dtype).max} at most can be "
                         "numbered; cut it into pieces")
-    return np.asarray(judged.objects, dtype)
+    return np.asarray(judged.objects, dtype) if isinstance(judged.objects, np.ndarray) else judged.objects
 
 
 def separates(outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], classes: int) -> bool:
