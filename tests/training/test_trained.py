@@ -85,3 +85,26 @@ def test_a_missing_or_strange_model_says_what_to_do(path, content, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, "normalisation": {"mean": 0, "sd": 1}}))
     with pytest.raises(UserError, match=r"this version brings them to .*; predict with the version that trained it"):
         load_model(alone)
+
+
+@pytest.mark.parametrize("change", [{"network": {}}, {"network": {"filters": 4, "rooms": 2}}, {"network": 3},
+                                    {"task": {"name": "dogs"}}, {"task": {"name": "cells", "breed": 1}}, {"task": []}])
+def test_a_config_of_something_else_is_refused_before_its_model_is_read(path, tmp_path, change):
+    config = json.loads(path.with_name("config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    (tmp_path / "model.keras").write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match=r"(config\.json is not what this project writes|cannot be read as a model)"):
+        load_model(tmp_path / "model.keras")
+
+
+def test_weights_of_another_network_or_that_are_no_numbers_are_refused(path, content, recwarn):
+    task = Cells()
+    other = build(Network(8, 1, dropout=(0.0,) * 2), task.channels, task.normalisation)
+    broken = build(NETWORK, task.channels, task.normalisation)
+    broken.set_weights([array * np.nan for array in broken.get_weights()])
+    for model, reason in ((other, "could not be loaded"), (broken, "its weights are not numbers")):
+        model.save(path)
+        recwarn.clear()
+        with pytest.raises(UserError, match=reason):
+            load_model(path)
+        assert not [warning for warning in recwarn if warning.category is UserWarning]

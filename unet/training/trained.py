@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
+
+import numpy as np
 
 from unet.network import Network
 from unet.tasks import task_of
@@ -24,9 +27,16 @@ def read_config(model: Path) -> dict:
     """The config.json that belongs to a model; raises UserError where one of them is missing, broken or too old."""
     if not model.is_file():
         raise UserError(f"{model} not found; {TRAIN_FIRST}")
-    config = read_json(model.with_name("config.json"), f"it lies beside {model.name} and belongs to it; {TRAIN_FIRST}",
+    way_out = f"it lies beside {model.name} and belongs to it; {TRAIN_FIRST}"
+    config = read_json(model.with_name("config.json"), way_out,
                        ("task", "network", "channels", "normalisation", "recipe"))
-    here, there = task_of(config).normalisation, config["normalisation"]
+    try:
+        task = task_of(config)
+        Network(**config["network"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{model.with_name('config.json')} is not what this project writes ({error}); {way_out}"
+                        ) from None
+    here, there = task.normalisation, config["normalisation"]
     if here != there:
         raise UserError(f"{model} was trained on images brought to {there}, but this version brings them to {here}; "
                         "predict with the version that trained it, or train anew")
@@ -44,7 +54,11 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
     config = read_config(path)
     try:
         model = build(Network(**config["network"]), config["channels"], config["normalisation"])
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it skips; what has no weights then is an error
+            model.load_weights(path)
+        if not all(np.isfinite(array).all() for array in model.get_weights()):
+            raise ValueError("its weights are not numbers")
         model.jit_compile = False  # on a GPU XLA would compile it anew for the tiles of each size of image
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
