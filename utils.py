@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+NUMPY_DISK_ERROR = re.compile(r"\d+ requested and \d+ written")  # of np.save, which gives no number
 PLACE_ERRORS = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
@@ -56,7 +58,7 @@ def run(main: Callable[[], None]) -> None:
         _leave(stopped, stop if stop.args else "stopped; what was finished before is on disk, nothing is half-written")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        if error.errno in DISK_ERRORS:
+        if error.errno in DISK_ERRORS or NUMPY_DISK_ERROR.fullmatch(str(error)):
             _leave(2, f"{place}the disk is full or its quota reached; free some space, or choose another folder "
                       "with --work, --out or --data. Existing outputs are as they were")
         if isinstance(error, PermissionError) or error.errno in PLACE_ERRORS:
@@ -291,8 +293,9 @@ def require_space(folder: str | Path, needed: int) -> None:
         raise UserError(f"{folder} is no folder that can be written; choose another with --work or --out")
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free some "
-                        "space, choose another folder with --work, or ask for fewer --copies")
+        unit, size = ("GB", 1e9) if needed >= 1e9 else ("MB", 1e6)
+        raise UserError(f"{folder}: {needed / size:.1f} {unit} are needed and {free / size:.1f} {unit} are free; free "
+                        "some space, choose another folder with --work or --out, or ask for fewer --copies")
 
 
 def check_output(path: Path, needed: int) -> None:

@@ -188,6 +188,7 @@ def test_hash_is_sha_256(tmp_path):
     (KeyboardInterrupt(), 130, "nothing is half-written"),
     (OSError(errno.ENOSPC, "No space left on device", "x.npy"), 2, "x.npy: the disk is full"),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "the disk is full or its quota"),
+    (OSError("262144 requested and 718 written"), 2, "the disk is full or its quota"),
     (PermissionError(errno.EACCES, "Permission denied", "out"), 2, "out: cannot be written or read"),
     (OSError(errno.EROFS, "Read-only file system", "out"), 2, "out: cannot be written or read"),
 ])
@@ -210,24 +211,25 @@ def test_run_is_silent_when_done_and_hides_no_bug(capsys):
         utils.run(lambda: os.close(9999))
 
 
-def test_a_full_disk_ends_with_one_line_and_the_old_output(tmp_path):
+@pytest.mark.parametrize("write", ["path.write_bytes(bytes(10**6))", "numpy.save(path, numpy.zeros(10**6))"])
+def test_a_full_disk_ends_with_one_line_and_the_old_output(tmp_path, write):
     """The system refuses to let a file grow beyond 64 KiB."""
     resource = pytest.importorskip("resource")
-    (tmp_path / "a.tif").write_bytes(b"old")
-    program = ("import resource, signal, utils\n"
+    (tmp_path / "a.npy").write_bytes(b"old")
+    program = ("import numpy, resource, signal, utils\n"
                "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
                f"resource.setrlimit(resource.RLIMIT_FSIZE, (65536, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))\n"
                "def main():\n"
-               "    with utils.atomic_path('a.tif') as path:\n"
-               "        path.write_bytes(bytes(10**6))\n"
+               "    with utils.atomic_path('a.npy') as path:\n"
+               f"        {write}\n"
                "utils.run(main)\n")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 2, done.stderr
     assert "the disk is full" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert (tmp_path / "a.tif").read_bytes() == b"old"
-    assert names(tmp_path) == ["a.tif"]
+    assert (tmp_path / "a.npy").read_bytes() == b"old"
+    assert names(tmp_path) == ["a.npy"]
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path):
