@@ -221,6 +221,19 @@ def test_a_verdict_by_hand(tmp_path, loss, losses, right, said):
         alarm.on_train_batch_end(step, {"loss": loss})
 
 
+@pytest.mark.parametrize("loss", [0.30, 0.60])  # below the entropy, and above
+def test_tiles_are_looked_at_once_where_a_run_is_judged(tmp_path, monkeypatch, loss):
+    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 10 * LEAST)
+    alarm.set_model(Says((0.60, 0.57)))
+    steps, probe = [], Alarm.probe
+    monkeypatch.setattr(Alarm, "probe", lambda self: (steps.append(self.step), probe(self))[1])
+    for step in range(LEAST):
+        if step == LEAST - 1:
+            alarm.model.losses = [0.57]
+        alarm.on_train_batch_end(step, {"loss": loss})
+    assert steps == [LEAST // 2, LEAST]
+
+
 def test_the_mean_of_an_epoch_is_taken_apart(tmp_path):
     alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 200)
     for batch, mean in ((0, 4.0), (1, 3.0), (2, 3.0), (0, 5.0)):  # of losses 4, 2, 3 and, in the next epoch, 5
