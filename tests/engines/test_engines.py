@@ -76,6 +76,21 @@ def test_a_model_is_converted_once_and_anew_when_it_changed(model, tmp_path, mon
 
 
 @needs
+@pytest.mark.parametrize(("name", "ending"), [("openvino", ".xml"), ("openvino", ".bin"), ("onnxruntime", ".onnx")])
+def test_a_converted_network_that_is_damaged_is_made_anew(model, tmp_path, capsys, rng, name, ending):
+    for path in (model, model.with_name("config.json")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    tiles = rng.integers(0, 256, (1, 64, 64, 1), np.uint8)
+    whole = open_engine(tmp_path / model.name, name)[0](tiles)
+    file = next((tmp_path / "engines").glob(f"*{ending}"))
+    content = file.read_bytes()
+    file.unlink()  # it may still be mapped
+    file.write_bytes(content[:len(content) // 2])
+    np.testing.assert_array_equal(open_engine(tmp_path / model.name, name)[0](tiles), whole)
+    assert "is damaged" in capsys.readouterr().out
+
+
+@needs
 def test_a_network_is_compiled_for_each_shape_of_tiles_once_and_few_are_kept(model, rng):
     engine, _ = open_engine(model, "openvino", "float32")
     kept = [rng.integers(0, 256, (1, side, 2 * side, 1), np.uint8) for side in 8 * np.arange(1, 3 + engines.SHAPES)]

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +61,7 @@ class OpenVINO:
         # the first array of all is made here: two threads that made it at once would wait for each other for ever
         openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
         core, self.one_at_a_time = openvino.Core(), threading.Lock()
+        core.read_model(path)  # raises now what is wrong with it
 
         @lru_cache(SHAPES)
         def compiled(shape: tuple[int, ...]) -> tuple[openvino.CompiledModel, list[openvino.InferRequest]]:
@@ -126,9 +127,10 @@ def open_engine(model: Path, name: str = "auto", precision: str = "auto") -> tup
                         "--precision out, or take --engine tensorflow")
     cores = f"{os.cpu_count()} CPU cores"
     if name == "onnxruntime":
-        return OnnxRuntime(_converted(model, ".onnx", to_onnx)), f"{cores}, float32, ONNX Runtime"
+        return _converted(model, ".onnx", to_onnx, OnnxRuntime), f"{cores}, float32, ONNX Runtime"
     precision = cpu_precision() if precision == "auto" else precision
-    return OpenVINO(_converted(model, ".xml", to_openvino), precision), f"{cores}, {precision}, OpenVINO"
+    engine = _converted(model, ".xml", to_openvino, partial(OpenVINO, precision=precision))
+    return engine, f"{cores}, {precision}, OpenVINO"
 
 
 def _suits_openvino(model: Path, precision: str) -> bool:
@@ -137,9 +139,14 @@ def _suits_openvino(model: Path, precision: str) -> bool:
             and os.access(model.parent, os.W_OK))
 
 
-def _converted(model: Path, suffix: str, convert: Callable[[Path, Path], None]) -> Path:
-    """The model converted, of which one was kept before or is made now."""
+def _converted(model: Path, suffix: str, convert: Callable[[Path, Path], None], start: Callable[[Path], Engine]
+               ) -> Engine:
+    """The model converted, of which one was kept before or is made now, as an engine."""
     path = model.parent / FOLDER / f"{file_hash(model)[:16]}{suffix}"
-    if not path.is_file():
-        convert(model, path)
-    return path
+    if path.is_file():
+        try:
+            return start(path)
+        except Exception as error:  # each engine has errors of its own
+            print(f"note: {path} is damaged ({type(error).__name__}), so it is made anew")
+    convert(model, path)
+    return start(path)
