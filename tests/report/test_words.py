@@ -53,7 +53,7 @@ def test_the_methods_say_how_it_was_trained(cells_run):
     ({"patience": 4}, "had not fallen for 4 epochs", "Izmailov"),
     ({"optimizer": "adam"}, "with Adam", "Jordan"),
     ({"intensity": 0.0}, "turned and mirrored at random.", "gamma"),
-    ({"flips": 1}, "in overlapping tiles.", "symmetries"),
+    ({"flips": 1}, "whole, large ones in overlapping tiles.", "symmetries"),
     ({"zooms": [1.0, 1.15]}, "at 1 and 1.15 times the size", "at 1 times"),
 ])
 def test_what_was_not_done_is_not_said(cells_run, recipe, there, absent):

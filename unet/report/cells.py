@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 ZOOM = 96  # pixels around a mistake
 LOOKS = {"probability": {"color": ORANGE, "marker": "s"}, "walls": {"color": BLUE, "marker": "o"}}
-LINES = {"probability": {"color": ORANGE, "linestyle": ":"}, "walls": {"color": BLUE, "linestyle": "--"}}  # thresholds
+LINES = {"probability": {"color": ORANGE, "linestyle": (0, (4, 4))},  # of thresholds; where both are one, the dashes of
+         "walls": {"color": BLUE, "linestyle": (4, (4, 4))}}  # each fall into the gaps of the other
 
 
 class CellPictures(SlicePictures):
@@ -126,7 +127,7 @@ class CellPictures(SlicePictures):
         figure.axes[0].set_ylabel("score, 1 = perfect")
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         noun = run.layout.noun
-        figure.suptitle(f"Held-out {noun}s. Upright lines: thresholds chosen on {noun}s that trained", fontsize=11)
+        figure.suptitle(f"Held-out {noun}s. Vertical lines: thresholds chosen on {noun}s that trained", fontsize=11)
         return figure
 
     def objects(self, run: Run) -> Figure:

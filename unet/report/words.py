@@ -127,7 +127,8 @@ class Words(ABC):
         """How the network predicted."""
         zooms = [f"{zoom:g}" for zoom in run.recipe.get("zooms", [1.0])]
         flips = run.recipe["flips"]
-        return ("in overlapping tiles" + (f", at {listed(zooms)} times the size" if zooms != ["1"] else "")
+        return ("whole, large ones in overlapping tiles"
+                + (f", at {listed(zooms)} times the size" if zooms != ["1"] else "")
                 + (f", as the mean over {flips} of the square's eight symmetries" if flips > 1 else ""))
 
     def settings(self, run: Run) -> str:
