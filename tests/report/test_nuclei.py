@@ -32,7 +32,7 @@ def test_words_of_nuclei(nuclei_run):
     words = words_of(nuclei_run.task)
     assert "| images that trained | 2 fluorescence, 1 histology, 1 bright-field |" in words.settings(nuclei_run)
     for name in MODALITIES:
-        assert f"{name}, 1 images" in words.scores(nuclei_run)
+        assert f"{name}, 1 image" in words.scores(nuclei_run)
     text = words.paragraph(nuclei_run)
     for part in ("cut into windows of 64 pixels", "like images may have trained and judged",
                  "10.1038/s41592-019-0612-7", "narrow gaps between nuclei", "each colour by 0.92 to 1.09",

@@ -77,8 +77,8 @@ def pixel_scores(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]
 def format_nuclei(scores: dict) -> str:
     """The table to print of what `nuclei_scores` returned: each image, each modality, all."""
     heads = ("true", "found", *(f"AP@{t:.2f}" for t in SHOWN), "mean AP")
-    sets = [*((f"{modality}, {row['images']} images", row) for modality, row in scores["modalities"].items()),
-            (f"all, {scores['all']['images']} images", scores["all"])]
+    sets = [(f"{name}, {row['images']} image{'s' * (row['images'] != 1)}", row)
+            for name, row in (*scores["modalities"].items(), ("all", scores["all"]))]
     lines = [" " * 32 + "".join(f"{head:>9}" for head in heads)]
     for title, row in [*((row["image"], row) for row in scores["per_image"]), ("", None), *sets]:
         if row is None:
