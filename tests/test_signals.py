@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -48,8 +49,8 @@ def working(tmp_path):
                                env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert process.stdout.readline() == "ready\n"
     yield process
-    if process.poll() is None:
-        process.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its workers, too: they hold its pipes
     process.communicate()
 
 

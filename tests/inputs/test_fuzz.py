@@ -40,8 +40,8 @@ COLOURED = np.stack([IMAGE[0]] * 4, axis=-1)
 IMAGES = {
     "gray.png": imagecodecs.png_encode(IMAGE[0]), "16 bit.png": imagecodecs.png_encode(IMAGE[0].astype(np.uint16) * 99),
     "colours.png": imagecodecs.png_encode(COLOURED[..., :3].copy()), "RGBA.png": imagecodecs.png_encode(COLOURED),
-    "gray.tif": TIFFS["one page"], "zstd.tif": tiff(IMAGE[0], compression="zstd"), "colours.tif": TIFFS["colours"]}
-
+    "gray.tif": TIFFS["one page"], "zstd.tif": tiff(IMAGE[0], compression="zstd"),
+    "colours.tif": tiff(COLOURED, photometric="rgb", extrasamples=["unassalpha"])}
 
 DRAWN = {"gray.png": IMAGES["gray.png"], "label.png": imagecodecs.png_encode(draw_stacks(1, 48)[1][0]),
          "label.tif": tiff(draw_stacks(1, 48)[1][0])}
@@ -115,6 +115,22 @@ def test_a_damaged_array_or_picture(tmp_path, file):
     path = tmp_path / file[0]
     path.write_bytes(damage(FILES[file[0]], file[1]))
     read_all(lambda: Cells().inputs(path))
+
+
+def test_stacks_images_and_labels_are_read_where_nothing_happened_to_them(tmp_path):
+    pairs = write_two_folders(tmp_path / "pairs", draw_slices([(48, 48), (48, 48)]))
+    readers = [(TIFFS, tmp_path, lambda path: Cells().inputs(path)),
+               (DRAWN, pairs / "labels", lambda _: layout_of(pairs)),
+               (IMAGES, tmp_path / "images", lambda path: CellImages(window_side=32).inputs(path.parent))]
+    (tmp_path / "images").mkdir()
+    for files, folder, read in readers:
+        for name, content in files.items():
+            for old in folder.glob("cell0.*"):
+                old.unlink()
+            path = folder / f"cell0{name[-4:] if '.' in name else '.tif'}"
+            path.write_bytes(content)
+            taken = read_all(lambda read=read, path=path: read(path))
+            assert taken == (name != "colours"), name  # they make no stack
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
