@@ -41,6 +41,7 @@ class Recipe:
     average: float = 0.2  # share of the schedule, at its end, over whose epochs the weights are averaged
     optimizer: str = "adam"  # 'adam', 'muon' or 'sgd' with momentum 0.99
     intensity: float = 0.0  # strength of random gamma, contrast, brightness and noise while training; 1 is a lot
+    affinities: float = 0.0  # what they count beside the loss while cells train, see unet/training/affinities.py
     validation: bool = False  # set a validation block, the last fifth of the training slices, aside for the curve
     patience: int | None = None  # epochs after which to stop where the loss on that block has not fallen
     pretrained: str = "none"  # what an encoder learnt before: 'imagenet', or 'none'
@@ -53,13 +54,15 @@ class Recipe:
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
     # found by cross-validation inside slices 0-24 of ISBI on two cores; longer runs gain a little, with dropout
-    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, flips=8, walls=True),
+    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, affinities=0.5,
+                   flips=8, walls=True),
     "cpu": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=25, lr=0.02, optimizer="muon",
-                  intensity=0.4, flips=8, walls=True),
+                  intensity=0.4, affinities=0.5, flips=8, walls=True),
     "best": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=50, lr=0.02, optimizer="muon",
-                   intensity=0.4, flips=8, walls=True, look_back=25),
+                   intensity=0.4, affinities=0.5, flips=8, walls=True, look_back=25),
     # full resolution and full size, for a GPU; untested on one
-    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, flips=8, walls=True),
+    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, affinities=0.5, flips=8,
+                  walls=True),
     # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);
     # one tile a batch and momentum 0.99 (section 3); the paper names no rate: rate, its schedule and the limit on the
     # gradient's norm are ours
@@ -81,7 +84,7 @@ def with_encoder(recipe: Recipe, encoder: str, pretrained: str = "none") -> Reci
     """
     network = Network(16, HALVINGS, dropout=(0.0,) * (HALVINGS + 1), encoder=encoder)
     return replace(recipe, network=network, optimizer="adam", lr=1e-3 if pretrained == "none" else 3e-4, average=0.0,
-                   pretrained=pretrained)
+                   affinities=0.0, pretrained=pretrained)
 
 
 def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float = 255.0,

@@ -36,6 +36,7 @@ from unet.folds import cross_validate
 from unet.inputs.layouts import layout_of
 from unet.report.pictures import save_curve
 from unet.tasks import task_of
+from unet.training.affinities import output_of
 from unet.training.alarm import Alarm
 from unet.training.device import PRECISIONS, prepare_device, ran_out_of_memory
 from unet.training.encoders import ENCODERS, PRETRAINED, build
@@ -80,7 +81,8 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
     on Ctrl-C.
     """
     geometry = fresh_geometry(work)
-    recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]))
+    recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]),
+                     affinities=recipe.affinities if task_of(geometry).affinities else 0.0)
     _check_fit(recipe, geometry)
     if (recipe.patience or recipe.validation) and len(geometry["split"]["train"]) < 2:
         raise UserError("--early-stopping and --validation set training slices aside and need two or more")
@@ -107,10 +109,12 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
         with strategy.scope():
             network = build(recipe.network, geometry["channels"], geometry["normalisation"],
                             "none" if keeper.rows else recipe.pretrained)
-            model = InParts(network.input, network.output, name=network.name)
+            beside = [output_of(network)] if recipe.affinities else []
+            model = InParts(network.input, [network.output, *beside] if beside else network.output, name=network.name)
+            model.affinities = recipe.affinities
             compile_model(model, recipe)
         prepare_model(model)
-        config["parameters"] = model.count_params()
+        config["parameters"] = network.count_params()
         if is_chief(strategy):
             require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, old and new, and the model
         keeper.start(model)
@@ -137,7 +141,8 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
         data, count = in_shares(tiles, recipe.batch, strategy)
         checks = {"validation_data": data, "validation_steps": count}
         keep = keep[:-block]
-    feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=keep)
+    feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=keep,
+                numbers=bool(recipe.affinities))
     total, began = recipe.epochs * recipe.steps, time.perf_counter()
     while True:
         epochs = len(keeper.rows)

@@ -186,8 +186,8 @@ def feeds(monkeypatch):
     opened = []
 
     class Spy(Feed):
-        def __init__(self, *arguments, keep):
-            super().__init__(*arguments, keep=keep)
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
             opened.append(self)
 
     monkeypatch.setattr(train, "Feed", Spy)

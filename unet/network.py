@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 HALVINGS = 5  # of every encoder
 ENCODER_RADIUS = 128  # pixels; across it ResNet50 with random weights: .0003 of the logits' standard deviation
+# (y, x), pixels: between pixels of which the network is asked, while it trains, whether they share a cell
+OFFSETS = ((0, 4), (4, 0), (0, 12), (12, 0), (12, 12), (12, -12), (0, 26), (26, 0), (26, 26), (26, -26))
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,9 @@ def test_the_rate_warms_up_and_falls_to_zero():
 
 
 def test_several_classes_have_the_softmaxs_cross_entropy(rng):
-    model = build_unet(Network(2, 1, dropout=(0, 0), classes=3))
-    compile_model(model, Recipe(Network(), epochs=1, steps=1))
+    network = Network(2, 1, dropout=(0, 0), classes=3)
+    model = build_unet(network)
+    compile_model(model, Recipe(network, epochs=1, steps=1))
     images = rng.integers(0, 256, (2, 8, 8, 1)).astype(np.float32)
     labels = rng.integers(0, 3, (2, 8, 8, 1)).astype(np.float32)
     expected = -np.log(np.take_along_axis(model.predict_on_batch(images), labels.astype(int), axis=-1)).mean()

@@ -10,6 +10,7 @@ from training.tiny import write_patches
 
 import train
 from model import Network, Recipe, build_unet
+from unet.training.affinities import output_of
 from unet.training.optimizer import compile_model
 from unet.training.parts import InParts
 
@@ -18,8 +19,11 @@ RECIPE = Recipe(Network(8, 1, dropout=(0, 0)), epochs=2, steps=3, batch=5, lr=0.
 
 def network(recipe, parts=1, classes=1):
     keras.utils.set_random_seed(3)
-    inner = build_unet(replace(recipe.network, classes=classes))
-    model = InParts(inner.input, inner.output, name=inner.name)
+    recipe = replace(recipe, network=replace(recipe.network, classes=classes))
+    inner = build_unet(recipe.network)
+    outputs = [inner.output, output_of(inner)] if recipe.affinities else inner.output
+    model = InParts(inner.input, outputs, name=inner.name)
+    model.affinities = recipe.affinities
     compile_model(model, recipe)
     model.parts, model.run_eagerly = parts, True  # to trace Muon's steps takes longer than they do
     return model
@@ -32,11 +36,11 @@ def batches(rng, classes, weighted, count=3):
         yield images, labels, *([rng.uniform(0, 9, (5, 16, 16)).astype(np.float32)] if weighted else [])
 
 
-@pytest.mark.parametrize(("optimizer", "parts", "classes", "weighted"), [
-    ("muon", 2, 1, False), ("muon", 8, 1, True), ("adam", 4, 3, True), ("sgd", 2, 1, True)])
-def test_steps_in_parts_are_those_of_whole_batches(optimizer, parts, classes, weighted):
+@pytest.mark.parametrize(("optimizer", "parts", "classes", "weighted", "affinities"), [
+    ("muon", 2, 1, False, 0.5), ("muon", 8, 1, True, 0.0), ("adam", 4, 3, True, 0.0), ("sgd", 2, 1, True, 0.5)])
+def test_steps_in_parts_are_those_of_whole_batches(optimizer, parts, classes, weighted, affinities):
     """Five tiles in parts of three and two, or of one: losses and weights are equal to float error."""
-    recipe = replace(RECIPE, optimizer=optimizer)
+    recipe = replace(RECIPE, optimizer=optimizer, affinities=affinities)
     whole, split = network(recipe, classes=classes), network(recipe, parts, classes)
     for batch in batches(np.random.default_rng(0), classes, weighted):
         assert split.train_on_batch(*batch) == pytest.approx(whole.train_on_batch(*batch), rel=1e-5)

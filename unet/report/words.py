@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from unet.citations import cited, reference, works
+from unet.network import OFFSETS
 from unet.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -62,6 +63,14 @@ def averaging(recipe: dict) -> str:
     count = max(1, round(recipe["epochs"] * recipe["average"]))
     return (f"the mean of those after each of the last {count} of {recipe['epochs']} epochs ({cited('averaging')})"
             if count > 1 else "those after the last step")
+
+
+def beside(recipe: dict) -> str:
+    """What the network learnt beside, '' for nothing."""
+    weight = recipe.get("affinities")  # runs of an earlier version have none
+    return (f"beside, and {weight:g} times as much, the network learnt from a further output whether two pixels "
+            f"{OFFSETS[0][1]} to {OFFSETS[-1][0]} apart along rows, columns or diagonals share a cell "
+            f"({cited('affinities')})") if weight else ""
 
 
 def variation(recipe: dict, channels: int) -> str:
@@ -145,7 +154,8 @@ class Words(ABC):
                                              for name, value in manifest["options"].items()),
             "tiles": f"{geometry['count']} to train on, {geometry['tile']} pixels, of pages of {size[0]} x {size[1]}",
             "drawn for each tile": variation(recipe, run.config["channels"]),
-            "loss": f"{self.losses(run)} (--weights {geometry['weights']})",
+            "loss": "; ".join(filter(None, (f"{self.losses(run)} (--weights {geometry['weights']})",
+                                            beside(run.recipe)))),
             "network": f"{network(run)} (preset {config['preset'] or 'of its own'})",
             "schedule": f"{recipe['epochs']} epochs of {recipe['steps']} steps; {self.schedule(run)}",
             "weights that predict": averaging(recipe),
@@ -187,6 +197,7 @@ class Words(ABC):
             "pixels.",
             f"The network was trained on {self.losses(run)} for {self.schedule(run)}, seed {run.recipe['seed']}.",
             f"While training, tiles were {variation(run.recipe, run.config['channels'])}.",
+            *([f"{beside(run.recipe).capitalize()}."] if beside(run.recipe) else []),
             f"The weights that predict are {averaging(run.recipe)}.",
             f"{noun.capitalize()}s were predicted {self.predicted(run)}.",
             *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in self.after(run)),

@@ -32,6 +32,7 @@ class Cells(SliceTask):
     output: ClassVar = "probability of cell"
     numbers_objects: ClassVar = True
     objects_are: ClassVar = "thinned"
+    affinities: ClassVar = True
 
     def check(self, layout: Layout) -> list[str]:
         """Labels are 0 and 255, or 0 and 1; slices on which nobody drew are refused where membranes were drawn."""

@@ -120,7 +120,7 @@ class Alarm(keras.callbacks.Callback):
         losses, outputs = [], []
         for first in range(0, len(self.probed[0]), self.feed.batch):
             image, label, *weights = (array[first:first + self.feed.batch] for array in self.probed)
-            output = self.model(image, training=False)
+            output = keras.tree.flatten(self.model(image, training=False))[0]  # affinities may be the second
             loss = self.model.compute_loss(image, label, output, *weights, training=False)
             losses += [float(loss)] * len(image)
             outputs.append(keras.ops.convert_to_numpy(output))

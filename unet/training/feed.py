@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in
 import numpy as np
 import tensorflow as tf
 
+from unet.training.affinities import numbered
 from unet.workers import default_workers
 from utils import turned
 
@@ -32,11 +33,12 @@ class Feed:
     batch : tiles a step
     intensity : strength of `varied`, 0 for none
     keep : sources, slices or images, whose tiles are taken; None takes all
+    numbers : give the cells of a label numbers, as `affinities` needs them
     """
 
     def __init__(self, patches: Path, batch: int, seed: int = 0, intensity: float = 0.0,
-                 keep: list[int] | None = None):
-        self.batch, self.seed, self.intensity = batch, seed, intensity
+                 keep: list[int] | None = None, numbers: bool = False):
+        self.batch, self.seed, self.intensity, self.numbers = batch, seed, intensity, numbers
         self.made = 0  # batches so far
         files = (patches / f"train-{name}.npy" for name in ("images", "labels", "weights"))
         images, labels, *weights = (np.load(file, mmap_mode="r") for file in files if file.is_file())
@@ -58,9 +60,10 @@ class Feed:
         tile = self.tile(number)
         rng = np.random.default_rng((self.seed, CHANGES, number))
         turn = rng.integers(8)  # one of the square's symmetries
-        image, *others = (turned(array[tile], turn) for array in self.arrays)
+        image, label, *weights = (turned(array[tile], turn) for array in self.arrays)
+        label = numbered(label) if self.numbers else label
         image = varied(image, self.intensity, rng) if self.intensity else image
-        return [array.astype(np.float32, copy=False) for array in (image, *others)]
+        return [array.astype(np.float32, copy=False) for array in (image, label, *weights)]
 
     def tile(self, number: int) -> int:
         """The tile that a sample is made of."""

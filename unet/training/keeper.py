@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from model import Recipe
+from unet.training.affinities import of_affinities
 from unet.training.encoders import build
 from unet.training.strategy import is_chief
 from utils import UserError, atomic_path, write_json
@@ -164,7 +165,8 @@ class Keeper(keras.callbacks.Callback):
 
     def save_model(self) -> None:
         """Write model.keras and the config.json that belongs to it; what judged an older model goes."""
-        self.predictor.set_weights(self.mean or self.model.get_weights())
+        weights = zip(self.model.weights, self.mean or self.model.get_weights(), strict=True)
+        self.predictor.set_weights([array for weight, array in weights if not of_affinities(weight)])
         if not self.writes:
             return
         with atomic_path(self.work / "model.keras") as temporary:

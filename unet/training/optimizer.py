@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from model import Network, Recipe
+from unet.training.affinities import NAME as AFFINITIES
 
 
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
@@ -20,9 +21,9 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
     warmup = max(1, round(total * recipe.warmup))
     rate = keras.optimizers.schedules.CosineDecay(recipe.lr / 100, max(1, total - warmup), warmup_target=recipe.lr,
                                                   warmup_steps=warmup)
-    optimizer = {"adam": keras.optimizers.Adam, "muon": partial(Muon, ends=end_layers(recipe.network)),
+    optimizer = {"adam": keras.optimizers.Adam, "muon": partial(Muon, ends=(*end_layers(recipe.network), AFFINITIES)),
                  "sgd": partial(keras.optimizers.SGD, momentum=0.99)}[recipe.optimizer]
-    loss = "binary_crossentropy" if model.output_shape[-1] == 1 else "sparse_categorical_crossentropy"
+    loss = "binary_crossentropy" if recipe.network.classes == 1 else "sparse_categorical_crossentropy"
     # no XLA, which Keras takes on GPUs: it compiles for minutes, anew for other shapes, and not with every installation
     model.compile(optimizer(rate, global_clipnorm=1.0), loss=loss, jit_compile=False)
 

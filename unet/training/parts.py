@@ -12,6 +12,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's
 import keras
 import tensorflow as tf
 
+from unet.training.affinities import affinity_loss
 from unet.training.strategy import several_processes
 
 
@@ -28,6 +29,7 @@ class InParts(keras.Model):
     """
 
     parts = 1
+    affinities = 0.0  # what they count beside the loss; above 0 the second output is that of `affinities`
 
     def halve(self) -> None:
         """From the next `fit` on take twice as many parts."""
@@ -39,7 +41,7 @@ class InParts(keras.Model):
 
     def train_step(self, data):
         devices = self.distribute_strategy.num_replicas_in_sync  # each one's loss is its share of the mean
-        if self.parts == devices == 1:
+        if self.parts == devices == 1 and not self.affinities:
             return super().train_step(data)
         arrays = keras.utils.unpack_x_y_sample_weight(data)
         total, sums = 0.0, []
@@ -64,6 +66,12 @@ class InParts(keras.Model):
             yield (min(size, count - first) / count,
                    [None if array is None else array[first:first + size] for array in arrays])
 
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The loss of the first output alone, of which labels with numbered cells know what is cell."""
+        if self.affinities:
+            y, y_pred = keras.ops.cast(y > 0, "float32"), keras.tree.flatten(y_pred)[0]
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
     def test_step(self, data):
         return self._logs(super().test_step(data))
 
@@ -78,5 +86,6 @@ class InParts(keras.Model):
         with tf.GradientTape() as tape:
             outputs = self(images, training=True)
             loss = share * self.compute_loss(images, labels, outputs, weights, training=True)
-            scaled = self.optimizer.scale_loss(loss)  # of float16
+            beside = share * self.affinities * affinity_loss(labels, outputs[1]) if self.affinities else 0.0
+            scaled = self.optimizer.scale_loss(loss + beside)  # of float16
         return loss, tape.gradient(scaled, self.trainable_weights)
