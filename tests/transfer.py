@@ -101,7 +101,7 @@ def bench_transfer(args: argparse.Namespace) -> None:
         raise UserError("the disturbances are in grey levels of 8 bit; name such a stack with --data")
     engine, words = open_engine(args.model, args.engine)
     predictor, rows = predictor_of(engine, config), []
-    print(f"{words}; slices {numbers[0]}-{numbers[-1]}, {predictor.in_words(config['learnt'])}; best threshold\n"
+    print(f"{words}; slices {numbers[0]}-{numbers[-1]}, {predictor.in_words()}; best threshold\n"
           f"{'':28} V_rand raw  V_info raw  V_rand walls  V_info walls")
     for name in BATTERY:
         probabilities = [predictor(image) for image in disturbed(name, images, labels)]
