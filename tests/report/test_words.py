@@ -85,6 +85,14 @@ def test_the_variation_is_the_feeds():
         assert part in words
 
 
+def test_what_was_learnt_beside_is_said_and_cited(cells_run):
+    text = paragraph(changed(cells_run, affinities=0.5))
+    assert " From a further output, whose loss counted 0.5 times, the network learnt whether two pixels 4 to " in text
+    assert "(Lee et al. 2017)" in text
+    assert reference("affinities") in text
+    assert "Lee et al." not in paragraph(changed(cells_run, affinities=0.0))
+
+
 def test_the_isbi_stack_is_recognised_and_cited(cells_run):
     isbi = replace(cells_run, manifest={**cells_run.manifest, "inputs": {"data/train-volume.tif": ISBI_VOLUME}})
     assert "Cardona et al. 2010" in paragraph(isbi)

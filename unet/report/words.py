@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from unet.citations import cited, reference, works
@@ -31,6 +32,10 @@ def table(rows: list[tuple]) -> str:
 def listed(words: list[str]) -> str:
     """Words as 'a, b and c'."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
+
+
+def _sentences(phrases: Iterable[str]) -> list[str]:
+    return [f"{phrase[0].upper()}{phrase[1:]}." for phrase in phrases]
 
 
 def _range(value: object) -> str:
@@ -68,7 +73,7 @@ def averaging(recipe: dict) -> str:
 def beside(recipe: dict) -> str:
     """What the network learnt beside, '' for nothing."""
     weight = recipe.get("affinities")  # runs of an earlier version have none
-    return (f"beside, and {weight:g} times as much, the network learnt from a further output whether two pixels "
+    return (f"from a further output, whose loss counted {weight:g} times, the network learnt whether two pixels "
             f"{OFFSETS[0][1]} to {OFFSETS[-1][0]} apart along rows, columns or diagonals share a cell "
             f"({cited('affinities')})") if weight else ""
 
@@ -197,10 +202,10 @@ class Words(ABC):
             "pixels.",
             f"The network was trained on {self.losses(run)} for {self.schedule(run)}, seed {run.recipe['seed']}.",
             f"While training, tiles were {variation(run.recipe, run.config['channels'])}.",
-            *([f"{beside(run.recipe).capitalize()}."] if beside(run.recipe) else []),
+            *_sentences(filter(None, [beside(run.recipe)])),
             f"The weights that predict are {averaging(run.recipe)}.",
             f"{noun.capitalize()}s were predicted {self.predicted(run)}.",
-            *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in self.after(run)),
+            *_sentences(self.after(run)),
             f"The software was keras-unet, with Keras {versions['keras']} on TensorFlow {versions['tensorflow']}, "
             f"Python {versions['python']}; the machine: {run.config['device'] or 'unknown'}.",
             *([self.results(run)] if run.scores else [])]
