@@ -21,12 +21,8 @@ test test-all: $(VENV)/installed-tests
 	$(PY) -m ruff check .
 	$(PY) -m pytest -q --durations=10 $(if $(filter test,$@),-m "not slow")
 
-report: $(VENV)/installed
-	@$(PY) -m unet.pipeline report --work="$$WORK" --out="$$OUT"
-
-images: $(VENV)/installed
-	test -f results/demo/metrics.json || $(PY) -m unet.pipeline run --data data/demo
-	$(PY) -m unet.report.figures
+report images: $(VENV)/installed
+	@$(PY) -m unet.pipeline $@ --work="$$WORK" --out="$$OUT"
 
 bench: $(VENV)/installed
 	$(PY) tests/bench.py $${DATA:+--data "$$DATA"}
@@ -38,13 +34,7 @@ help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
 $(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "TensorFlow needs Python 3.10 to 3.13; name one with make PYTHON=python3.12"; exit 2; }
-	@echo "Installing into $(VENV), once, about 2 GB"
-	@$(PYTHON) -m venv "$(VENV)"
-	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
-	@touch $@
-
-$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt
-	$(PY) -m pip install --disable-pip-version-check -r tests/requirements.txt
-	@touch $@
+$(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
+$(VENV)/installed $(VENV)/installed-tests:
+	@command -v $(PYTHON) > /dev/null || { echo "There is no $(PYTHON); name another with make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m unet.install $@ $<

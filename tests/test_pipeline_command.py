@@ -1,7 +1,6 @@
 """What `make` decides, case by case, and that nothing of the user's is lost by it: the scripts are stand-ins here."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -271,62 +270,18 @@ def test_clean_keeps_what_was_put_into_the_demos_folder(make, here):
     assert set(contents(here / "data" / "demo")) == {LABELS}
 
 
-# ---------------------------------------------------------------------------------------------------- Makefile
-
-
-@pytest.fixture
-def environment(tmp_path):
-    """An installation in which Python is a stand-in that writes down its arguments, a line each; and what it wrote."""
-    venv = tmp_path / "venv"
-    (venv / "bin").mkdir(parents=True)
-    python = venv / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> "{tmp_path}/asked"\n')
-    python.chmod(0o755)
-    for name in ("installed", "installed-tests"):
-        (venv / name).touch()
-    keep = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    for name in ("DATA", "WORK", "OUT", "PRESET", "AUGMENT", "TILE", "TRAIN"):
-        keep.pop(name, None)
-    return {**keep, "VENV": str(venv)}, tmp_path / "asked"
-
-
-def make_target(environment, *words, **more):
-    base, asked = environment
-    done = subprocess.run(["make", "-C", str(ROOT), *words], env={**base, **more}, capture_output=True, text=True,
-                          timeout=60)
-    assert done.returncode == 0, done.stderr
-    return asked.read_text().splitlines() if asked.exists() else [], done.stdout
-
-
-needs_make = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-
-
-@needs_make
-def test_makes_variables_arrive_whole(environment):
-    asked, _ = make_target(environment, "DATA=my data", "AUGMENT=--holdout \"3, 5\" --seed '1'", "TRAIN=--resume",
-                           OUT="o.tif")
-    assert asked == ["-m", "unet.pipeline", "run", "--data=my data", "--work=", "--out=o.tif", "--preset=",
-                     "--augment=--holdout \"3, 5\" --seed '1'", "--tile=", "--train=--resume"]
-
-
-@needs_make
-def test_clean_takes_no_folder_from_the_environment(environment, tmp_path):
-    asked, _ = make_target(environment, "clean", WORK=str(tmp_path), OUT=str(tmp_path / "o.tif"), DATA=str(tmp_path))
-    assert asked == ["-m", "unet.pipeline", "clean"]
-
-
-@needs_make
-@pytest.mark.parametrize(("target", "chosen"), [("test", ["-m", "not slow"]), ("test-all", [])])
-def test_the_quick_tests_and_all(environment, target, chosen):
-    asked, _ = make_target(environment, target)
-    assert asked == ["-m", "ruff", "check", ".", "-m", "pytest", "-q", "--durations=10", *chosen]
-
-
-@needs_make
-def test_the_help_names_every_target(environment):
-    _, text = make_target(environment, "help")
-    targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-    assert [target for target in targets if target not in ("all", "help") and f"make {target}" not in text] == []
+def test_pictures_are_drawn_from_the_demos_run_which_is_made_once(make, here, monkeypatch):
+    put(here / "data", VOLUME, LABELS, TEST)  # the user's are not shown
+    drawn = []
+    monkeypatch.setattr(pipeline, "run_python", lambda words: drawn.append(words) or 0)
+    status, calls, _ = make("images")
+    assert (status, [words[0] for words in calls]) == (0, ["augmentation.py", "preprocessing.py", "train.py"])
+    assert calls[2][1:] == ["--work", "results/demo", "--out", "results/demo/prediction.tif", "--preset", "fast"]
+    assert drawn == [["-m", "unet.report.figures", "--work", "results/demo"]]
+    (here / "results" / "demo").mkdir(parents=True)
+    (here / "results" / "demo" / "metrics.json").touch()
+    assert make("images", statuses=())[:2] == (0, [])
+    assert len(drawn) == 2
 
 
 def test_the_command_line_itself(here):

@@ -17,10 +17,10 @@ import pytest
 import tifffile
 
 from unet.inputs.demo import make_demo
+from unet.install import MINORS
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [ROOT / "requirements.txt", *sorted(ROOT.glob("requirements-*.txt"))]
-MINORS = range(10, 14)  # of Python 3, as the Makefile has them
 BOUNDS = re.compile(r"([A-Za-z0-9_.-]+)>=([\w.]+),<([\w.]+)")
 OFFLINE = ("Temporary failure in name resolution", "Network is unreachable", "NewConnectionError",
            "ConnectTimeoutError")  # what pip says

@@ -2,6 +2,7 @@
 
     python -m unet.pipeline run     the three scripts, one after the other
     python -m unet.pipeline report  the page about the run that they left
+    python -m unet.pipeline images  the pictures of README and docs, from a run on the demo stack
     python -m unet.pipeline clean   what runs and the demo made, and nothing else
 """
 
@@ -163,6 +164,14 @@ def report(args: argparse.Namespace) -> None:
     sys.exit(call(["report.py", "--work", str(work), *(["--out", args.out] if args.out else [])]))
 
 
+def images(args: argparse.Namespace) -> None:
+    """Draw the pictures of README and docs, from a run on the demo stack that is made where it isn't there."""
+    words = ["--work", args.work or str(DEMO_WORK), *(["--out", args.out] if args.out else [])]
+    if not (Path(words[1]).expanduser() / "metrics.json").is_file():
+        run_scripts(options().parse_args(["run", "--data", str(DEMO), *words]))
+    sys.exit(run_python(["-m", "unet.report.figures", *words]))
+
+
 def clean(args: argparse.Namespace) -> None:
     """Remove what runs made in a folder, or in results/ and results/demo, and the demo stack; says what stays."""
     counts = {folder: len(remove_run(folder)) for folder in ([args.work] if args.work else [DEMO_WORK, WORK])}
@@ -175,7 +184,8 @@ def clean(args: argparse.Namespace) -> None:
         print(f"{folder}: {count} files removed{stays}" if count or left else f"{folder}: nothing to remove")
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """The commands and their options; the namespace that it gives has the command to `call`."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True)
     steps = commands.add_parser("run", help="run the three scripts")
@@ -187,7 +197,9 @@ def main() -> None:
         steps.add_argument(f"--{name}", default="", metavar="OPTIONS", help=f"further options of {script}")
     page = commands.add_parser("report", help="write the page about the last run")
     page.set_defaults(call=report)
-    for command in (steps, page):
+    drawing = commands.add_parser("images", help="draw the pictures of README and docs")
+    drawing.set_defaults(call=images)
+    for command in (steps, page, drawing):
         command.add_argument("--work", default="", help="folder for all that a run makes (without it results; of the "
                                                         "demo results/demo)")
         command.add_argument("--out", default="", help="the prediction (without it as train.py names it; of the demo "
@@ -196,7 +208,11 @@ def main() -> None:
     gone.set_defaults(call=clean)
     gone.add_argument("--work", type=Path, help="the run to remove (without it those in results and results/demo, and "
                                                 "the demo stack)")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
     args.call(args)
 
 
