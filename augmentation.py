@@ -33,7 +33,7 @@ from unet.training.folder import check_work, run_folder
 from unet.training.plan import Settings, announce, plan, stacks_of, write_manifest
 from unet.training.unfinished import unfinished
 from unet.workers import default_workers, in_order
-from utils import at_least, run
+from utils import at_least, counted, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")
 CORNERS = ("left-bottom", "left-top", "right-bottom", "right-top")
@@ -342,7 +342,7 @@ def main() -> None:
         manifest = augment(data, work, Settings(**args))
     layout, split = layout_of(data), manifest["split"]
     count, held_out = len(split["train"]), layout.listed(split["holdout"]) if split["holdout"] else "none"
-    print(f"{work / 'augmented'}: {count} {layout.noun}{'s' * (count != 1)} to train on; held out: {held_out}")
+    print(f"{work / 'augmented'}: {counted(count, layout.noun)} to train on; held out: {held_out}")
 
 
 if __name__ == "__main__":

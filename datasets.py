@@ -26,23 +26,43 @@ from unet.inputs.download import ISBI_URL, download_isbi
 from unet.inputs.exchange import OUTLINE, export_rois, import_labels
 from unet.inputs.findings import Finding, report, shorten, span
 from unet.inputs.gaps import find_gaps
-from unet.inputs.layouts import Folders, Stacks, kind_of
+from unet.inputs.layouts import Folders, Layout, Stacks, kind_of
 from unet.segment.walls import thin_walls
 from unet.tasks import choose_task
-from utils import UserError, at_least, run
+from utils import UserError, at_least, counted, run
 
 
-def examine(folder: Path) -> tuple[str, bool]:
-    """What is there to say of a folder, of any layout, and whether it can be trained on.
+def examine(folder: Path, classes: int | None = None) -> tuple[str, bool]:
+    """What is there to say of a folder, of any layout, and whether it can be trained on, on so many classes if any.
 
     Raises UserError where it is no folder, or an image in it cannot be read.
     """
     kind = kind_of(folder)
-    findings = examine_stacks(folder, thin_walls) if kind is Stacks else describe(kind(folder))
-    return report(folder, findings), all(finding.level != "problem" for finding in findings)
+    if kind is not Stacks:
+        findings = describe(kind(folder), classes)
+    else:
+        findings = examine_stacks(folder, None if classes else thin_walls)
+        findings += check_task(Stacks(folder), classes) if classes and is_ready(findings) else []
+    return report(folder, findings), is_ready(findings)
 
 
-def describe(layout: Folders) -> list[Finding]:
+def is_ready(findings: list[Finding]) -> bool:
+    """Whether nothing stands against training."""
+    return all(finding.level != "problem" for finding in findings)
+
+
+def check_task(layout: Layout, classes: int | None) -> list[Finding]:
+    """What the labels are taken as, and what step 1 would say of them."""
+    task = choose_task(layout, classes=classes)
+    try:
+        return [*(Finding("warning", note) for note in task.check(layout)),
+                Finding("ok", f"{layout.labels_name} are taken as {task.meaning}")]
+    except UserError as error:
+        what, _, remedy = str(error).partition("; ")
+        return [Finding("problem", what, "Step 1 would refuse it.", remedy)]
+
+
+def describe(layout: Folders, classes: int | None) -> list[Finding]:
     """What a folder of images holds, by modality; raises UserError for files that would stop step 1."""
     layout.to_predict()  # raises what is wrong with images without labels: training would, after steps 1 and 2
     groups: dict[str, list[tuple[int, int, int]]] = {}
@@ -50,19 +70,13 @@ def describe(layout: Folders) -> list[Finding]:
         count = np.count_nonzero(np.unique(layout.objects(sample.label)))
         groups.setdefault(sample.group, []).append((*sample.image.shape[:2], count))
     findings = [Finding("ok", f"{len(layout)} {layout.noun}s with {layout.labels_name}, which are read without fault")]
-    task = choose_task(layout)
-    try:
-        findings += [Finding("warning", note) for note in task.check(layout)]
-        findings.append(Finding("ok", f"{layout.labels_name} are taken as {task.meaning}"))
-    except UserError as error:
-        what, _, remedy = str(error).partition("; ")
-        findings.append(Finding("problem", what, "Step 1 would refuse it.", remedy))
+    findings += check_task(layout, classes)
     findings += look_for_gaps(layout)
     for group, members in groups.items():
         sizes = [f"{height}x{width}" for height, width, _ in sorted(members)]
         counts = sorted(count for *_, count in members)
-        findings.append(Finding("ok", f"{group}: {len(members)} {layout.noun}{'s' * (len(members) > 1)} of "
-                                f"{span(sizes)} pixels (y, x), {sum(counts)} objects, {span(counts)} in one"))
+        findings.append(Finding("ok", f"{group}: {counted(len(members), layout.noun)} of {span(sizes)} pixels "
+                                f"(y, x), {counted(sum(counts), 'object')}, {span(counts)} in one"))
     return findings + [Finding("note", note) for note in layout.notes]
 
 
@@ -109,6 +123,8 @@ def main() -> None:
     check = commands.add_parser("check", help="examine a folder and say in plain words what is there")
     check.add_argument("data", type=Path, nargs="?", default=Path("data"), metavar="DIR",
                        help="folder of the stacks, or of images with masks (default %(default)s)")
+    check.add_argument("--classes", type=at_least(2), help="the labels number so many kinds of pixels from 0 (without "
+                                                           "it membrane and cell)")
     add_exchange(commands)
     args = parser.parse_args()
     if args.command == "demo":
@@ -121,12 +137,12 @@ def main() -> None:
         images, objects = import_labels(args.labels, args.out, args.like, None if args.numbers else args.outline)
         kind = "a number for each" if args.numbers else (f"cells of 255 between membranes of 0, {args.outline} pixels "
                                                          "wide where they were narrower")
-        print(f"{args.out}: {objects} objects in {images} images, {kind}")
+        print(f"{args.out}: {counted(objects, 'object')} in {counted(images, 'image')}, {kind}")
     elif args.command == "export":
         print(f"{args.out}: {export_rois(args.cells, args.out)} outlines; in Fiji: Analyze > Tools > ROI Manager > "
               "More > Open..., with the images open")
     else:
-        text, ready = examine(args.data)
+        text, ready = examine(args.data, args.classes)
         print(text)
         if not ready:
             sys.exit(2)

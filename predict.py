@@ -44,6 +44,7 @@ from utils import (
     at_least,
     atomic_path,
     check_output,
+    counted,
     file_hash,
     read_json,
     require_space,
@@ -130,7 +131,8 @@ class FinalStep:
         trained = [self.layout.names[number] for number in self.config["split"]["train"]]
         stale = self.task.remove_stale(self.outputs, trained)
         if stale:
-            print(f"note: {self.outputs.out}: predictions of {stale} {self.layout.noun}s that train now were removed")
+            print(f"note: {self.outputs.out}: the predictions of {counted(stale, self.layout.noun)} now in "
+                  "training were removed")
         if not numbers:
             return
         shown: list[Judged] = []
@@ -174,9 +176,7 @@ def finish(work: Path, engine: Engine, config: dict, outputs: Outputs, predicts:
     print(f"pictures: {', '.join(pictures)}")
     if not predicts:
         return
-    print(f"{outputs.out}: {predictor.task.output}, {predictor.in_words()}")
-    if outputs.objects:
-        print(f"{outputs.objects}: {step.task.in_words(config['learnt'])}")
+    print(outputs.in_words(f"{predictor.task.output}, {predictor.in_words()}", step.task.in_words(config["learnt"])))
     print(f"all about this run on one page, {work / 'report.html'}: python report.py --work {work} --out {outputs.out}")
 
 
@@ -311,7 +311,8 @@ def main() -> None:
         raise UserError("--check-seams looks at tiles of the image's own size; leave it out, or add --zooms 1")
     if args.dask:
         count = predict_on_cluster(args, predictor, learnt, outputs, samples, extras)
-        print(f"{', '.join(map(str, task.files(outputs, samples.names)))}: {len(samples)} images, {count} objects")
+        print(f"{', '.join(map(str, task.files(outputs, samples.names)))}: {counted(len(samples), 'image')}, "
+              f"{counted(count, 'object')}")
         if args.table:
             print(f"{args.table}: a row for each object")
         return
@@ -332,9 +333,8 @@ def main() -> None:
     if args.submission:
         with atomic_path(args.submission) as temporary:
             temporary.write_text("\n".join(lines) + "\n")
-    print(f"{outputs.out}: {task.output} of {len(samples)} images, {predictor.in_words()}")
-    if outputs.objects:
-        print(f"{outputs.objects}: {count} objects, {task.in_words(learnt)}")
+    print(outputs.in_words(f"{task.output} of {counted(len(samples), 'image')}, {predictor.in_words()}",
+                           f"{counted(count, 'object')}, {task.in_words(learnt)}"))
     if seams:
         print(seams.in_words())
     if args.table:

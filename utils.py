@@ -305,6 +305,11 @@ def check_output(path: Path, needed: int) -> None:
     require_space(path.parent, needed)
 
 
+def counted(count: int, noun: str) -> str:
+    """So many things in words: '1 image', '1,200 images'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def at_least(least: float, kind: type = int) -> Callable[[str], float]:
     """A type for argparse: a number of this kind, `least` or more."""
     def number(text: str) -> float:

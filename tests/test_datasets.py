@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tifffile
-from conftest import draw_slices, write_png, write_two_folders
+from conftest import draw_slices, draw_stacks, write_png, write_two_folders
 
 import datasets
-from unet.inputs.stacks import LABELS, TEST, VOLUME
+from unet.inputs.stacks import LABELS, TEST, VOLUME, write_stack
 from utils import UserError
 
 
@@ -96,6 +96,24 @@ def test_two_folders_are_described_and_say_what_their_labels_are(command, tmp_pa
     status, text = command("check", write_two_folders(tmp_path / "grey", pairs))
     assert status == 2
     assert "labels have 3 values (0, 127, 255)" in " ".join(text.split())
+
+
+def test_labels_of_classes_are_checked_as_such(command, tmp_path):
+    images, labels = draw_stacks(6, 64)
+    for name, stack in ((VOLUME, images), (TEST, images[::-1] // 2), (LABELS, np.where(labels, 1 + (images > 90), 0))):
+        write_stack(tmp_path / name, stack.astype(np.uint8))
+    status, text = command("check", tmp_path)
+    assert (status, "0, 1, 2, ... with --classes" in " ".join(text.split())) == (2, True)
+    status, text = command("check", tmp_path, "--classes", 3)
+    assert (status, "labels are taken as classes" in text, "membrane" in text) == (0, True, False)
+    status, text = command("check", tmp_path, "--classes", 2)
+    assert (status, "expected whole numbers from 0 to 1 for --classes 2" in " ".join(text.split())) == (2, True)
+    (tmp_path / TEST).unlink()
+    status, text = command("check", tmp_path, "--classes", 3)
+    assert (status, f"{TEST} is missing" in text) == (2, True)
+    pairs = {name: (image, label // 255) for name, (image, label) in draw_slices([(64, 64), (50, 70)]).items()}
+    status, text = command("check", write_two_folders(tmp_path / "pairs", pairs), "--classes", 2)
+    assert (status, "labels are taken as classes" in text) == (0, True)
 
 
 def test_an_image_that_stops_step_1_stops_the_check(command, nuclei_folder):

@@ -123,7 +123,7 @@ def test_held_out_nuclei_lie_beside_those_without_masks(nuclei_folder, tmp_path,
     for name in ("brig1.tif", "brig1-labels.tif"):  # of an earlier run, in which it was held out
         write_stack(out / name, np.zeros((1, 4, 4), np.uint16))
     assert final(work) == (True, 5 + 3 + 1)
-    assert "prediction: predictions of 1 images that train now were removed" in capsys.readouterr().out
+    assert "prediction: the predictions of 1 image now in training were removed" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {f"{name}{end}" for name in ("test0", "brig0", "fluo0", "hist0")
                                                      for end in (".tif", "-labels.tif")}
     scores = json.loads((work / "metrics.json").read_text())

@@ -170,8 +170,8 @@ def test_pictures_and_kaggles_lines_are_written_on_request(nuclei_folder, tmp_pa
     done = command("predict.py", "in", "--submission", "s.csv", "--panels", "panels", "--precision", "float32",
                    "--table", "t.csv")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1:] == ["prediction: probability of nucleus of 3 images, no flips",
-                                            "prediction: 8 objects, a number for each object, 0 = none",  # 1, 0 and 7
+    assert done.stdout.splitlines()[1:] == ["prediction: probability of nucleus of 3 images, no flips; 8 objects, a "
+                                            "number for each object, 0 = none",  # 1, 0 and 7
                                             "t.csv: a row for each object"]
     rows = [line.split(",") for line in (tmp_path / "t.csv").read_text().splitlines()[1:]]
     assert [row[:4] for row in rows[:2]] == [["0", "a", "1", "36"], ["2", "c", "1", rows[1][3]]]

@@ -169,10 +169,8 @@ def predict(args: argparse.Namespace, plan: dict, task: Task, layout: Layout, ou
         FinalStep(args.work, ensemble, {**configs[0], "learnt": learnt}, layout, inputs, outputs).predict()
         layout.check_unchanged()
         write_json(args.work / FOLDS, {**plan, "predicted": purpose})
-    print(f"{outputs.out}: {task.output}, {ensemble.in_words()}; each {layout.noun} of the labels trained some "
-          "of these models, so none can judge their mean")
-    if outputs.objects:
-        print(f"{outputs.objects}: {task.in_words(learnt)}")
+    print(outputs.in_words(f"{task.output}, {ensemble.in_words()}; each {layout.noun} of the labels trained some of "
+                           "these models, so none can judge their mean", task.in_words(learnt)))
 
 
 # ------------------------------------------------------------------------------------------------------ scores

@@ -221,7 +221,7 @@ def test_images_in_folders_are_predicted_by_several_models(run, tmp_path):
     write_png(tmp_path / "in" / "a.png", draw_nuclei((45, 77), seed=9)[0])
     result, _ = run("in", "--model", "results/fold-*/model.keras", "--panels", "panels")
     assert result.returncode == 0, result.stderr
-    assert "probability of nucleus of 1 images, mean of 2 models, mean of 2 flips" in result.stdout
+    assert "probability of nucleus of 1 image, mean of 2 models, mean of 2 flips" in result.stdout
     assert (tmp_path / "panels" / "a.png").is_file()
 
 

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from unet.inputs.voxel import Voxel
 from unet.report.by_task import pictures_of, words_of
 from unet.report.cells import ZOOM
 from unet.report.paint import MERGED
-from unet.report.pictures import grid
+from unet.report.pictures import ORANGE, grid
 from unet.tasks.cells import Cells
 
 
@@ -64,6 +65,9 @@ def test_before_and_after_are_the_networks_and_what_was_drawn(cells_run):
     full = cells_run.judged[0].probability
     corners = np.lib.stride_tricks.sliding_window_view(full, probability.shape).reshape(-1, *probability.shape)
     assert any(np.array_equal(probability, part) for part in corners)
+    if "walls drawn" in titles:
+        crests, caption = shown(figure, "crests"), " ".join(figure.get_supxlabel().split())
+        assert ("orange: none" in caption) == np.isclose(crests, to_rgb(ORANGE)).all(axis=-1).any()
 
 
 def test_a_run_without_walls_says_so(cells_run):

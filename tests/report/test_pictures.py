@@ -36,6 +36,12 @@ def test_names_make_columns_of_rows():
     assert [axis.get_ylabel() for axis in figure.axes[4:]] == ["grey"]
 
 
+def test_long_names_stay_along_their_panel():
+    figure, axes = grid([[Panel(GREY)], [Panel(GREY)]], "", 2.6, ("truth: black = membrane, white = cell",))
+    figure.draw_without_rendering()
+    assert axes[0, 0].yaxis.label.get_window_extent().height <= axes[0, 0].get_window_extent().height
+
+
 def test_a_weight_map_has_a_bar_of_its_own_range():
     figure, _ = grid([[Panel(GREY / 64, "", "weight", {"vmax": 1}), Panel(GREY / 8, "", "weight", {"vmax": 8})]], "")
     assert [axis.get_xlim()[1] for axis in figure.axes[2:]] == [1, 8]

@@ -136,7 +136,7 @@ def check_labels(labels: Pages, thin_walls: Walls) -> list[Finding]:
         if reason and _soft(values, counts):
             reason = "; edges were softened, as JPEG or scaling does"
         notes = [Finding("problem", f"{LABELS}: {len(values)} values ({shown}){reason}", "Training wants two values, "
-                         "0 = membrane and 255 = cell, or 0, 1, 2, ... with augmentation.py --classes.",
+                         "0 = membrane and 255 = cell, or 0, 1, 2, ... with --classes, here and in augmentation.py.",
                          f"Fiji: Image > Adjust > Threshold..., Apply, then {SAVE}")]
     cells = as_cells(labels)
     membrane = np.array([1 - cell.mean() for cell in cells])
@@ -288,8 +288,11 @@ def check_test(images: Pages, test: Pages) -> list[Finding]:
 # -------------------------------------------------------------------------------------------------- the folder
 
 
-def examine(folder: Path, thin_walls: Walls) -> list[Finding]:
-    """All that is found in a folder of stacks; goes on after a broken file. Raises UserError where it is no folder."""
+def examine(folder: Path, thin_walls: Walls | None) -> list[Finding]:
+    """All that is found in a folder of stacks; goes on after a broken file. Raises UserError where it is no folder.
+
+    Without `thin_walls` labels are taken as classes, and nothing is said of cells.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; {GET_DATA}")
     others = sorted(path.name for path in folder.iterdir() if path.name not in (VOLUME, LABELS, TEST))
@@ -302,11 +305,12 @@ def examine(folder: Path, thin_walls: Walls) -> list[Finding]:
         if stacks[name] is not None:
             notes += check_slices(name, stacks[name]) + (check_images(name, stacks[name]) if name != LABELS else [])
     images, test, labels = stacks.values()
-    if labels is not None:
+    if images is not None and labels is not None:
+        notes += check_counts(images, labels)
+    if labels is not None and thin_walls:
         pair = images is not None and images.shape == labels.shape
         cells = as_cells(labels)
         notes += check_labels(labels, thin_walls) + check_cells(cells, images if pair else None)
-        notes += check_counts(images, labels) if images is not None else []
         polarity = check_polarity(images, cells) if pair else []
         notes += [] if polarity and separate_objects(cells, thin_walls) else polarity
         notes += check_pairs(images, cells) if pair else []

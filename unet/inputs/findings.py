@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unet.inputs.stacks import format_slices
+from utils import counted
 
 TITLES = {"ok": "In order", "note": "Good to know", "warning": "Worth a look", "problem": "To be fixed first"}
 
@@ -50,7 +51,7 @@ def report(folder: Path, findings: list[Finding]) -> str:
     grave, looks = (sum(finding.level == level for finding in findings) for level in ("problem", "warning"))
     verdict = "Ready to train."
     if grave:
-        verdict = f"{grave} problem{'s' * (grave > 1)} must be fixed first."
+        verdict = f"{counted(grave, 'problem')} must be fixed first."
     elif looks:
         verdict = f"Ready to train; {looks} thing{'s are' if looks > 1 else ' is'} worth a look first."
     return "\n".join([*lines, "", verdict])

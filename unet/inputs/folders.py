@@ -15,7 +15,7 @@ import numpy as np
 from unet.inputs.lazy import PageRows, grey_levels, grey_type
 from unet.inputs.pages import JPEG, name_of, read_pixels, without_transparency
 from unet.inputs.stacks import VOLUME
-from utils import UserError
+from utils import UserError, counted
 
 MODALITIES = ("fluorescence", "histology", "bright-field")
 COLOURED = 15.0  # grey levels between the strongest and the weakest channel, mean over the image; gray has 0
@@ -63,7 +63,7 @@ class News:
                 lines.append(f"{names[0]} {one}" if len(names) == 1 else several)
         if self.overlap:
             names, pixels = sorted(self.overlap), sum(self.overlap.values())
-            lines.append(f"masks overlap in {len(names)} image{'s' * (len(names) > 1)} ({names[0]}"
+            lines.append(f"masks overlap in {counted(len(names), 'image')} ({names[0]}"
                          f"{', ...' * (len(names) > 1)}): {pixels} pixels went to the smaller object")
         if self.hidden:
             count, name = sum(self.hidden.values()), min(self.hidden)

@@ -101,7 +101,7 @@ class Stacks(Layout):
     """Three TIFF stacks: `train-volume.tif` and `train-labels.tif` (N, H, W), and `test-volume.tif` to segment."""
 
     name, what, noun, meaning = "stacks", "a folder of TIFF stacks", "slice", "cells"
-    leave_out = "take it out of both stacks in Fiji: Image > Stacks > Delete Slice"
+    labels_name, leave_out = "labels", "take it out of both stacks in Fiji: Image > Stacks > Delete Slice"
 
     def __init__(self, folder: Path):
         if not folder.is_dir():

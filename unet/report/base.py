@@ -19,7 +19,7 @@ from unet.report.pictures import SKY, YELLOW, Panel, frame, grid, message, middl
 from unet.scores.doubt import entropy
 from unet.tasks.nuclei import separated
 from unet.tasks.task import Judged, Task
-from utils import OverlapTile
+from utils import OverlapTile, counted
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -146,7 +146,7 @@ class Pictures(ABC):
             return OverlapTile(tuple(size), tiling.tile).cut_at(array, corners[-1:])[0]
 
         where = "whole pages" if len(corners) == 1 else f"{len(corners)} a page, overlapping"
-        title = f"{sample.name[:20]}: {len(pages)} page{'s' * several} of {size[0]} x {size[1]} pixels"
+        title = f"{sample.name[:20]}: {counted(len(pages), 'page')} of {size[0]} x {size[1]} pixels"
         figure, axes = grid([[
             Panel(stretched(sample.image if several else image), title),
             Panel(plain(tile(run.content.arrays(image, label, levels)["images"])), "one tile, as training gets it"),

@@ -145,19 +145,19 @@ class CellPictures(SlicePictures):
         def cells(objects: np.ndarray, title: str) -> Panel:
             return Panel(matched_colours(objects, truth, colours), title)
 
+        words = f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}."
         rows = [[Panel(stretched(one.sample.image), one.sample.name), self.maps(one, run.learnt)[0],
                  cells(number_cells(one.probability, plain), f"cells: probability > {plain:g}"),
                  Panel(self.label(one.sample.label), "truth")]]
         if self.task.redraws(run.learnt):
             crests = _crests(one, threshold, run.learnt["walls"]["width"])
+            none = "; orange: none" * bool((crests[part] == to_rgb(ORANGE)).all(axis=-1).any())
             rows.append([Panel(crests, "crests"), self.maps(one, run.learnt)[1],
                          cells(one.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
-        words = f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}."
-        if self.task.redraws(run.learnt):
             judge = (f"what was learnt on {run.layout.noun}s that trained" if run.learnt["walls"]["judge"] else
                      "its mean probability")
             words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells "
-                     f"is judged as a whole, by {judge} (black: a membrane; orange: none), and drawn as a wall.")
+                     f"is judged as a whole, by {judge} (black: a membrane{none}), and drawn as a wall.")
         caption = (f"From the network's probability to cells, where a held-out {run.layout.noun} changes most; each "
                    f"cell has the colour of the true one that it covers most of. {words}")
         figure, _ = grid([[replace(panel, means="") for panel in cut(row, part)] for row in rows], caption, 2.8)

@@ -18,6 +18,7 @@ from unet.report.words import Words
 from unet.scores.mistakes import object_mistakes
 from unet.segment.instances import CORE, EDGE, NUCLEUS, SMALLEST, SURE
 from unet.tasks.task import Judged
+from utils import counted
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -77,7 +78,7 @@ class NucleiPictures(Pictures):
             axis.plot([float(at) for at in row["ap"]], list(row["ap"].values()), label=label, **look)
 
         for (name, row), look in zip(_by_modality(run), LOOKS, strict=False):
-            draw(row, f"{name}, {row['images']} image{'s' * (row['images'] > 1)}", **look)
+            draw(row, f"{name}, {counted(row['images'], 'image')}", **look)
         total = run.scores["all"]
         draw(total, f"all {total['images']}, mean {total['mean']:.3f}", color="black", linestyle="--")
         axis.set(xlabel="intersection over union from which on a nucleus counts as found",

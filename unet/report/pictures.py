@@ -69,7 +69,7 @@ def grid(rows: Sequence[Sequence[Panel]], caption: str, size: float = 3.0, names
         for axis, panel in zip(things, line, strict=True):
             show(axis, panel.array, panel.title, panel.pixel, **panel.look)
     for axis, name in zip(axes[:, 0], names, strict=False):
-        axis.set_ylabel(name, fontsize=9)
+        axis.set_ylabel(textwrap.fill(name, int(size * 11)), fontsize=9)  # along the panel, not over it
     explained = set()
     for number, alike in enumerate(zip(*rows, strict=True)):
         which = next((place for place, panel in enumerate(alike)

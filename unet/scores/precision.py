@@ -14,6 +14,7 @@ import numpy as np
 from skimage.segmentation import relabel_sequential
 
 from unet.scores.overlap import check_label_maps, intersection_over_union
+from utils import counted
 
 THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))  # quotients, so that an IoU of 11/20 is the very number .55
 SHOWN = (0.5, 0.7, 0.9)  # columns of the printed table, beside the mean over all
@@ -77,7 +78,7 @@ def pixel_scores(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]
 def format_nuclei(scores: dict) -> str:
     """The table to print of what `nuclei_scores` returned: each image, each modality, all."""
     heads = ("true", "found", *(f"AP@{t:.2f}" for t in SHOWN), "mean AP")
-    sets = [(f"{name}, {row['images']} image{'s' * (row['images'] != 1)}", row)
+    sets = [(f"{name}, {counted(row['images'], 'image')}", row)
             for name, row in (*scores["modalities"].items(), ("all", scores["all"]))]
     lines = [" " * 32 + "".join(f"{head:>9}" for head in heads)]
     for title, row in [*((row["image"], row) for row in scores["per_image"]), ("", None), *sets]:

@@ -48,6 +48,12 @@ class Outputs:
     objects: Path | None = None  # a number for each object
     redrawn: Path | None = None  # the probability with walls drawn
 
+    def in_words(self, probability: str, objects: str) -> str:
+        """What lies where, in a line for each place."""
+        if self.objects == self.out:
+            return f"{self.out}: {probability}; {objects}"
+        return f"{self.out}: {probability}" + (f"\n{self.objects}: {objects}" if self.objects else "")
+
 
 @dataclass(frozen=True)
 class Judged:

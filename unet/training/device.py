@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from utils import counted
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
 
@@ -31,7 +33,7 @@ def prepare_device(precision: str = "auto") -> str:
         precision = _gpu_precision(gpus) if gpus else cpu_precision()
     keras.mixed_precision.set_global_policy(PRECISIONS[precision])
     if gpus:
-        return f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}, {precision}"
+        return f"{counted(len(gpus), 'GPU')}, {precision}"
     unseen = " though there is an NVIDIA card (see docs/gpu.md)" if CARD.exists() else ""
     return f"no GPU found{unseen}, {os.cpu_count()} CPU cores, {precision}"
 
