@@ -23,7 +23,7 @@ def test_distances_and_the_nearest_are_those_of_scipy(rng, most):
         expected = np.minimum(np.rint(distance**2), most**2)
         np.testing.assert_array_equal(squared_distance(image, most), expected)
         some = rng.random(image.shape) < 0.7
-        squared, place = nearest(image, some, most)
+        squared, place = nearest(image, np.flatnonzero(some), most)
         np.testing.assert_array_equal(squared, expected[some])
         near = squared < most**2
         assert image.ravel()[place[near]].all()
@@ -34,6 +34,6 @@ def test_distances_and_the_nearest_are_those_of_scipy(rng, most):
 def test_of_several_as_near_it_is_the_left_one_and_of_these_the_upper_one():
     image = np.zeros((3, 3), bool)
     image[[0, 2, 0, 2], [0, 0, 2, 2]] = True
-    squared, place = nearest(image, np.ones((3, 3), bool), 5)
+    squared, place = nearest(image, np.arange(9), 5)
     np.testing.assert_array_equal(squared, [0, 1, 0, 1, 2, 1, 0, 1, 0])
     np.testing.assert_array_equal(place, [0, 0, 2, 0, 0, 2, 6, 6, 8])

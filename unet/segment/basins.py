@@ -23,44 +23,53 @@ def basins(height: np.ndarray | float, seeds: np.ndarray, within: np.ndarray | N
     """
     if not seeds.any():
         return np.zeros(seeds.shape, np.int32)
-    ground = height + SLOPE * _below(seeds)
+    is_cell, shape = seeds > 0, (seeds.shape[0] + 2, seeds.shape[1] + 2)  # a frame that nothing leads to
+    cells, ground, free = np.zeros(shape, np.int32), np.full(shape, -np.inf, np.float32), np.zeros(shape, bool)
+    inner = (slice(1, -1), slice(1, -1))
+    cells[inner], free[inner] = seeds, ~is_cell if within is None else within & ~is_cell
+    np.add(SLOPE * _below(is_cell), height, out=ground[inner])
     if within is not None:
-        ground[~within] = -np.inf
-    ground[seeds > 0] = np.inf
-    ground, cells = np.pad(ground, 1, constant_values=-np.inf), np.pad(seeds.astype(np.int32), 1)
-    width = ground.shape[1]
-    ground, flat, steps = ground.ravel(), cells.ravel(), (-width, -1, 1, width)  # `flat` writes into `cells`
-    at = np.flatnonzero(np.isfinite(ground))
+        ground[inner][~within] = -np.inf
+    ground[inner][is_cell] = np.inf
+    steps = (-shape[1], -1, 1, shape[1])
+    ground, flat, at = ground.ravel(), cells.ravel(), np.flatnonzero(free)  # `flat` writes into `cells`
     goal = _uphill(ground, at, steps)
-    flat[at] = flat[goal]
-    alone = flat[at] == 0
-    if alone.any():
+    found = flat[goal]
+    flat[at] = found
+    alone = np.flatnonzero(found == 0)
+    if alone.size:
         level = at[alone][_over_passes(flat, ground, at[alone], goal[alone], steps)]
         if level.size:  # what several cells have an equal claim to is shared out between them
             flat[level] = 0
-            ground[level] = _below(cells).ravel()[level]
+            ground[level] = _below(cells > 0).ravel()[level]
             flat[level] = flat[_uphill(ground, level, steps)]
-    _draw_line(flat, ground, at, steps)
-    return np.ascontiguousarray(cells[1:-1, 1:-1])
+    _draw_line(flat, ground, free.ravel(), steps)
+    return np.ascontiguousarray(cells[inner])
 
 
-def _below(cells: np.ndarray) -> np.ndarray:
-    """Steps from a cell (H, W), 0 = none, to each pixel, below 0: float32 (H, W)."""
-    return -distance_transform_cdt(cells == 0, "taxicab").astype(np.float32)
+def _below(is_cell: np.ndarray) -> np.ndarray:
+    """Steps from a cell, bool (H, W), to each pixel, below 0: float32 (H, W)."""
+    return -distance_transform_cdt(~is_cell, "taxicab").astype(np.float32)
 
 
 def _uphill(ground: np.ndarray, at: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
     """Where each of the pixels `at` (n,) leads to: one of them that has no higher neighbour, or any other pixel."""
-    further, top = at, ground[at]
-    for step in steps:
-        there = at + step
-        height = ground[there]
-        further, top = np.where(height > top, there, further), np.maximum(height, top)
-    goal, leads = None, np.arange(ground.size)
-    while not np.array_equal(goal, further):
-        goal = leads[at] = further
-        further = leads[goal]  # twice as far each time
-    return goal
+    top, which, before = ground[at], np.zeros(len(at), np.uint8), at + steps[0]
+    for number, step in enumerate(steps, 1):
+        height = ground[step - steps[0]:][before]
+        np.maximum(which, (height > top) * np.uint8(number), out=which)  # the last one that is higher than all before
+        np.maximum(top, height, out=top)
+    further = at + np.array((0, *steps))[which]
+    number = np.full(ground.size, -1, np.int32)
+    number[at] = np.arange(len(at))
+    last = number[further].astype(np.int64)  # of `at`, before the way ends or leaves it
+    leaves = np.flatnonzero(last < 0)
+    last[leaves] = leaves
+    while True:
+        twice = last[last]  # as far
+        if np.array_equal(twice, last):
+            return further[last]
+        last = twice
 
 
 def _over_passes(flat: np.ndarray, ground: np.ndarray, at: np.ndarray, goal: np.ndarray, steps: tuple[int, ...]
@@ -103,15 +112,15 @@ def _over_passes(flat: np.ndarray, ground: np.ndarray, at: np.ndarray, goal: np.
     return several
 
 
-def _draw_line(flat: np.ndarray, ground: np.ndarray, at: np.ndarray, steps: tuple[int, ...]) -> None:
-    """Set pixels of `at` (n,) to 0 where two cells meet, no more than it takes to part them."""
-    own, line = flat[at], np.zeros(len(at), bool)
-    for step in steps:
-        other = flat[at + step]
-        meets = np.flatnonzero((other != own) & (other > 0))
-        one, other = ground[at[meets]], ground[at[meets] + step]
-        line[meets] |= (one < other) | ((one == other) & (step > 0))
-    here = at[line]
+def _draw_line(flat: np.ndarray, ground: np.ndarray, free: np.ndarray, steps: tuple[int, ...]) -> None:
+    """Set pixels that are `free`, bool (n,), to 0 where two cells meet, no more than it takes to part them."""
+    line = np.zeros(flat.size, bool)
+    for step in steps[2:]:
+        one = np.flatnonzero(flat[:-step] != flat[step:])
+        first = ground[one] <= ground[one + step]
+        lower, higher = np.where(first, one, one + step), np.where(first, one + step, one)
+        line[lower[flat[higher] > 0]] = True
+    here = np.flatnonzero(line & free)
     flat[here] = 0
     around = np.stack([flat[here + step] for step in steps])
     most = around.max(axis=0)

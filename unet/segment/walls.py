@@ -12,6 +12,7 @@ membranes that end within a cell stay as the network gave them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -104,37 +105,50 @@ def find_walls(probability: np.ndarray, width: float) -> Walls | None:
     """
     half = THICK * width / 2
     depth = squared_distance(probability > EVEN, int(half) + 2)
-    core = depth > half**2
-    thick = (depth > 0) & (squared_distance(core, int(half) + 2) <= half**2) if core.any() else core
-    cells = basins(np.minimum(gaussian_filter(probability, SMOOTH), SURE), _seeds(probability), ~thick)
-    greatest, number = _around(np.maximum, cells), cells.max() + 1
-    crest = (cells == 0) & ~thick & (greatest > 0)  # what no flood reached, within something thick, is no crest
-    if not crest.any():
+    core = depth > int(half**2)
+    thick = (depth > 0) & (squared_distance(core, int(half) + 2) <= int(half**2)) if core.any() else core
+    height = gaussian_filter(probability, SMOOTH)
+    cells = basins(np.minimum(height, SURE, out=height), _seeds(probability), ~thick)
+    line, number = np.flatnonzero((cells == 0) & ~thick), cells.max() + 1
+    around = _around(cells, line, 0)
+    greatest = around.max(axis=0)
+    reached = greatest > 0  # what no flood reached, within something thick, is no crest
+    if not reached.any():
         return None
-    least = _around(np.minimum, np.where(cells == 0, number, cells))
-    pairs, of = np.unique(least[crest].astype(np.int64) * number + greatest[crest], return_inverse=True)
+    line, greatest = line[reached], greatest[reached]
+    least = np.where(around == 0, number, around).min(axis=0)[reached]
+    crest = np.zeros(cells.shape, bool)
+    crest.ravel()[line] = True
+    pairs, of = np.unique(least.astype(np.int64) * number + greatest, return_inverse=True)
     sides = np.stack([pairs // number, pairs % number], axis=1)
-    return Walls(cells, thick, crest, of.ravel(), sides, np.minimum(probability[crest], SURE),
-                 np.sqrt(depth[crest], dtype=np.float64))
+    return Walls(cells, thick, crest, of.ravel(), sides, np.minimum(probability.ravel()[line], SURE),
+                 np.sqrt(depth.ravel()[line], dtype=np.float64))
 
 
 def _seeds(probability: np.ndarray) -> np.ndarray:
     """A number for each component of sure cell, and for each of likely cell that has none, but is fair somewhere."""
-    seeds, likely = components(probability > SURE), components(probability > EVEN)
-    fair = np.zeros(likely.max() + 1, bool)
-    fair[likely[probability > FAIR]] = True
-    fair[likely[probability > SURE]] = False
-    return np.where(fair[likely], likely + seeds.max(), seeds)
+    sure, likely = probability > SURE, components(probability > EVEN)
+    seeds, fair = components(sure), np.zeros(likely.max() + 1, bool)
+    doubtful = np.flatnonzero((probability > EVEN) & ~sure)
+    piece = likely.ravel()[doubtful]
+    fair[piece[probability.ravel()[doubtful] > FAIR]] = True
+    starts = sure.copy()  # of each row of sure pixels the first one: all components are among them
+    starts[:, 1:] &= ~sure[:, :-1]
+    fair[likely.ravel()[np.flatnonzero(starts)]] = False
+    seeds.ravel()[doubtful] = np.where(fair[piece], piece + seeds.max(), 0)
+    return seeds
 
 
-def _around(extreme: np.ufunc, values: np.ndarray) -> np.ndarray:
-    """The `extreme`, np.minimum or np.maximum, of each of `values` (H, W) and its eight neighbours."""
-    for _ in range(2):
-        result = values.copy()
-        extreme(result[1:], values[:-1], out=result[1:])
-        extreme(result[:-1], values[1:], out=result[:-1])
-        values = np.ascontiguousarray(result.T)
-    return values
+def _around(values: np.ndarray, pixels: np.ndarray, beyond: float) -> np.ndarray:
+    """Of `pixels`, n places in the raveled image, the values (H, W) and those of all eight neighbours; (9, n).
+
+    Outside the image they are `beyond`.
+    """
+    framed = np.full((values.shape[0] + 2, values.shape[1] + 2), beyond, values.dtype)
+    framed[1:-1, 1:-1] = values
+    width = framed.shape[1]
+    corner = pixels + pixels // values.shape[1] * 2  # of the nine, in the frame
+    return np.stack([framed.ravel()[corner + (y * width + x)] for y in range(3) for x in range(3)])
 
 
 def redraw(probability: np.ndarray, walls: Walls, values: np.ndarray, width: float) -> np.ndarray:
@@ -149,25 +163,32 @@ def redraw(probability: np.ndarray, walls: Walls, values: np.ndarray, width: flo
     """
     known = np.bincount(walls.of, walls.reach > 0)
     mean = np.where(known > 0, np.bincount(walls.of, walls.reach) / np.maximum(known, 1), (width + 1) / 2)
-    along, half = np.ones(probability.shape, np.float32), np.zeros(probability.shape)
-    along[walls.crest] = values[walls.of]
-    along = _around(np.minimum, along)  # where a sure wall meets a doubtful one, it has no gap of a pixel
-    half[walls.crest] = np.where(walls.reach > 0, walls.reach, mean[walls.of])
+    crest = np.flatnonzero(walls.crest)
+    half = np.where(walls.reach > 0, walls.reach, mean[walls.of])
+    along, number = np.ones(probability.shape, np.float32), np.zeros(probability.size, np.int32)
+    along.ravel()[crest], number[crest] = values[walls.of], np.arange(len(crest))
+    value = _around(along, crest, 1).min(axis=0)  # where a sure wall meets a doubtful one, it has no gap of a pixel
     membrane = probability <= EVEN
     # what is nearer to a crest than predicted membrane reaches is membrane
-    reaches = half[walls.crest].max(where=walls.reach == 0, initial=0)
-    asked = membrane | (squared_distance((half > 0) & ~membrane, int(reaches) + 2) < reaches**2)
-    squared, place = nearest(walls.crest, asked, int(NEAR * width + half.max()) + 2)  # beyond that it leads away
-    beyond, thick = np.sqrt(squared, dtype=np.float64) - half.ravel()[place], walls.thick[asked]
-    wall = ((beyond < 0) | ((beyond < 0.75) & membrane[asked])) & ~thick  # the middle may lie between two pixels
-    rest = np.zeros(asked.shape, bool)
-    rest[asked] = membrane[asked] & ~wall
+    reaches = half.max(where=walls.reach == 0, initial=0)
+    middle = np.zeros(membrane.shape, bool)
+    middle.ravel()[crest[half > 0]] = True
+    near = squared_distance(middle & ~membrane, int(reaches) + 2) < math.ceil(reaches**2)
+    asked = np.flatnonzero(membrane | near)
+    # beyond that it leads away
+    squared, place = nearest(walls.crest, asked, int(NEAR * width + half.max(initial=0)) + 2)
+    nearest_one, is_membrane = number[place], membrane.ravel()[asked]
+    beyond, thick = np.sqrt(squared, dtype=np.float64) - half[nearest_one], walls.thick.ravel()[asked]
+    wall = ((beyond < 0) | ((beyond < 0.75) & is_membrane)) & ~thick  # the middle may lie between two pixels
+    rest = np.zeros(membrane.shape, bool)
+    rest.ravel()[asked] = is_membrane & ~wall
     others = components(rest)
-    leads = np.zeros(others.max() + 1, bool)
-    leads[others[asked][thick | (beyond >= NEAR * width)]] = True
+    others, leads = others.ravel()[asked], np.zeros(others.max() + 1, bool)
+    leads[others[thick | (beyond >= NEAR * width)]] = True
     leads[0] = False
-    redrawn = np.where(leads[others], probability, np.float32(1))
-    redrawn[asked] = np.where(wall, along.ravel()[place], redrawn[asked])
+    redrawn = np.ones(probability.shape, np.float32)
+    redrawn.ravel()[asked] = np.where(wall, value[nearest_one],
+                                      np.where(leads[others], probability.ravel()[asked], np.float32(1)))
     return redrawn
 
 
