@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_cdt, distance_transform_edt
 
-from unet.segment.distance import nearest, squared_distance
+from unet.segment.distance import nearest, squared_distance, steps_from
 
 
 def images(rng):
@@ -37,3 +37,9 @@ def test_of_several_as_near_it_is_the_left_one_and_of_these_the_upper_one():
     squared, place = nearest(image, np.arange(9), 5)
     np.testing.assert_array_equal(squared, [0, 1, 0, 1, 2, 1, 0, 1, 0])
     np.testing.assert_array_equal(place, [0, 0, 2, 0, 0, 2, 6, 6, 8])
+
+
+def test_steps_are_those_of_scipy_near_and_far(rng):
+    for image in (*images(rng), *(rng.random((150, 200)) < share for share in (0.01, 0.002, 0.0002))):
+        if image.any():
+            np.testing.assert_array_equal(steps_from(image), distance_transform_cdt(~image, "taxicab"))

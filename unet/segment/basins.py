@@ -7,9 +7,10 @@ there is no queue, all pixels go at once. What leads to a top that is no cell go
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import distance_transform_cdt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+from unet.segment.distance import steps_from
 
 SLOPE = np.float32(1e-6)  # how far the flat falls away from cells, a pixel: so that it goes to the nearest
 
@@ -49,7 +50,7 @@ def basins(height: np.ndarray | float, seeds: np.ndarray, within: np.ndarray | N
 
 def _below(is_cell: np.ndarray) -> np.ndarray:
     """Steps from a cell, bool (H, W), to each pixel, below 0: float32 (H, W)."""
-    return -distance_transform_cdt(~is_cell, "taxicab").astype(np.float32)
+    return -steps_from(is_cell).astype(np.float32)
 
 
 def _uphill(ground: np.ndarray, at: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
