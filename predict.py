@@ -53,6 +53,7 @@ from utils import (
 )
 
 NEXT = "next.csv"  # what to label next, beside the run
+SHEETS = (".xlsx", ".xls", ".ods")  # what a spreadsheet would not open if it were CSV inside
 OTHER_SIZE = 1.2  # times: pixels that are larger or smaller by more are another size, which is said
 SHOWN = 6  # held-out samples in holdout.png
 
@@ -241,6 +242,8 @@ def extras_of(args: argparse.Namespace, samples: Samples, outputs: Outputs) -> E
     if args.link and not (outputs.objects or args.table):
         raise UserError("--link numbers objects, and none are written; name a file for them with --cells")
     if args.table:
+        if args.table.suffix.lower() in SHEETS:
+            raise UserError(f"--table {args.table}: tables are CSV, which spreadsheets open; end the name with .csv")
         check_output(args.table, 0)
         samples.check_apart([args.table, *filter(None, (outputs.out, outputs.redrawn))])
     about = {f"--{name}": str(value) for name, value in vars(args).items()
@@ -337,8 +340,10 @@ def main() -> None:
                            f"{counted(count, 'object')}, {task.in_words(learnt)}"))
     if seams:
         print(seams.in_words())
-    if args.table:
-        print(f"{args.table}: a row for each object")
+    for path, what in ((args.panels, "a picture of each image"), (args.submission, "Kaggle's run-length lines"),
+                       (args.table, "a row for each object")):
+        if path:
+            print(f"{path}: {what}")
 
 
 if __name__ == "__main__":

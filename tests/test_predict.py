@@ -172,6 +172,7 @@ def test_pictures_and_kaggles_lines_are_written_on_request(nuclei_folder, tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:] == ["prediction: probability of nucleus of 3 images, no flips; 8 objects, a "
                                             "number for each object, 0 = none",  # 1, 0 and 7
+                                            "panels: a picture of each image", "s.csv: Kaggle's run-length lines",
                                             "t.csv: a row for each object"]
     rows = [line.split(",") for line in (tmp_path / "t.csv").read_text().splitlines()[1:]]
     assert [row[:4] for row in rows[:2]] == [["0", "a", "1", "36"], ["2", "c", "1", rows[1][3]]]
@@ -186,11 +187,13 @@ def test_pictures_and_kaggles_lines_are_written_on_request(nuclei_folder, tmp_pa
 def test_wrong_commands_are_one_clear_line_before_the_work(command_of, tmp_path):
     write_png(tmp_path / "plain" / "x.png", np.zeros((20, 20), np.uint8))
     for arguments, reason in (
-            ("data", "pages, expected one image"), ("nowhere.tif", "nowhere.tif not found; name the stack"),
+            ("data", "data is a folder of stacks; name one of them, for instance data/test-volume.tif"),
+            ("nowhere.tif", "nowhere.tif not found; name the stack"),
             ("data/test-volume.tif --out data/test-volume.tif", "test-volume.tif is an input and would be replaced"),
             ("data/test-volume.tif --out plain", "name another output, for instance plain/prediction.tif"),
             ("data/test-volume.tif --out a.tif --cells a.tif", "a.tif is named for two outputs"),
-            ("data/test-volume.tif --submission plain", "plain is a folder"),
+            ("data/test-volume.tif --table a.xlsx", "tables are CSV, which spreadsheets open; end the name with"),
+            ("data/test-volume.tif --model .", ". is a folder; name the model in it, for instance model.keras"),
             ("data/test-volume.tif --panels plain/x.png", "x.png is no folder that can be written"),
             ("data/test-volume.tif --model nowhere.keras", "nowhere.keras not found; run 'python train.py' first")):
         result, model = command_of(*arguments.split())

@@ -1,5 +1,7 @@
 """Whatever comes in, the user gets either samples or one line that names the file, the fault and the way out."""
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
@@ -105,12 +107,24 @@ def test_a_missing_folder_names_the_commands_that_make_one(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "reason"), [
-    (VOLUME, "not found; 'python datasets.py isbi' downloads"), (LABELS, "not found; 'python datasets.py isbi' downl"),
-    (TEST, "not found: it is the stack that is segmented into prediction.tif; put yours there")])
+    (VOLUME, "not found; 'python datasets.py isbi' downloads"),
+    (LABELS, "not found; draw the labels of train-volume.tif as docs/own-data.md says: 0 = membrane, 255 = cell"),
+    (TEST, "not found; it is the stack that is segmented into prediction.tif: put yours there")])
 def test_a_missing_file_is_named(tiny_folder, name, reason):
     (tiny_folder / name).unlink()
     with pytest.raises(UserError, match=f"{name} {reason}"):
         layout_of(tiny_folder)
+
+
+@pytest.mark.parametrize(("name", "near"), [
+    (LABELS, "train-labels.tiff"), (LABELS, "Train-Labels.TIF"), (LABELS, "train-labels.jpg"), (LABELS, "labels.tif"),
+    (VOLUME, "train_volume.tif"), (TEST, "test-volume.tif.tif")])
+def test_a_file_whose_name_is_nearly_right_is_named(tiny_folder, name, near):
+    (tiny_folder / name).rename(tiny_folder / near)
+    with pytest.raises(UserError, match=f"{name} not found; rename {re.escape(near)}, or save it as TIFF from Fiji"):
+        layout_of(tiny_folder)
+
+
 
 
 @pytest.mark.parametrize(("change", "reason"), [

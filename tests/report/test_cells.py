@@ -9,7 +9,7 @@ from matplotlib.text import Text
 
 from unet.inputs.voxel import Voxel
 from unet.report.by_task import pictures_of, words_of
-from unet.report.cells import ZOOM
+from unet.report.cells import ZOOM, _places_beside
 from unet.report.paint import MERGED
 from unet.report.pictures import ORANGE, grid
 from unet.tasks.cells import Cells
@@ -36,6 +36,16 @@ def test_errors_are_shown_close_by(cells_run):
                        .images[0].get_array())
     red = np.array([int(MERGED[at:at + 2], 16) for at in (1, 3, 5)]) / 255
     assert np.isclose(close, red).all(axis=-1).sum() > 30
+
+
+def test_numbers_stand_beside_their_circle_inside_the_image_and_apart():
+    spots = [(218, 240), (230, 214), (3, 3), (380, 200)]
+    places = _places_beside(spots, (384, 384))
+    for spot, place in zip(spots, places, strict=True):
+        assert np.hypot(*np.subtract(spot, place)) == pytest.approx(0.09 * 384)
+        assert all(0 < at < 384 for at in place)
+        assert all(np.hypot(*np.subtract(other, place)) > 20 for other in [*spots, *places] if other != place)
+    assert len(_places_beside([(1, 1)], (2, 2))) == 1  # nowhere is inside
 
 
 def test_the_worst_tile_is_the_one_with_the_gap(cells_run):
@@ -87,7 +97,9 @@ def test_choices_are_drawn_as_they_were_made(cells_run):
     if cells_run.task.redraws(learnt):
         assert list(lines["with walls drawn"].get_ydata()) == learnt["curve"]
     assert axis.lines[1].get_xdata()[0] == learnt["plain_threshold"]
-    assert axis.get_title().startswith("Chosen on slices 2-4, which trained: ")
+    assert " ".join(axis.get_title().split()) == (
+        "Chosen on slices 2-4, which trained: the best mean with its neighbours; of those within 0.008 of it the one "
+        "nearest 0.8")
     stopped = replace(cells_run, config={**cells_run.config, "learnt": {}})
     assert "stopped" in pictures.choices(stopped).texts[0].get_text()
 

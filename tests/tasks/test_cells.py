@@ -40,6 +40,8 @@ def test_labels_are_0_and_255_or_0_and_1(tmp_path):
     assert note.endswith("labels are 0 and 1; taken as 0 = membrane, 1 = cell")
     assert_array_equal(CELLS.label(labels[0] // 255), labels[0])
     assert_array_equal(CELLS.target(labels[0]), labels[0] // 255)
+    [note] = CELLS.check(layout_with(tmp_path / "bits", labels > 0))
+    assert "labels are 0 and 1" in note
     [note] = CELLS.check(layout_with(tmp_path / "c", 255 - labels))
     assert "look inverted" in note
 

@@ -78,6 +78,8 @@ def test_nothing_in_a_model_runs(path, content, tmp_path):
 def test_a_missing_or_strange_model_says_what_to_do(path, content, tmp_path):
     with pytest.raises(UserError, match=r"other\.keras not found; run 'python train\.py'"):
         load_model(path.with_name("other.keras"))
+    with pytest.raises(UserError, match=r"is a folder; name the model in it, for instance .*model\.keras"):
+        load_model(path.parent)
     alone, config = tmp_path / "model.keras", json.loads(path.with_name("config.json").read_text())
     alone.write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json not found"):

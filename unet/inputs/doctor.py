@@ -8,7 +8,6 @@ all, whatever is broken.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,9 +17,8 @@ from skimage.measure import label
 
 from unet.inputs.findings import Finding, listed, shorten
 from unet.inputs.gaps import find_gaps
-from unet.inputs.layouts import GET_DATA
 from unet.inputs.lazy import Each, mean_and_sd, tally
-from unet.inputs.stacks import LABELS, TEST, VOLUME, padding
+from unet.inputs.stacks import GET_DATA, LABELS, TEST, VOLUME, nearly_named, padding
 from unet.inputs.tiffs import TiffPages
 from utils import UserError
 
@@ -300,7 +298,7 @@ def examine(folder: Path, thin_walls: Walls | None) -> list[Finding]:
     notes.append(Finding("note", "Slices are counted from 0, as --holdout counts them; Fiji counts from 1"))
     stacks = {}
     for name in (VOLUME, TEST, LABELS):
-        stacks[name], news = _open(folder / name, others)
+        stacks[name], news = _open(folder / name)
         notes += news
         if stacks[name] is not None:
             notes += check_slices(name, stacks[name]) + (check_images(name, stacks[name]) if name != LABELS else [])
@@ -317,12 +315,11 @@ def examine(folder: Path, thin_walls: Walls | None) -> list[Finding]:
     return notes + (check_test(images, test) if images is not None and test is not None else [])
 
 
-def _open(path: Path, others: list[str]) -> tuple[Each | None, list[Finding]]:
+def _open(path: Path) -> tuple[Each | None, list[Finding]]:
     """The stack (N, H, W) of a file, or None where it can't be read, and what there is to say of it."""
     if not path.is_file():
-        names = {name.lower(): name for name in others}
-        near = [names[name] for name in difflib.get_close_matches(path.name, names, 1, 0.8)]
-        return None, [Finding("problem", f"{path.name} is missing", "All three files are needed.", f"Rename {near[0]}, "
+        near = nearly_named(path)
+        return None, [Finding("problem", f"{path.name} is missing", "All three files are needed.", f"Rename {near}, "
                               f"or save it as TIFF from Fiji: {SAVE}" if near else f"Put it into {path.parent}")]
     try:
         stack = TiffPages(path)

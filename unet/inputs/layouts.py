@@ -16,14 +16,12 @@ from unet.inputs import folders, two_folders
 from unet.inputs.lazy import Gray, Pages, one_channel
 from unet.inputs.pages import TIFF, name_of, open_pages, size_of
 from unet.inputs.samples import Sample, Samples
-from unet.inputs.stacks import LABELS, TEST, VOLUME, format_slices
+from unet.inputs.stacks import GET_DATA, LABELS, TEST, VOLUME, format_slices, way_to
 from unet.inputs.tiffs import TiffPages, common_voxel, voxel_of
 from unet.inputs.voxel import Voxel
 from unet.inputs.zarrs import is_zarr
 from utils import UserError, file_hash, input_hash
 
-GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'python datasets.py demo' makes a demo "
-            "stack, --data names another folder")
 MOST_PIECES = 1.5  # of one number in labels of objects: few are torn apart, classes are in many places
 
 
@@ -105,12 +103,13 @@ class Stacks(Layout):
 
     def __init__(self, folder: Path):
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder; {GET_DATA}")
+            here = "" if folder.is_absolute() else f" in {Path.cwd()}"  # where the scripts run may be the mistake
+            raise UserError(f"{folder} is no folder{here}; {GET_DATA}")
         self.folder, self.labels_path, self.notes = folder, folder / LABELS, []
         self.watch([folder / name for name in (VOLUME, LABELS, TEST)])
-        self.images = Gray(TiffPages(folder / VOLUME, GET_DATA))
+        self.images = Gray(TiffPages(folder / VOLUME, way_to(folder / VOLUME)))
         self.voxel = self.images.voxel
-        self.labels = one_channel(TiffPages(folder / LABELS, GET_DATA))
+        self.labels = one_channel(TiffPages(folder / LABELS, way_to(folder / LABELS)))
         if len(self.images) != len(self.labels):
             raise UserError(f"{folder / VOLUME} has {len(self.images)} slices but {LABELS} has {len(self.labels)}; "
                             "every image needs its label, in the same order")
@@ -119,8 +118,7 @@ class Stacks(Layout):
             raise UserError(f"{folder / VOLUME} is {sizes[0]} pixels but {LABELS} is {sizes[1]}; image and label must "
                             "lie on the same pixels")
         if not (folder / TEST).is_file():
-            raise UserError(f"{folder / TEST} not found: it is the stack that is segmented into prediction.tif; put "
-                            f"yours there, or a copy of {VOLUME}")
+            raise UserError(f"{folder / TEST} not found; {way_to(folder / TEST)}")
         self.names, self.dtype = [f"slice {number}" for number in range(len(self.images))], self.images.dtype
         self.groups = [""] * len(self.names)
 

@@ -143,7 +143,7 @@ def tally(stack: Sequence[np.ndarray], most: int | None = None) -> tuple[np.ndar
         more, times = np.unique(stack[number], return_counts=True)
         values, places = np.unique(np.concatenate([values, more]), return_inverse=True)
         counts = np.bincount(places.ravel(), np.concatenate([counts, times])).astype(int)
-    return values, counts
+    return values.astype(np.uint8) if values.dtype == bool else values, counts  # 0 and 1, to be counted with
 
 
 def mean_and_sd(stack: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import JpegImagePlugin, PngImagePlugin
 
 from unet.inputs.lazy import PageRows, Pages, raw_page, require_file
+from unet.inputs.stacks import TEST
 from unet.inputs.tiffs import TiffPages
 from unet.inputs.zarrs import ZarrPages, is_zarr
 from utils import UserError
@@ -32,6 +33,8 @@ def open_pages(path: str | Path, way_out: str = "") -> Pages:
     if is_zarr(path):
         return ZarrPages(path, way_out)
     if path.is_dir():
+        if (path / TEST).is_file():
+            raise UserError(f"{path} is a folder of stacks; name one of them, for instance {path / TEST}")
         return FilePages(path, [file for file in path.iterdir() if not file.name.startswith(".")])
     if not path.exists() and glob.has_magic(str(path)):
         return FilePages(path, [Path(name) for name in glob.glob(str(path), recursive=True)])

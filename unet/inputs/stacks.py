@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import struct
@@ -21,6 +22,8 @@ from utils import UserError, atomic_path
 
 # the files of an ISBI folder
 VOLUME, LABELS, TEST = "train-volume.tif", "train-labels.tif", "test-volume.tif"
+GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'python datasets.py demo' makes a demo "
+            "stack, --data names another folder")
 
 OURS = "keras-unet"  # the Software tag of what is written here; Fiji and napari leave it out when they save
 OME = (".ome.tif", ".ome.tiff")  # how names of OME-TIFFs end
@@ -33,6 +36,23 @@ def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
     Raises UserError where the file is missing, not a TIFF, cut short or empty; `way_out` ends the first of these.
     """
     return np.asarray(TiffPages(path, way_out))
+
+
+def nearly_named(path: Path) -> str:
+    """The name of the file that may be meant where a stack is missing, as train-labels.tiff; '' where there is none."""
+    names = {one.name.lower(): one.name for one in path.parent.iterdir() if one.name not in (VOLUME, LABELS, TEST)}
+    return "".join(names[name] for name in difflib.get_close_matches(path.name, names, 1, 0.75))
+
+
+def way_to(path: Path) -> str:
+    """How a stack that is missing comes into its folder."""
+    if near := nearly_named(path):
+        return f"rename {near}, or save it as TIFF from Fiji: File > Save As > Tiff"
+    if path.name == LABELS and path.with_name(VOLUME).exists():
+        return f"draw the labels of {VOLUME} as docs/own-data.md says: 0 = membrane, 255 = cell"
+    if path.name == TEST:
+        return f"it is the stack that is segmented into prediction.tif: put yours there, or a copy of {VOLUME}"
+    return GET_DATA
 
 
 def _kind(path: Path, dtype: np.dtype, axes: str) -> str:

@@ -18,7 +18,7 @@ from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
 from unet.report.slices import SlicePictures, SliceWords
 from unet.scores.isbi import THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
-from unet.segment.walls import find_walls, number_cells
+from unet.segment.walls import OVERSURE, find_walls, number_cells
 from unet.tasks.cells import SCORED
 from unet.tasks.task import Judged
 
@@ -102,10 +102,10 @@ class CellPictures(SlicePictures):
         caption = (f"The held-out {noun} with the lowest score, whole and close by, at the threshold "
                    f"{run.learnt['threshold']:g}, which was chosen on {noun}s that trained. {self.mistakes_mean}")
         figure, axes = grid(rows, caption, 2.6)
-        for number, (y, x, _) in enumerate(spots, 1):
+        beside = _places_beside([spot[:2] for spot in spots], one.objects.shape)
+        for number, ((y, x, _), (down, right)) in enumerate(zip(spots, beside, strict=True), 1):
             axes[0, -1].scatter(x, y, s=220, facecolors="none", edgecolors="black", linewidths=1.5)
-            axes[0, -1].annotate(str(number), (x, y), (9, 6 if y > ZOOM else -14), textcoords="offset points",
-                                 weight="bold")
+            axes[0, -1].text(right, down, str(number), weight="bold", ha="center", va="center")
         self.mark(figure)
         return figure
 
@@ -159,7 +159,7 @@ class CellPictures(SlicePictures):
             words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells "
                      f"is judged as a whole, by {judge} (black: a membrane{none}), and drawn as a wall.")
         caption = (f"From the network's probability to cells, where a held-out {run.layout.noun} changes most; each "
-                   f"cell has the colour of the true one that it covers most of. {words}")
+                   f"cell has the colour of the true one that it covers most of, light grey if of none. {words}")
         figure, _ = grid([[replace(panel, means="") for panel in cut(row, part)] for row in rows], caption, 2.8)
         return figure
 
@@ -176,7 +176,8 @@ class CellPictures(SlicePictures):
         axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
             title=f"Chosen on {run.layout.noun}s {format_slices(run.learnt['on'])}, which trained: the best mean with "
-                  "its neighbours,\nof those that are nearly as good the usual one")
+                  f"its neighbours;\nof those within {OVERSURE['by_chance']:g} of it the one nearest "
+                  f"{OVERSURE['usual']:g}")
         axis.legend()
         return figure
 
@@ -192,6 +193,21 @@ def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Window:
     sides = [min(ZOOM, full) for full in shape]
     corner = [int(np.clip(at - side // 2, 0, full - side)) for at, side, full in zip(spot, sides, shape, strict=True)]
     return tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
+
+
+def _places_beside(spots: list[tuple[int, int]], shape: tuple[int, int]) -> list[tuple[float, float]]:
+    """Where (y, x) the number of each circled spot of an image (H, W) stands: beside it, far from the others."""
+    away = 0.09 * max(shape)
+    beside = []
+    for here in spots:
+        around = [(here[0] + away * np.sin(angle), here[1] + away * np.cos(angle))
+                  for angle in np.pi * np.array([-1, 1, -3, 3]) / 4]
+        inside = [place for place in around if all(0.03 * full < at < 0.97 * full
+                                                   for at, full in zip(place, shape, strict=True))]
+        others = [spot for spot in spots if spot != here] + beside
+        beside.append(max(inside or around, key=lambda place: min((np.hypot(*np.subtract(place, other))
+                                                                   for other in others), default=0)))
+    return beside
 
 
 def _crests(one: Judged, threshold: float, width: float) -> np.ndarray:

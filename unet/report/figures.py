@@ -110,7 +110,7 @@ def animate(one: Run, path: Path) -> None:
                 (middle(judged.probability, SIDE) * 255, "probability of cell"),
                 (colours[objects] * 255, "cells, colours kept from slice to slice"))):
             frame.paste(Image.fromarray(np.rint(array).astype(np.uint8)), (place * (width + GAP), HEAD))
-            ImageDraw.Draw(frame).text((place * (width + GAP), 6), title, "black")
+            ImageDraw.Draw(frame).text((place * (width + GAP) + 2, 6), title, "black")
         frames.append(frame)
     # greys and the cells' colours, no others: nothing is dithered, nothing flickers
     hues = (HUES[:, np.newaxis] + (1 - HUES[:, np.newaxis]) * LIGHTS[:, np.newaxis]).ravel() * 255

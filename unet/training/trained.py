@@ -25,6 +25,8 @@ TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
 
 def read_config(model: Path) -> dict:
     """The config.json that belongs to a model; raises UserError where one of them is missing, broken or too old."""
+    if model.is_dir():
+        raise UserError(f"{model} is a folder; name the model in it, for instance {model / 'model.keras'}")
     if not model.is_file():
         raise UserError(f"{model} not found; {TRAIN_FIRST}")
     way_out = f"it lies beside {model.name} and belongs to it; {TRAIN_FIRST}"
