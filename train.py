@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import time
 from contextlib import nullcontext
@@ -19,9 +18,6 @@ from unet.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
 
 import keras
 import numpy as np

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -128,7 +127,6 @@ def tiles_read(one: Plan) -> int:
     train = schedule.parse_known_args(one.train)[0]
     if train.preset == "auto" and not (train.epochs or train.steps or train.batch):
         return planning.READS
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from model import PRESETS  # it takes seconds to come in, and with it all of Keras
     if train.preset not in ("auto", *PRESETS):
         raise UserError(f"there is no preset {train.preset}; choose auto, {', '.join(PRESETS)}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
+import psutil
 from skimage.transform import resize
 from tqdm import tqdm
 
@@ -242,7 +241,7 @@ def _add(part: np.ndarray, to: np.ndarray) -> None:
 
 def limits_of(network: Network, batch: int = BATCH, free: int | None = None) -> Limits:
     """Limits of `batch` pixels at once or what fits `free` bytes of memory, by default what this machine has free."""
-    free = free_memory() if free is None else free
+    free = psutil.virtual_memory().available if free is None else free
     pixels, core = int(SHARE * free / bytes_per_pixel(network)), CORE
     while core > 64 and (core + 2 * network.margin) ** 2 > pixels:
         core //= 2
@@ -254,16 +253,6 @@ def bytes_per_pixel(network: Network) -> int:
     if network.encoder:
         return 4 * 512
     return 4 * (4 * network.filters // (4 if network.half else 1) + 64)
-
-
-def free_memory() -> int:
-    """Bytes of memory that new work may take; 4 GB where the system doesn't say."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return 1024 * int(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):  # not Linux
-        return (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-                if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}) else 4 * 10**9)
 
 
 def _resized(probability: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from skimage.segmentation import relabel_sequential
 
 from unet.scores.overlap import overlap_table
 
@@ -27,10 +28,8 @@ class Linker:
 
         Raises ValueError where its size is not that of the slice before.
         """
-        values, dense = np.unique(objects, return_inverse=True)
-        dense = dense.reshape(objects.shape) + (values[0] != 0)  # the border is 0 even where there is none
-        values = values[values != 0]
-        numbers = np.zeros(len(values) + 1, np.int32)
+        dense = relabel_sequential(objects)[0]
+        numbers = np.zeros(dense.max() + 1, np.int32)
         if self._before is not None:
             cells, before = partners(dense, self._before, self.share)
             numbers[cells] = before
@@ -46,9 +45,7 @@ def partners(labels: np.ndarray, before: np.ndarray, share: float) -> tuple[np.n
 
     Each covers more than `share` of the other, 0 to 1, and is what covers most of it. 0 is border and no cell's.
     """
-    known, packed = np.unique(before, return_inverse=True)  # numbers of a long stack are large, those here are few
-    packed = packed.reshape(before.shape) + (known[0] != 0)
-    known = np.append(0, known[known != 0])
+    packed, _, known = relabel_sequential(before)  # numbers of a long stack are large, those here are few
     table = overlap_table(labels, packed)
     sizes, sizes_before = table.sum(axis=1), table.sum(axis=0)
     shared = table[1:, 1:].tocoo()

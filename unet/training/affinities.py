@@ -7,11 +7,6 @@ for the sake of the probability of cell.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
-
 import keras
 import numpy as np
 import tensorflow as tf

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
 
 import keras
 import numpy as np

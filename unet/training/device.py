@@ -7,9 +7,6 @@ from pathlib import Path
 
 from utils import counted
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in and fills the screen
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
-
 CARD = Path("/dev/nvidia0")  # what NVIDIA's driver shows of the first card, on Linux
 NO_MEMORY = ("bad_alloc", "failed to allocate", "out of memory", "out_of_memory", "alloc_failed",
              "no algorithm worked")  # the last is cuDNN's, where no room is left for its work
