@@ -100,7 +100,7 @@ def predict_chunk(job: Job, number: int, y: int, x: int, levels: dict) -> None:
     block, corner = job.images.block(number, rows, columns), (y - rows.start, x - columns.start)
     probability = _network(job.network).block(block, levels, corner, tuple(sizes))
     array = Image.open(job.room / OUT).levels[0]
-    array[..., number, y:y + sizes[0], x:x + sizes[1]] = _planes(probability)
+    array[..., number, y:y + sizes[0], x:x + sizes[1]] = channels_first(probability)
     job.mark(f"{number}-{y}-{x}")
 
 
@@ -110,18 +110,13 @@ def segment_page(job: Job, number: int) -> None:
     with tempfile.TemporaryDirectory(dir=job.room) as folder:
         probability = _probability(out.levels[0], number, job.task, Path(folder))
         redrawn, objects = segmented(job.task, probability, job.learnt)
-        out.put_page(number, _planes(probability), begin=1)
+        out.put_page(number, channels_first(probability), begin=1)
         one = Judged(Sample(job.images.names[number], np.empty(0)), probability, redrawn, objects)
         if (job.room / OBJECTS).exists():
             Image.open(job.room / OBJECTS).put_page(number, numbered(one, job.room / OBJECTS))
         if (job.room / REDRAWN).exists():
-            Image.open(job.room / REDRAWN).put_page(number, _planes(redrawn))
+            Image.open(job.room / REDRAWN).put_page(number, channels_first(redrawn))
         job.mark(str(number), int(objects.max()))
-
-
-def _planes(probability: np.ndarray | Bands) -> np.ndarray | Bands:
-    """A probability (H, W[, classes]) as it is written: (H, W) or (C, H, W)."""
-    return channels_first(probability) if probability.ndim == 3 else probability
 
 
 def _probability(array: np.ndarray, number: int, task: SliceTask, folder: Path) -> np.ndarray | Bands:

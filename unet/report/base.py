@@ -111,7 +111,7 @@ class Pictures(ABC):
         """Some labelled samples of each group with their labels; held-out ones are framed."""
         groups = list(dict.fromkeys(run.layout.groups))
         numbers = [number for group in groups
-                   for number in _spread([n for n, its in enumerate(run.layout.groups) if its == group],
+                   for number in spread([n for n, its in enumerate(run.layout.groups) if its == group],
                                          max(2, most // len(groups)))]
         rows = []
         for number in numbers:
@@ -219,7 +219,7 @@ class Pictures(ABC):
         """Some samples and what was predicted of them; with a label what is wrong."""
         known = judged[0].sample.label is not None
         rows = [self.row(one, learnt, part=busiest(self.wrong(one, learnt) if known else one.objects > 0, self.side))
-                for one in _spread(judged, most)]
+                for one in spread(judged, most)]
         figure, _ = grid(rows, f"Held out: these judged and never trained. {self.mistakes_mean}" if known else
                          "Predicted.", 3.2)
         if known:
@@ -303,7 +303,7 @@ class Pictures(ABC):
     def prediction(self, run: Run, most: int = 5) -> Figure:
         """What nobody labelled, from the first to the last: image, what the network says, the objects."""
         count = len(run.to_predict)
-        shown = run.predicted(_spread(range(count), most)) if count else []
+        shown = run.predicted(spread(range(count), most)) if count else []
         if not shown:
             return message(NOT_PREDICTED)
         rows = [self.row(one, run.learnt, part=busiest(one.objects > 0, self.side)) for one in shown]
@@ -341,6 +341,6 @@ def apart(colours: np.ndarray, objects: np.ndarray) -> np.ndarray:
     return np.where(((objects == 0) | separated(objects))[..., np.newaxis], colours, 0)
 
 
-def _spread(things: Sequence, most: int) -> list:
+def spread(things: Sequence, most: int) -> list:
     """At most so many things, evenly from the first to the last."""
     return [things[place] for place in np.unique(np.linspace(0, len(things) - 1, most).astype(int))] if things else []

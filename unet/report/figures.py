@@ -23,7 +23,7 @@ from tqdm import tqdm
 from model import Network
 from unet.inputs.stacks import LABELS, TEST, VOLUME, read_stack, write_stack
 from unet.report import operations
-from unet.report.base import Pictures, cut, plain
+from unet.report.base import Pictures, cut
 from unet.report.by_task import pictures_of
 from unet.report.colours import HUES, LIGHTS, linked_colours, stretched
 from unet.report.network import draw_network, draw_overlap_tiles
@@ -106,7 +106,7 @@ def animate(one: Run, path: Path) -> None:
         height, width = objects.shape
         frame = Image.new("RGB", (3 * width + 2 * GAP, height + HEAD), "white")
         for place, (array, title) in enumerate((
-                (plain(stretched(middle(judged.sample.image, SIDE))), f"slice {number}"),
+                (stretched(middle(judged.sample.image, SIDE)), f"slice {number}"),
                 (middle(judged.probability, SIDE) * 255, "probability of cell"),
                 (colours[objects] * 255, "cells, colours kept from slice to slice"))):
             frame.paste(Image.fromarray(np.rint(array).astype(np.uint8)), (place * (width + GAP), HEAD))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+from unet.inputs.findings import span
 from unet.inputs.folders import MODALITIES
 from unet.report.cells import CellWords
 from unet.report.classes import ClassWords
@@ -25,8 +26,7 @@ class ImageWords:
 
     def data(self, run: Run) -> str:
         shapes = sorted(tuple(source["shape"]) for source in run.manifest["sources"])
-        ends = [f"{height} x {width}" for height, width in (shapes[0], shapes[-1])]
-        sizes = ends[0] if ends[0] == ends[1] else " to ".join(ends)
+        sizes = span([f"{height} x {width}" for height, width in shapes])
         return (f"{len(run.layout)} images of {sizes} pixels ({self.counted(run, range(len(run.layout)))}; SHA-256 of "
                 f"images and {self.labels}: {self.data_hash(run)[:16]}){self.origin}")
 

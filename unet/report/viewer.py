@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from skimage.measure import regionprops
 
-from unet.report.base import Pictures
+from unet.report.base import Pictures, spread
 from unet.report.pictures import Panel
 from unet.scores.doubt import Doubt
 from unet.tasks.task import Judged
@@ -41,8 +41,8 @@ def viewer(run: Run, pictures: Pictures) -> str:
     """The viewer of a run's held-out and predicted samples, and what to label next; empty where there are none."""
     doubts = run.doubts[:NEXT]
     names = run.to_predict.names if len(run.to_predict) else []
-    numbers = sorted({*_spread(len(names), MOST), *(names.index(one.name) for one in doubts)})
-    judged = [run.judged[number] for number in _spread(len(run.judged), MOST)]
+    numbers = sorted({*spread(range(len(names)), MOST), *(names.index(one.name) for one in doubts)})
+    judged = spread(run.judged, MOST)
     predicted = run.predicted(numbers)
     samples = [*((one, f"{one.sample.name}, held out") for one in judged),
                *((one, one.sample.name) for one in predicted)]
@@ -61,11 +61,6 @@ def viewer(run: Run, pictures: Pictures) -> str:
         next=next_to_label([one for one in doubts if one.name in places], places, pictures, run.layout.noun),
         data=json.dumps(content, separators=(",", ":")).replace("</", "<\\/"),
         script=(HERE / "viewer.js").read_text(encoding="utf-8"))
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most so many of the numbers below `count`, evenly."""
-    return np.unique(np.linspace(0, count - 1, most).astype(int)).tolist() if count else []
 
 
 def _step(one: Judged) -> int:

@@ -140,10 +140,8 @@ class ImageFiles:
     @contextmanager
     def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
         """<name>.tif, float32, a channel a class, and <name>-labels.tif, uint16 or 32; at the image's own size."""
-        several = self.classes > 1
-
         def write(judged: Judged) -> None:
-            arrays = [channels_first(judged.probability) if several else judged.probability]
+            arrays = [channels_first(judged.probability)]
             arrays += [numbered(judged, outputs.out)] if outputs.objects else []
             types = (np.float32, number_type(judged.objects.shape))
             for path, array, dtype in zip(self.files(outputs, [judged.sample.name]), arrays, types, strict=False):

@@ -102,19 +102,16 @@ class SliceTask(Task):
     @contextmanager
     def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
         """Stacks of a page a slice, in the formats that their names say."""
-        def planes(probability: np.ndarray) -> np.ndarray:
-            return channels_first(probability) if self.classes > 1 else probability
-
         with ExitStack() as files:
             write_to = {path: files.enter_context(page_writer(path, stack))
                         for path, stack in self.stacks(outputs, samples).items()}
 
             def write(judged: Judged) -> None:
-                write_to[outputs.out](planes(judged.probability))
+                write_to[outputs.out](channels_first(judged.probability))
                 if outputs.objects:
                     write_to[outputs.objects](numbered(judged, outputs.objects))
                 if outputs.redrawn:
-                    write_to[outputs.redrawn](planes(judged.redrawn))
+                    write_to[outputs.redrawn](channels_first(judged.redrawn))
 
             yield write
 

@@ -262,7 +262,9 @@ class Task(ABC):
 
 
 def channels_first(probability: np.ndarray) -> np.ndarray:
-    """A probability (H, W, classes) as (classes, H, W); `Bands` are, too."""
+    """A probability (H, W, classes), or `Bands` of one, as (classes, H, W); (H, W) stays as it is."""
+    if probability.ndim == 2:
+        return probability
     if isinstance(probability, np.ndarray):
         return np.moveaxis(probability, -1, 0)
     return probability.channels_first()
