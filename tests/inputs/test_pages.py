@@ -37,6 +37,74 @@ def test_tiffs_are_read_page_by_page(tmp_path, options, dtype):
         pages[5]
 
 
+@pytest.mark.parametrize("options", [
+    {"compression": "zlib"}, {"compression": "zlib", "predictor": True}, {"compression": "lzw", "bigtiff": True},
+    {"compression": "zstd", "tile": (16, 16)}, {"compression": "lzw", "predictor": True, "tile": (32, 16)},
+    {"tile": (16, 16), "byteorder": ">"}, {"compression": "packbits", "byteorder": ">"}, {"compression": "deflate",
+                                                                                         "ome": True}], ids=str)
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 1), (np.uint16, 1), (np.float32, 1), (np.uint8, 3)])
+def test_rows_of_compressed_strips_and_tiles_are_those_of_the_whole_page(tmp_path, monkeypatch, rng, options, dtype,
+                                                                         channels):
+    stack = (rng.random((5, 70, 45, 3)) * 200).astype(dtype)
+    stack = stack if channels == 3 else stack[..., 0]
+    strips = {} if "tile" in options else {"rowsperstrip": 9}
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="rgb" if channels == 3 else "minisblack", **options,
+                     **strips)
+    monkeypatch.setattr(lazy, "MAPPED", 100)
+    pages = pickle.loads(pickle.dumps(open_pages(tmp_path / "a.tif")))
+    for number in (2, 0):
+        page = pages[number]
+        assert isinstance(page, lazy.PageRows) and page.dtype == dtype
+        assert_array_equal(np.asarray(page), stack[number])
+        for first, last in rng.integers(0, 71, (20, 2)):
+            assert_array_equal(page[first:last], stack[number, first:last])
+        assert_array_equal(page[3:66:5, 7:40], stack[number, 3:66:5, 7:40])
+
+
+def test_a_jpeg_in_a_tiff_is_read_by_rows(tmp_path, monkeypatch):
+    image = np.add.outer(np.arange(96), np.arange(80)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image, compression="jpeg", tile=(32, 32), photometric="minisblack")
+    whole = open_pages(tmp_path / "a.tif")[0]
+    monkeypatch.setattr(lazy, "MAPPED", 100)
+    rows = open_pages(tmp_path / "a.tif")[0]
+    assert isinstance(rows, lazy.PageRows)
+    assert_array_equal(rows[40:90], whole[40:90])
+
+
+def test_only_strips_that_are_asked_for_are_decoded_and_each_once(tmp_path, monkeypatch):
+    """So that rows of a page take no more memory than they and two strips do."""
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], compression="zlib", rowsperstrip=8, photometric="minisblack")
+    monkeypatch.setattr(lazy, "MAPPED", 100)
+    page, decoded = open_pages(tmp_path / "a.tif")[0], []
+    decode = tifffile.TiffPage.decode.func
+    monkeypatch.setattr(tifffile.TiffPage, "decode", property(
+        lambda self: lambda data, index, **more: decoded.append(index) or decode(self)(data, index, **more)))
+    page[9:23], page[20:30], page[39:]
+    assert decoded == [1, 2, 3, 4]
+    tifffile.imwrite(tmp_path / "a.tif", STACK[0], compression="zlib", rowsperstrip=40, photometric="minisblack")
+    assert isinstance(open_pages(tmp_path / "a.tif")[0], np.ndarray)  # a single strip: it is decoded once, whole
+
+
+@pytest.mark.parametrize("fault", ["bytes", "end"])
+def test_a_damaged_strip_is_one_line_when_its_rows_are_read(tmp_path, monkeypatch, rng, fault):
+    image = rng.integers(0, 256, (400, 330), np.uint8)  # more than what is read ahead
+    tifffile.imwrite(tmp_path / "a.tif", image, compression="zlib", rowsperstrip=8, photometric="minisblack")
+    monkeypatch.setattr(lazy, "MAPPED", 100)
+    page = open_pages(tmp_path / "a.tif")[0]
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        start = tiff.pages[0].dataoffsets[30]
+    with open(tmp_path / "a.tif", "r+b") as file:
+        if fault == "end":
+            file.truncate(start + 9)
+        else:
+            file.seek(start)
+            file.write(bytes(20))
+    assert_array_equal(page[:240], image[:240])
+    with pytest.raises(UserError, match=r"a\.tif cannot be read as a TIFF stack at slice 0") as caught:
+        page[230:250]
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_what_workers_get_is_a_name_and_not_pixels(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 400, 300), np.uint8), imagej=True)
     assert len(pickle.dumps(open_pages(tmp_path / "a.tif"))) < 3000

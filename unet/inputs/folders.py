@@ -141,7 +141,7 @@ def find_images(path: str | Path) -> list[Source]:
 def read_image(path: Path, by_rows: bool = False) -> np.ndarray | PageRows:
     """Read an image as (H, W, 3), uint8, uint16 or else float32, in its own depth; gray is repeated.
 
-    With `by_rows` a TIFF of 64 MiB and more that is not compressed is `PageRows`.
+    With `by_rows` a TIFF of 64 MiB and more is `PageRows`, unless it is compressed as a single strip.
     """
     return coloured(read_pixels(path, by_rows), path)
 

@@ -96,6 +96,11 @@ class PageRows:
         return self[:].astype(dtype or self.dtype, copy=False)
 
 
+def is_read_by_rows(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Whether a page (H, W[, C]) is so large that it is better not read whole."""
+    return math.prod(shape) * dtype.itemsize >= MAPPED
+
+
 def raw_page(path: Path, stored: np.dtype, start: int, shape: tuple[int, ...], by_rows: bool = True
              ) -> np.ndarray | PageRows:
     """A page (H, W[, C]) that lies in a file as it is, from byte `start` on, in the machine's byte order.
@@ -111,7 +116,7 @@ def raw_page(path: Path, stored: np.dtype, start: int, shape: tuple[int, ...], b
             raise UserError(f"{path} was cut short while it was being read; copy it again")
         return pixels.reshape(last - first, *shape[1:]).astype(stored.newbyteorder("="), copy=False)
 
-    if by_rows and shape[0] * width * stored.itemsize >= MAPPED:
+    if by_rows and is_read_by_rows(shape, stored):
         return PageRows(shape, stored.newbyteorder("="), read)
     return read(0, shape[0])
 

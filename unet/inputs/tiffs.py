@@ -9,14 +9,15 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
-from unet.inputs.lazy import PageRows, Pages, raw_page, require_file
+from unet.inputs.lazy import PageRows, Pages, is_read_by_rows, raw_page, require_file
 from unet.inputs.voxel import Voxel, voxel_of_tiff
 from utils import UserError
 
@@ -24,11 +25,13 @@ BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed t
 FAULTS = (tifffile.TiffFileError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError, TypeError,
           AttributeError, AssertionError, MemoryError, struct.error, zlib.error)
 
+JPEGS = (6, 7, 34892, 33007)  # compressions whose strips share tables
+
 
 class TiffPages(Pages):
     """The pages of a TIFF or BigTIFF file; opened anew in each process, as only its name and layout travel.
 
-    With `by_rows` a page of 64 MiB and more that is not compressed is `PageRows`.
+    With `by_rows` a page of 64 MiB and more is `PageRows`, unless it is compressed as a single strip.
     """
 
     def __init__(self, path: str | Path, way_out: str = "", by_rows: bool = False):
@@ -89,13 +92,20 @@ class TiffPages(Pages):
             if self._handle is None:
                 self._handle = tifffile.TiffFile(self.path)
             series = self._handle.series
-            if self._series > 1:
-                page = series[number].asarray()
-            elif self._each:
-                page = series[0].pages[number].asarray()
+            if self._series > 1 or self._each:
+                of_one = series[number].pages if self._series > 1 else series[0].pages[number:number + 1]
+                read = (row_reader(of_one[0], self.dtype) if self._by_rows and len(of_one) == 1
+                        and is_read_by_rows(self.shape[1:], self.dtype) else None)
+                if read:
+                    return PageRows(self.shape[1:], self.dtype, partial(self._read_rows, read, number))
+                page = series[number].asarray() if self._series > 1 else of_one[0].asarray()
             else:  # planes that lie in each other: they are read together
                 page = series[0].asarray().reshape(self.shape)[number]
             return page.reshape(self.shape[1:])
+
+    def _read_rows(self, read: Callable[[int, int], np.ndarray], number: int, first: int, last: int) -> np.ndarray:
+        with self._lock, self._plain_words(number):
+            return read(first, last).reshape(last - first, *self.shape[2:])
 
     @contextmanager
     def _plain_words(self, number: int | None = None) -> Iterator[None]:
@@ -118,6 +128,46 @@ class TiffPages(Pages):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
+
+
+def row_reader(page: tifffile.TiffPage | tifffile.TiffFrame, dtype: np.dtype
+               ) -> Callable[[int, int], np.ndarray] | None:
+    """A function that reads rows `first` to `last` - 1 of a page, (rows, W, C); None of one that is decoded whole.
+
+    It decodes the strips or tiles that have these rows, and keeps those of the last two heights of a strip or tile:
+    the next rows mostly begin there. What it raises is tifffile's.
+    """
+    layout = page.keyframe
+    size = layout.tilelength if layout.is_tiled else layout.rowsperstrip
+    across = math.ceil(layout.imagewidth / layout.tilewidth) if layout.is_tiled else 1
+    strips = math.ceil(layout.imagelength / size)
+    if strips == 1 or strips * across != len(page.dataoffsets) or layout.jpegheader is not None:  # planes, a scanner's
+        return None
+    file, tables = page.parent.filehandle, {"jpegtables": page.jpegtables} if layout.compression in JPEGS else {}
+
+    @lru_cache(2)
+    def strip(number: int) -> np.ndarray:
+        rows = np.empty((min(size, layout.imagelength - number * size), layout.imagewidth, layout.samplesperpixel),
+                        dtype)
+        for index in range(number * across, (number + 1) * across):
+            file.seek(page.dataoffsets[index])
+            count = page.databytecounts[index]
+            content = file.read(count)
+            if len(content) < count:
+                raise ValueError("it was cut short while it was being read")
+            segment, (_, _, _, column, _), shape = layout.decode(content or None, index, **tables)
+            part = rows[:, column:column + shape[2]]
+            part[:] = layout.nodata if segment is None else segment[0, :part.shape[0], :part.shape[1]]
+        return rows
+
+    def read(first: int, last: int) -> np.ndarray:
+        rows = np.empty((last - first, layout.imagewidth, layout.samplesperpixel), dtype)
+        for number in range(first // size, math.ceil(last / size)):
+            start = number * size
+            rows[max(start - first, 0):start + size - first] = strip(number)[max(first - start, 0):last - start]
+        return rows
+
+    return read
 
 
 @contextmanager
