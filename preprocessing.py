@@ -27,16 +27,7 @@ from unet.tasks.task import Task
 from unet.training.copies import MARGIN, TILE
 from unet.training.folder import run_folder
 from unet.training.unfinished import unfinished
-from utils import (
-    OverlapTile,
-    UserError,
-    at_least,
-    file_hash,
-    input_hash,
-    read_json,
-    run,
-    write_json,
-)
+from utils import OverlapTile, UserError, at_least, file_hash, input_hash, read_json, run, write_json
 
 WEIGHTS = ("none", "balance", "border")
 BORDER_W0, BORDER_SIGMA = 10.0, 5.0  # Ronneberger et al. 2015, section 3; sigma in pixels

@@ -5,17 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from phantoms import (
-    LUMEN,
-    OUTSIDE,
-    blurred,
-    colony,
-    discs,
-    free_ends,
-    two_widths,
-    unsure_neurites,
-    with_lumen,
-)
+from phantoms import LUMEN, OUTSIDE, blurred, colony, discs, free_ends, two_widths, unsure_neurites, with_lumen
 from scipy.special import logit
 
 from unet.inputs.demo import demo_stack

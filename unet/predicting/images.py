@@ -160,15 +160,7 @@ def levels_of(task: Task, image: np.ndarray) -> dict:
 
 def segmented(task: Task, probability: np.ndarray | Bands, learnt: dict) -> tuple[np.ndarray | Bands, ...]:
     """Redrawn probability and objects."""
-    def redraw(rows: np.ndarray) -> np.ndarray:
-        return task.redraw(rows, learnt)
-
-    def inside(rows: np.ndarray) -> np.ndarray:
-        return task.inside(rows, learnt)
-
-    def segment(rows: np.ndarray) -> np.ndarray:
-        return task.segment(rows, learnt)
-
+    redraw, inside, segment = (partial(call, learnt=learnt) for call in (task.redraw, task.inside, task.segment))
     if not isinstance(probability, Bands):
         redrawn = redraw(probability)
         return redrawn, segment(redrawn)
