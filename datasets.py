@@ -22,9 +22,10 @@ import numpy as np
 
 from unet.inputs.demo import make_demo
 from unet.inputs.doctor import examine as examine_stacks
+from unet.inputs.doctor import gap_notes
 from unet.inputs.download import ISBI_URL, download_isbi
 from unet.inputs.exchange import OUTLINE, export_rois, import_labels
-from unet.inputs.findings import Finding, report, shorten, span
+from unet.inputs.findings import Finding, report, span
 from unet.inputs.gaps import find_gaps
 from unet.inputs.layouts import Folders, Layout, Stacks, kind_of
 from unet.segment.walls import thin_walls
@@ -87,10 +88,7 @@ def look_for_gaps(layout: Folders) -> list[Finding]:
         return []
     gaps = [f"{sample.name} at y {y}, x {x}" for sample in samples
             for y, x in find_gaps(sample.label > 0, sample.image.mean(axis=2))]
-    return [Finding("warning", f"the membrane seems to have gaps: {shorten(gaps, 10, '; ')}", "Two large cells "
-                    "join there over one or two pixels, though the image is dark. The score punishes one such gap more "
-                    "than many wrong pixels.", "Fiji: look there and draw the membrane with 0 (Paintbrush tool)")
-            ] if gaps else []
+    return gap_notes(gaps, name=layout.labels_name)
 
 
 def add_exchange(commands: argparse._SubParsersAction) -> None:

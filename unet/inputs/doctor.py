@@ -32,6 +32,7 @@ INVERT = (f"Fiji: Edit > Invert, then {SAVE}; where Fiji shows cells white alrea
           "before it")
 DELETE = "Fiji: Image > Stacks > Delete Slice, in the images and in the labels alike"
 UNDRAWN = "Draw its membranes, or delete it from both stacks, Fiji: Image > Stacks > Delete Slice"
+DRAW = "Fiji: look there and draw the membrane with 0 (Paintbrush tool)"
 COMPARE = "Fiji: Analyze > Tools > Synchronize Windows shows whether one is flipped, shifted, cropped or reordered"
 
 Pages = Sequence[np.ndarray]  # a stack (N, H, W), as an array or read a page at a time
@@ -231,21 +232,25 @@ def check_pairs(images: Pages, cells: Pages) -> list[Finding]:
 
 def check_cells(cells: Pages, images: Pages | None = None) -> list[Finding]:
     """Cells (N, H, W) that are not closed: a piece that is too large, or a gap of one or two pixels."""
-    notes, advice = [], "Fiji: look there and draw the membrane with 0 (Paintbrush tool)"
+    notes = []
     shares = np.array([np.bincount(label(cell, connectivity=1).flat)[1:].max(initial=0) / cell.size for cell in cells])
     leaking = np.flatnonzero((shares > LEAK_SHARE) & (shares < 1))
     if leaking.size:
         notes.append(Finding("warning", f"{LABELS}: one cell covers up to {shares.max():.0%} of a slice, in slices "
-                             f"{listed(leaking)}", "Cells that are not closed count as one.", advice))
+                             f"{listed(leaking)}", "Cells that are not closed count as one.", DRAW))
     gaps = [f"slice {number} at y {y}, x {x}" for number, cell in enumerate(cells)
             for y, x in find_gaps(cell, None if images is None else images[number])]
-    if gaps:
-        kind = "narrow places, gaps or thin necks" if images is None else "the membrane seems to have gaps"
-        notes.append(Finding("warning", f"{LABELS}: {kind}: {shorten(gaps, 10, '; ')}", "Two large cells join there "
-                             "over one or two pixels" + ", though the image is dark" * (images is not None) +
-                             ". The score punishes one such gap more than many wrong pixels.",
-                             f"{advice}; a cell's true neck may stay"))
-    return notes or [Finding("ok", f"{LABELS}: cells are closed")]
+    return notes + gap_notes(gaps, images is not None) or [Finding("ok", f"{LABELS}: cells are closed")]
+
+
+def gap_notes(gaps: list[str], seen: bool = True, name: str = LABELS) -> list[Finding]:
+    """What there is to say of gaps in the labels called `name`, each a place in words; `seen` in the image, too."""
+    if not gaps:
+        return []
+    kind = "the membrane seems to have gaps" if seen else "narrow places, gaps or thin necks"
+    return [Finding("warning", f"{name}: {kind}: {shorten(gaps, 10, '; ')}", "Two large cells join there over one or "
+                    f"two pixels{', though the image is dark' * seen}. The score punishes one such gap more than many "
+                    "wrong pixels.", f"{DRAW}; a cell's true neck may stay")]
 
 
 # ---------------------------------------------------------------------------------------------- several stacks

@@ -37,14 +37,9 @@ def thin(binary: np.ndarray) -> np.ndarray:
     As [A]: the 4-connected components flood the border through 4-neighbours, all at one speed, and stop where
     two meet. A watershed of the binary prediction alone, blind to truth and probability.
     """
-    return flood(components(binary)) > 0
-
-
-def flood(seeds: np.ndarray) -> np.ndarray:
-    """Let numbered cells (H, W), 0 = border, flood the border as in `thin`, until two meet; int32 (H, W)."""
-    if not seeds.any():  # nothing floods: every pixel stays border
-        return np.zeros(seeds.shape, np.int32)
-    return watershed(np.zeros(seeds.shape, np.uint8), seeds, connectivity=1, watershed_line=True)
+    if not binary.any():  # nothing floods: every pixel stays border
+        return np.zeros(binary.shape, bool)
+    return watershed(np.zeros(binary.shape, np.uint8), components(binary), connectivity=1, watershed_line=True) > 0
 
 
 def segments(binary: np.ndarray) -> np.ndarray:
