@@ -120,11 +120,6 @@ class OverlapTile:
         return self.cores[0] + 2 * self.margin, self.cores[1] + 2 * self.margin
 
     @property
-    def tile(self) -> int:
-        """Side of a whole square tile, in pixels."""
-        return max(self.sides)
-
-    @property
     def grid(self) -> tuple[int, int]:
         """Number of tiles down and across."""
         return math.ceil(self.shape[0] / self.cores[0]), math.ceil(self.shape[1] / self.cores[1])

@@ -54,7 +54,7 @@ def test_tiles_are_windows_of_the_image_as_numpy_mirrors_it(shape, channels, cor
     ends = ((margin, margin + rows * core - shape[0]), (margin, margin + columns * core - shape[1]))
     mirrored = np.pad(image, ends + ((0, 0),) * len(channels), mode="reflect")
     for cut, (y, x) in zip(tile.cut(image), tile.corners(), strict=True):
-        assert_array_equal(cut, mirrored[y:y + tile.tile, x:x + tile.tile])
+        assert_array_equal(cut, mirrored[y:y + tile.sides[0], x:x + tile.sides[1]])
 
 
 @settings(deadline=None, max_examples=40)

@@ -89,11 +89,6 @@ class StackSamples(Samples):
     def __getitem__(self, number: int) -> Sample:
         return Sample(self.names[number], self.images[number], voxel=self.voxel)
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of every slice, pixels."""
-        return self.images.shape[1:3]
-
 
 class Stacks(Layout):
     """Three TIFF stacks: `train-volume.tif` and `train-labels.tif` (N, H, W), and `test-volume.tif` to segment."""
