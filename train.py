@@ -54,7 +54,7 @@ from unet.training.strategy import (
     together,
 )
 from unet.training.trained import load_model
-from utils import UserError, at_least, file_hash, require_space, run
+from utils import UserError, at_least, counted, file_hash, require_space, run
 
 DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
             "early_stopping", "validation", "precision")  # options that decide what is trained
@@ -296,7 +296,7 @@ def run_step(args: argparse.Namespace, predicts: bool = True) -> None:
     levels = network.depth - bool(network.encoder)  # the bottom is the encoder's
     kind = f"{network.encoder} with {recipe.pretrained} weights, " if network.encoder else ""
     print(f"{device}; preset {name}: {kind}{network.filters} to {network.filters * 2**levels} filters, "
-          f"{recipe.epochs} epochs of {recipe.steps} steps, {recipe.batch} tiles a step"
+          f"{counted(recipe.epochs, 'epoch')} of {counted(recipe.steps, 'step')}, {recipe.batch} tiles a step"
           + (f", shared by {devices} devices" if devices > 1 else ""), flush=True)
     precision = {policy: name for name, policy in PRECISIONS.items()}[keras.config.dtype_policy().name]
     command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,

@@ -95,7 +95,7 @@ def test_the_command_prints_a_table_and_writes_json(files, script):
     assert f"best V_rand{best['threshold']:>13g}{best['V_rand']:>8.4f}" in done.stdout
     assert len([line for line in done.stdout.splitlines() if line.startswith("slice")]) == 2
     by_number = script("metrics.py", "cells.tif", "labels.tif")
-    assert by_number.stdout.splitlines()[-1].split() == ["mean", "1.0000", "1.0000", "0.0000", "0.0000"]
+    assert by_number.stdout.splitlines()[-2].split() == ["mean", "1.0000", "1.0000", "0.0000", "0.0000"]
     failed = script("metrics.py", "two.tif", "labels.tif")
     assert failed.returncode == 2
     assert failed.stderr.count("\n") == 1 and "--slices" in failed.stderr

@@ -64,7 +64,7 @@ class News:
         if self.overlap:
             names, pixels = sorted(self.overlap), sum(self.overlap.values())
             lines.append(f"masks overlap in {counted(len(names), 'image')} ({names[0]}"
-                         f"{', ...' * (len(names) > 1)}): {pixels} pixels went to the smaller object")
+                         f"{', ...' * (len(names) > 1)}): {counted(pixels, 'pixel')} went to the smaller object")
         if self.hidden:
             count, name = sum(self.hidden.values()), min(self.hidden)
             several = f"{count} objects are covered wholly by others and left out, for instance {name}"

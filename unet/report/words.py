@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from unet.citations import cited, reference, works
 from unet.network import OFFSETS
 from unet.tasks.task import Task
+from utils import counted
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -162,7 +163,8 @@ class Words(ABC):
             "loss": "; ".join(filter(None, (f"{self.losses(run)} (--weights {geometry['weights']})",
                                             beside(run.recipe)))),
             "network": f"{network(run)} (preset {config['preset'] or 'of its own'})",
-            "schedule": f"{recipe['epochs']} epochs of {recipe['steps']} steps; {self.schedule(run)}",
+            "schedule": f"{counted(recipe['epochs'], 'epoch')} of {counted(recipe['steps'], 'step')}; "
+                        f"{self.schedule(run)}",
             "weights that predict": averaging(recipe),
             "seed of the training": recipe["seed"],
             "prediction": "; ".join([self.predicted(run), *self.after(run)]),

@@ -281,6 +281,7 @@ def format_instances(scores: dict) -> str:
     lines = [f"{'':<10}" + "".join(f"{name:>20}" for name in names)]
     for title, row in [*((f"slice {row['slice']}", row) for row in scores["per_slice"]), ("mean", scores["mean"])]:
         lines.append(f"{title:<10}" + "".join(f"{row[name]:>20.4f}" for name in names))
+    lines.append("V_rand, V_info: 1 = perfect; adapted Rand error and variation of information (bits): 0 = perfect")
     if scores.get("linked"):
         through = scores["linked"]
         lines.append(f"through the stack, in 3-D: adapted Rand error {through['adapted_rand_error']:.4f}, precision "
