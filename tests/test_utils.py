@@ -63,7 +63,7 @@ def test_a_valid_networks_smaller_tiles_stitch_too(shape, core, margin, data):
     tile = OverlapTile(shape, core, margin)
     lost = data.draw(st.integers(0, margin))  # context that a network without padding eats, each side
     image = image_of(shape)
-    assert_array_equal(tile.stitch(tile.cut(image)[:, lost:tile.tile - lost, lost:tile.tile - lost]), image)
+    assert_array_equal(tile.stitch(tile.cut(image)[:, lost:tile.sides[0] - lost, lost:tile.sides[0] - lost]), image)
 
 
 def test_a_tile_worked_by_hand():
@@ -76,7 +76,7 @@ def test_a_tile_worked_by_hand():
 
 def test_isbis_slice_in_the_papers_tiles():
     tile = OverlapTile((512, 512), core=388, margin=92)
-    assert (tile.tile, len(tile), tile.corners()[-1]) == (572, 4, (388, 388))
+    assert (tile.sides[0], len(tile), tile.corners()[-1]) == (572, 4, (388, 388))
 
 
 @pytest.mark.parametrize(("shape", "core", "margin"), [((0, 4), 2, 0), ((4, 4), 0, 0), ((4, 4), 2, -1)])
@@ -100,9 +100,10 @@ def test_tiles_inside_cover_the_image_and_do_not_reach_beyond(shape, core, margi
     tiles = OverlapTile(shape, core, margin)
     covered = np.zeros(shape, int)
     for y, x in tiles.inside():
-        covered[max(y, 0):y + tiles.tile, max(x, 0):x + tiles.tile] += 1
+        covered[max(y, 0):y + tiles.sides[0], max(x, 0):x + tiles.sides[0]] += 1
         for start, size in ((y, shape[0]), (x, shape[1])):
-            assert 0 <= start <= size - tiles.tile or (size < tiles.tile and start == (size - tiles.tile) // 2)
+            room = size - tiles.sides[0]
+            assert 0 <= start <= room or (room < 0 and start == room // 2)
     assert covered.all()
     for axis in (0, 1):  # neighbours overlap by both margins or more
         assert np.diff(sorted({corner[axis] for corner in tiles.inside()})).max(initial=0) <= core
