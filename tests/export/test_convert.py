@@ -3,10 +3,12 @@
 import json
 from dataclasses import asdict
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.testing import assert_allclose
 
 from unet.export import convert
@@ -35,7 +37,7 @@ def trained(request, tmp_path_factory):
         keras.config.set_dtype_policy(policy)
     (folder / "config.json").write_text(json.dumps({
         "task": Cells().settings(), "network": asdict(network), "channels": 1, "normalisation": Cells.normalisation,
-        "recipe": {}}))
+        "recipe": {"flips": 8}}))
     model = build(network, 1, Cells.normalisation)
     model.load_weights(folder / "model.keras")
     return folder / "model.keras", model, 1 if network.padding == "valid" else network.stride
@@ -83,6 +85,23 @@ def test_openvino(trained, tmp_path, rng):
     compiled = openvino.compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for batch in images(rng, stride):
         assert_allclose(compiled(batch)[0], model.predict_on_batch(batch), atol=2e-6)
+
+
+@pytest.mark.parametrize("convert_to", ["to_saved_model", "to_keras", pytest.param("to_onnx", marks=needs),
+                                        pytest.param("to_openvino", marks=needs)])
+@pytest.mark.parametrize("when", ["ahead", "meanwhile"])
+def test_a_full_disk_is_one_clear_sentence(trained, tmp_path, monkeypatch, convert_to, when):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{tmp_path}/x; No space left on device")
+
+    if when == "ahead":
+        monkeypatch.setattr(convert.shutil, "disk_usage", lambda _: SimpleNamespace(free=3_000_000))
+    else:
+        monkeypatch.setattr(keras.Model, "export", full)
+        monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(UserError, match=rf"^{tmp_path} has no room for the converted network, some 5 MB; free"):
+        getattr(convert, convert_to)(trained[0], tmp_path / "out.xml")
+    assert not any(tmp_path.iterdir())
 
 
 def test_what_is_not_installed_is_named(monkeypatch, tmp_path):

@@ -12,9 +12,11 @@ from numpy.testing import assert_array_equal
 
 from augmentation import Settings, augment, augment_pair
 from preprocessing import preprocess
+from unet.inputs import pages
 from unet.inputs.layouts import Chosen, layout_of
 from unet.inputs.samples import Sample
 from unet.segment.instances import separate_nuclei
+from unet.tasks import images
 from unet.tasks.nuclei import LEAST_SPAN, Nuclei, separated, squeeze
 from unet.tasks.task import Judged, Options, Outputs
 from utils import UserError
@@ -293,6 +295,20 @@ def test_predictions_of_what_trains_now_are_removed_and_nothing_else(nuclei_fold
         (outputs.out / name).write_bytes(b"")
     assert NUCLEI.remove_stale(outputs, ["fluo0", "mine", "never"]) == 1
     assert {path.name for path in outputs.out.iterdir()} == {"fluo0.png", "mine.tif", "fluo1.tif", "fluo1-labels.tif"}
+
+
+def test_the_disk_has_room_for_all_images_ahead(tmp_path, monkeypatch):
+    for number, shape in enumerate([(20, 30), (40, 50)]):
+        write_png(tmp_path / "in" / f"{number}.png", np.zeros(shape, np.uint8))
+    needed = []
+    monkeypatch.setattr(images, "require_space", lambda folder, size: needed.append(size - images.SPARE))
+    outputs = NUCLEI.outputs(tmp_path / "out")
+    NUCLEI.check_outputs(outputs, NUCLEI.inputs(tmp_path / "in"))
+    np.save(tmp_path / "stack.npy", np.zeros((3, 20, 10), np.uint8))
+    NUCLEI.check_outputs(outputs, NUCLEI.inputs(tmp_path / "stack.npy"))
+    assert needed == [(600 + 2000) * (4 + 2), 3 * 200 * (4 + 2)]
+    monkeypatch.setattr(pages, "LOOKED_AT", 1)
+    assert NUCLEI.inputs(tmp_path / "in").area == 2 * 600  # as if all were as large as the first
 
 
 def test_what_cannot_be_predicted_or_written_is_said_before(nuclei_folder, tmp_path):

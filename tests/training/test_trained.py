@@ -22,7 +22,7 @@ def path(tmp_path_factory):
     """A small model.keras with its config.json."""
     folder, task = tmp_path_factory.mktemp("run"), Cells()
     config = {"task": task.settings(), "network": asdict(NETWORK), "channels": task.channels,
-              "normalisation": task.normalisation, "recipe": {}}
+              "normalisation": task.normalisation, "recipe": {"flips": 8}}
     (folder / "config.json").write_text(json.dumps(config))
     build(NETWORK, task.channels, task.normalisation).save(folder / "model.keras")
     return folder / "model.keras"
@@ -90,7 +90,8 @@ def test_a_missing_or_strange_model_says_what_to_do(path, content, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"network": {}}, {"network": {"filters": 4, "rooms": 2}}, {"network": 3},
-                                    {"task": {"name": "dogs"}}, {"task": {"name": "cells", "breed": 1}}, {"task": []}])
+                                    {"task": {"name": "dogs"}}, {"task": {"name": "cells", "breed": 1}}, {"task": []},
+                                    {"recipe": {}}, {"recipe": []}, {"recipe": {"flips": 9}}])
 def test_a_config_of_something_else_is_refused_before_its_model_is_read(path, tmp_path, change):
     config = json.loads(path.with_name("config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))

@@ -7,6 +7,9 @@ network fits, and put out float32 probabilities (n, H', W', classes).
 from __future__ import annotations
 
 import logging
+import math
+import re
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +25,14 @@ from utils import UserError, atomic_folder, atomic_path
 if TYPE_CHECKING:
     import keras
 
+# what TensorFlow, h5py, Python and OpenVINO say where the disk is full or its quota reached
+FULL = re.compile("No space left on device|Disk quota exceeded|iostream error")
 OPSET = 17  # of ONNX: what tools that are two years old still read
 
 
 def to_saved_model(model: Path, out: Path) -> None:
     """Write the SavedModel of a trained model.keras as the folder `out`; raises UserError where there is none."""
-    with float32_network(model) as (network, _), atomic_folder(out) as folder:
+    with float32_network(model) as (network, _), atomic_folder(out) as folder, _room(model, out.parent):
         network.export(folder, format="tf_saved_model", verbose=False, input_signature=_signature(network))
 
 
@@ -38,7 +43,8 @@ def to_onnx(model: Path, out: Path) -> None:
     is no model or where tf2onnx and onnx are missing.
     """
     require("onnx", "tf2onnx")
-    with float32_network(model) as (network, _), atomic_path(out) as path, warnings.catch_warnings():
+    with float32_network(model) as (network, _), atomic_path(out) as path, _room(model, out.parent), \
+            warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # Keras helps tf2onnx over what NumPy took out
         logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # else a line for each of its steps
         network.export(path, format="onnx", opset_version=OPSET, verbose=False, input_signature=_signature(network))
@@ -54,9 +60,13 @@ def to_openvino(model: Path, out: Path) -> None:
     require("openvino")
     import openvino
 
-    with TemporaryDirectory() as folder:
-        to_saved_model(model, Path(folder) / "saved_model")
-        converted = openvino.Core().read_model(Path(folder) / "saved_model")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # beside the output, where there has to be room anyway
+    with float32_network(model) as (network, _), TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder, \
+            _room(model, out.parent):
+        network.export(Path(folder) / "saved", format="tf_saved_model", verbose=False,
+                       input_signature=_signature(network))
+        converted = openvino.Core().read_model(Path(folder) / "saved")
         weights = out.with_suffix(".bin")
         with atomic_path(weights) as binary, atomic_path(out) as xml:  # the .xml, by which it is known, comes last
             openvino.serialize(converted, xml, binary)
@@ -64,8 +74,27 @@ def to_openvino(model: Path, out: Path) -> None:
 
 def to_keras(model: Path, out: Path) -> None:
     """Write a trained model.keras as the Keras file `out` in float32, which any Keras 3 loads without this project."""
-    with float32_network(model) as (network, _), atomic_path(out) as path:
+    with float32_network(model) as (network, _), atomic_path(out) as path, _room(model, out.parent):
         network.save(path)
+
+
+@contextmanager
+def _room(model: Path, folder: Path) -> Iterator[None]:
+    """Raise UserError where the disk of `folder` is too full for the network of a model, ahead or when writing fails.
+
+    Each library that writes it fails in a way of its own then.
+    """
+    needed = 2 * model.stat().st_size + 4_000_000
+    message = (f"{folder.resolve()} has no room for the converted network, some {math.ceil(needed / 1e6)} MB; free "
+               "some space, name another folder with --out, or predict with --engine tensorflow, which needs none")
+    if shutil.disk_usage(folder).free < needed:
+        raise UserError(message)
+    try:
+        yield
+    except Exception as error:
+        if FULL.search(str(error)):
+            raise UserError(message) from None
+        raise
 
 
 def require(*packages: str, where: str = "requirements-fast.txt") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,7 +15,7 @@ from skimage.measure import label as components
 
 from unet.inputs import folders, two_folders
 from unet.inputs.lazy import Gray, Pages, one_channel
-from unet.inputs.pages import TIFF, name_of, open_pages, size_of
+from unet.inputs.pages import TIFF, area_of, name_of, open_pages, size_of
 from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import GET_DATA, LABELS, TEST, VOLUME, format_slices, way_to
 from unet.inputs.tiffs import TiffPages, common_voxel, voxel_of
@@ -156,12 +157,16 @@ class FolderSamples(Samples):
         """What all images say of themselves; None where one says nothing, or another size."""
         return common_voxel(self.files)
 
+    @cached_property
+    def area(self) -> int:
+        return area_of(self.files)
+
 
 class PageSamples(Samples):
     """The pages of a stack as images for themselves, gray or coloured, named by their number."""
 
     def __init__(self, pages: Pages):
-        self.pages, self.voxel = pages, pages.voxel
+        self.pages, self.voxel, self.area = pages, pages.voxel, math.prod(pages.shape[:3])
         digits = len(str(len(pages) - 1))
         self.names = [f"{number:0{digits}}" for number in range(len(pages))] if len(pages) > 1 else [
             name_of(pages.path)]

@@ -39,6 +39,7 @@ class Samples(Sequence[Sample]):
     files: list[Path]  # that they come from: no output may replace one
     states: dict[Path, State | None]  # of these, when they were opened
     voxel: Voxel | None = None  # size of their pixels; None where it is not known
+    area: int  # of all images together, pixels; of many files roughly
 
     def __len__(self) -> int:
         return len(self.names)

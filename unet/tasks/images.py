@@ -19,6 +19,7 @@ from unet.scores.precision import SUFFIX
 from unet.tasks.task import Judged, Outputs, Page, channels_first, number_type, numbered
 from utils import OverlapTile, UserError, require_space
 
+SPARE = 10_000_000  # bytes of disk beside what is written, for what is kept until an image is whole
 HOLDOUT_SHARE = 0.1  # of the images of each modality, at least one where there are two
 
 
@@ -135,7 +136,10 @@ class ImageFiles:
                             f"instance {outputs.out.with_name('prediction')}")
         for path in self.files(outputs, samples.names):
             require_ours(path)
-        require_space(outputs.out, 10_000_000)
+        number = np.dtype(number_type((samples.area // max(1, len(samples)), 1))).itemsize if outputs.objects else 0
+        there = sum(path.stat().st_size for path in self.files(outputs, samples.names) if path.is_file())
+        needed = samples.area * (np.dtype(np.float32).itemsize * self.classes + number)
+        require_space(outputs.out, max(needed - there, 0) + SPARE)
 
     @contextmanager
     def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:

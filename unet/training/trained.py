@@ -31,7 +31,10 @@ def read_config(model: Path) -> dict:
     try:
         task = task_of(config)
         Network(**config["network"])
-    except (LookupError, TypeError, ValueError) as error:
+        flips = config["recipe"].get("flips")
+        if flips not in range(1, 9):
+            raise ValueError(f"its recipe has {flips} flips, expected 1 to 8")
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{model.with_name('config.json')} is not what this project writes ({error}); {way_out}"
                         ) from None
     here, there = task.normalisation, config["normalisation"]
