@@ -116,6 +116,15 @@ def test_a_missing_file_is_named(tiny_folder, name, reason):
         layout_of(tiny_folder)
 
 
+def test_a_folder_of_something_else_is_told_how_data_lie(tmp_path):
+    (tmp_path / "README.md").touch()
+    with pytest.raises(UserError, match=r"datasets\.py isbi"):
+        layout_of(tmp_path)
+    write_png(tmp_path / "1.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"has 1\.png, but neither the three stacks nor folders named images and l"):
+        layout_of(tmp_path)
+
+
 @pytest.mark.parametrize(("name", "near"), [
     (LABELS, "train-labels.tiff"), (LABELS, "Train-Labels.TIF"), (LABELS, "train-labels.jpg"), (LABELS, "labels.tif"),
     (VOLUME, "train_volume.tif"), (TEST, "test-volume.tif.tif")])

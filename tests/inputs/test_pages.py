@@ -159,6 +159,9 @@ def test_a_folder_or_a_pattern_is_a_stack_in_the_order_of_its_numbers(tmp_path):
         open_pages(tmp_path / "in")
     with pytest.raises(UserError, match="has no PNG, JPEG or TIFF image"):
         open_pages(tmp_path / "in" / "*.gif")
+    write_png(tmp_path / "two" / "images" / "a.png", STACK[0])
+    with pytest.raises(UserError, match=r"two has no .*; name a folder of images, or one file, for instance .*images$"):
+        open_pages(tmp_path / "two")
 
 
 def test_gray_pages_have_a_depth_that_networks_take(tmp_path):

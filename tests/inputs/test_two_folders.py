@@ -47,9 +47,24 @@ def test_masks_is_another_name_for_labels_and_both_are_one_too_many(folder):
 
 def test_an_empty_folder_of_images_is_named(folder):
     for path in (folder / "images").iterdir():
-        path.rename(path.with_suffix(".jpg"))
+        path.rename(path.with_suffix(".bmp"))
     assert kind_of(folder) is TwoFolders
     with pytest.raises(UserError, match=r"images has no PNG or TIFF files; expected images/<name>\.png"):
+        layout_of(folder)
+
+
+@pytest.mark.parametrize(("inside", "harm"), [("images", "changes grey levels"), ("labels", "softens the edges")])
+def test_jpeg_is_refused_by_its_name(folder, inside, harm):
+    for path in (folder / inside).iterdir():
+        path.rename(path.with_suffix(".jpg"))
+    with pytest.raises(UserError, match=rf"{inside} has JPEG files, for instance \w+\.jpg, and JPEG {harm}.*originals"):
+        layout_of(folder)
+
+
+def test_without_any_label_there_is_nothing_to_learn_from(folder):
+    for path in (folder / "labels").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no image has labels, so there is nothing to learn from"):
         layout_of(folder)
 
 

@@ -203,7 +203,8 @@ class Folders(Layout):
         self.sources = [source for source in sources if source.masks]
         self.others = [source for source in sources if not source.masks]
         if not self.sources:
-            raise UserError(f"{folder}: no image has masks, so there is nothing to learn from; {self.expected}")
+            raise UserError(f"{folder}: no image has {self.labels_name}, so there is nothing to learn from; "
+                            f"{self.expected}")
         self.names = [source.name for source in self.sources]
         self.watch([source.image for source in sources])
         self._news = folders.News(without=[source.name for source in self.others])

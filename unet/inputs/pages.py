@@ -55,7 +55,8 @@ class FilePages(Pages):
         self.path = path
         self.files = sorted((file for file in files if file.suffix.lower() in PNG + JPEG + TIFF), key=natural)
         if not self.files:
-            raise UserError(f"{path} has no PNG, JPEG or TIFF image; name a folder of images, or one file")
+            inside = f", for instance {path / 'images'}" if (path / "images").is_dir() else ""
+            raise UserError(f"{path} has no PNG, JPEG or TIFF image; name a folder of images, or one file{inside}")
         self.names = [name_of(file) for file in self.files]
         first, size = self._read(0), size_of(self.files[0])
         for file in self.files[1:]:

@@ -52,6 +52,10 @@ def way_to(path: Path) -> str:
         return f"draw the labels of {VOLUME} as docs/own-data.md says: 0 = membrane, 255 = cell"
     if path.name == TEST:
         return f"it is the stack that is segmented into prediction.tif: put yours there, or a copy of {VOLUME}"
+    strangers = {one.name for one in path.parent.iterdir() if not one.name.startswith(".")} - {"README.md", "demo"}
+    if path.name == VOLUME and strangers and not strangers & {LABELS, TEST}:
+        return (f"{path.parent} has {min(strangers)}, but neither the three stacks nor folders named images and "
+                "labels; docs/own-data.md says how data lie")
     return GET_DATA
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from skimage.measure import label as components
 
 from unet.inputs.folders import Source, image_files
-from unet.inputs.pages import name_of, read_pixels
+from unet.inputs.pages import JPEG, name_of, read_pixels
 from unet.inputs.stacks import VOLUME
 from utils import UserError
 
@@ -49,6 +49,11 @@ def find_pairs(folder: Path) -> list[Source]:
     Raises UserError where there is no image, two files of one folder have one name, or no label has that of an image.
     """
     labels = _by_name(labels_folder(folder))
+    for inside, files, harm in ((folder / IMAGES, image_files(folder / IMAGES), "changes grey levels"),
+                                (labels_folder(folder), labels, "softens the edges of labels")):
+        if not files and (others := image_files(inside, JPEG)):
+            raise UserError(f"{inside} has JPEG files, for instance {others[0].name}, and JPEG {harm}; save "
+                            "the originals as PNG or TIFF")
     if not image_files(folder / IMAGES):
         raise UserError(f"{folder / IMAGES} has no PNG or TIFF files; {LAYOUT}")
     sources = [Source(name, path, [labels[name]] if name in labels else [], folder)
