@@ -43,7 +43,7 @@ def sample_of(config: dict, path: Path | None) -> np.ndarray:
 
 def write_package(model: Path, out: Path, image: np.ndarray) -> None:
     """Write the zip `out` of a trained model.keras, with test tensors of an image (H, W[, C]) as it came."""
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
         folder = Path(name)
         config = read_config(model)
         to_keras(model, folder / "model.keras")
