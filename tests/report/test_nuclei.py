@@ -22,6 +22,11 @@ def test_one_of_each_modality_is_typical(nuclei_run):
     assert {one.sample.group for one in pictures_of(nuclei_run.task).typical(nuclei_run)} == set(MODALITIES)
 
 
+def test_counts_are_said_to_be_of_whole_images(nuclei_run):
+    caption = " ".join(pictures_of(nuclei_run.task).objects(nuclei_run).get_supxlabel().split())
+    assert caption.endswith("are dropped. Counts are of whole images, of which parts are shown.")
+
+
 def test_curves_are_of_each_modality_and_of_all(nuclei_run):
     axis = pictures_of(nuclei_run.task).scores(nuclei_run).axes[0]
     assert [line.get_label().split(",")[0] for line in axis.lines] == [*MODALITIES, "all 3"]

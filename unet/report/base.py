@@ -247,7 +247,8 @@ class Pictures(ABC):
             rows.append(cut(line, busiest(one.objects > 0, CLOSE)))
         if not rows:
             return message(NOT_JUDGED)
-        return grid(rows, f"From what the network says to the result: {self.follows}", 2.6)[0]
+        counts = " Counts are of whole images, of which parts are shown." * bool(self.object_name)
+        return grid(rows, f"From what the network says to the result: {self.follows}{counts}", 2.6)[0]
 
     def errors(self, run: Run) -> Figure:
         """Held-out samples whose scores are in the middle, and what is wrong with them."""
