@@ -81,7 +81,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, condition, seconds=20):
+    def wait(self, condition, seconds=120):
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.run(condition):

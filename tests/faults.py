@@ -34,7 +34,7 @@ from utils import file_hash
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ("--filters", "4", "--depth", "1", "--epochs", "3", "--steps", "10", "--batch", "2", "--precision", "float32")
 CLOSE = 1e-4  # of probabilities that were trained anew: sums of floats in another order
-LIMIT = 60.0  # seconds after which a script hangs
+LIMIT = 600.0  # seconds after which a script hangs
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def results(tmp_path):
 def imagej(macro, folder):
     """Run a macro in ImageJ, on a display that nobody sees."""
     return subprocess.run(["xvfb-run", "-a", "imagej", "-b", str(macro), str(folder)], capture_output=True, text=True,
-                          timeout=120)
+                          timeout=600)
 
 
 def same_partition(one, other):
@@ -101,7 +101,7 @@ def test_imagej_fills_our_outlines_as_we_do(results, tmp_path):
 def test_the_script_measures_every_cell(results):
     command = ["java", "-Djava.awt.headless=true", "-cp", ":".join(map(str, JARS)), "groovy.ui.GroovyMain",
                str(FIJI / "measure_cells.groovy"), str(results)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert "5 cells, areas in square micron" in done.stdout, done.stdout + done.stderr
     with open(results / "cells-measured.csv", newline="") as file:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
@@ -110,6 +110,6 @@ def test_the_script_measures_every_cell(results):
     np.testing.assert_allclose([list(row.values()) for row in rows], expected, atol=1e-3)
     with tifffile.TiffFile(results / "prediction-measured.tif") as tiff:
         assert len(tiff.imagej_metadata["Overlays"]) == 5
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert again.returncode != 0
     assert "cells-measured.csv is there already; move it away" in again.stdout + again.stderr

@@ -183,7 +183,7 @@ def test_a_second_call_does_nothing_and_what_is_gone_is_made_again(finished, tmp
 
 def test_steps_of_a_fold_end_with_the_process_that_started_them(here):
     ended = subprocess.run([sys.executable, "-m", "unet.folds", "results", "1"], cwd=here, stdin=subprocess.DEVNULL,
-                           env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
+                           env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=600)
     assert ended.returncode == 1
     assert not (here / "results" / "fold-1" / "augmented").exists()
 

@@ -63,7 +63,7 @@ def test_a_reader_of_tiffs_finds_slices_types_and_the_size_of_a_pixel(results):
 @pytest.mark.skipif(shutil.which("napari") is None, reason="napari, another program, is not installed")
 def test_napari_opens_both_in_their_place_and_size(results):
     python = Path(shutil.which("napari")).with_name("python")
-    done = subprocess.run([python, "-c", OPEN, *results], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([python, "-c", OPEN, *results], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     layers = json.loads(done.stdout.splitlines()[-1])
     assert [one[:2] for one in layers] == [["Image", "prediction"], ["Labels", "cells"]]

@@ -287,7 +287,7 @@ def test_pictures_are_drawn_from_the_demos_run_which_is_made_once(make, here, mo
 def test_the_command_line_itself(here):
     """As make calls it: through the module, where the user stands."""
     done = subprocess.run([sys.executable, "-m", "unet.pipeline", "run", "--data=nowhere"], capture_output=True,
-                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
+                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=600)
     assert done.returncode == 2
     assert done.stderr.startswith(f"pipeline.py: nowhere is no folder in {here}; ")
     assert done.stderr.count("\n") == 1

@@ -224,7 +224,7 @@ def test_a_full_disk_ends_with_one_line_and_the_old_output(tmp_path, write):
                "    with utils.atomic_path('a.npy') as path:\n"
                f"        {write}\n"
                "utils.run(main)\n")
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=600,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 2, done.stderr
     assert "the disk is full" in done.stderr

@@ -18,7 +18,7 @@ def test_all_items_come_in_order(threads):
 
     def after_the_next(number):  # where another thread can make that one
         if threads > 1 and number % 2 == 0 and number < 18:
-            assert made[number + 1].wait(5)
+            assert made[number + 1].wait(60)
         made[number].set()
         return number
 
@@ -38,14 +38,14 @@ def test_the_next_is_made_meanwhile_and_no_more_than_that(threads):
 
     for number in ahead(jobs(range(20), make), threads, threads):
         if number == 0:
-            assert next_begun.wait(5)  # without being asked for
+            assert next_begun.wait(60)  # without being asked for
         taken.append(number)
     assert taken == list(range(20))
     assert max(before) == threads
 
 
 def test_two_threads_work_at_once():
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
     assert list(ahead(jobs(range(4), lambda _: both.wait() >= 0), 2, 2)) == [True] * 4
 
 

@@ -163,7 +163,7 @@ def test_two_processes_of_which_one_is_killed(tmp_path, volume):
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
         predict(client, samples, outputs, network(tmp_path / "calls", seconds=1.0))
-        killer.join(5)
+        killer.join(60)
         assert not killer.is_alive() and workers[0] not in client.run(os.getpid).values()
     assert not room.exists()
     for one, other in zip(arrays_of(outputs, samples), whole, strict=True):

@@ -89,7 +89,7 @@ def test_the_report_opens_in_a_browser_without_a_script_error(reported, tmp_path
         done = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
                                f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr",
                                "--window-size=1280,3000", f"--screenshot={picture}", page.as_uri()],
-                              capture_output=True, text=True, timeout=120)
+                              capture_output=True, text=True, timeout=600)
         assert picture.is_file(), done.stderr[-2000:]
         return re.findall(r"CONSOLE.*", done.stderr)
 
