@@ -15,7 +15,8 @@ from unet.engines.predictor import Limits, Predictor
 from unet.engines.seams import Seams, seams_of
 from unet.inputs.stacks import write_stack
 from unet.network import Network
-from unet.segment.walls import draw_walls, find_walls, fit_judge, judge
+from unet.segment.judge import fit_judge, judge
+from unet.segment.walls import draw_walls, find_walls
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
 from unet.tasks.nuclei import Nuclei

@@ -6,24 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from phantoms import LUMEN, OUTSIDE, blurred, colony, discs, free_ends, two_widths, unsure_neurites, with_lumen
-from scipy.special import logit
 
 from unet.inputs.demo import demo_stack
 from unet.scores.isbi import components, isbi_scores, pick_threshold, threshold_curve
 from unet.segment import walls
+from unet.segment.judge import joined, judge, neighbours, within_one_cell
 from unet.segment.walls import (
     OVERSURE,
     draw_walls,
-    features,
     find_walls,
-    fit_judge,
-    judge,
     learn_cells,
     number_cells,
     redraw,
     thin_walls,
     wall_width,
-    within_one_cell,
 )
 
 
@@ -212,31 +208,6 @@ def test_walls_and_their_sides_by_hand():
     assert find_walls(np.full((9, 9), 0.5, np.float32), 1) is None
 
 
-def test_features_by_hand():
-    cut = find_walls(strip({30: 0.2}), 1)
-    (mean, odds, *quantiles, length, smaller, larger, share, slender, width), = features(cut)
-    assert mean == pytest.approx(0.2)
-    assert odds == pytest.approx(logit(0.2), rel=1e-5)
-    np.testing.assert_allclose(quantiles, 0.2, rtol=1e-6)
-    np.testing.assert_allclose(np.exp([length, smaller, larger]), [20, 601, 1181], rtol=1e-6)
-    assert share == 1  # the only wall of both cells
-    assert width == pytest.approx(np.log(30))  # the picture's edge is no membrane: 30 pixels to the wall
-    assert slender == pytest.approx(np.log(20 / 30))
-
-
-def test_one_cell_on_both_sides_by_hand():
-    label = np.full((20, 90), 255, np.uint8)
-    label[:, 50:53] = 0
-    cut = find_walls(strip({30: 0.2, 51: 0.6, 70: 0.1}), 1)
-    same, known = within_one_cell(cut, label)
-    by_mean = dict(zip(np.round(cut.mean, 1).tolist(), same.tolist(), strict=True))
-    assert by_mean == {0.2: True, 0.6: False, 0.1: True}
-    assert known.all()
-    label[:, 71:] = 0
-    same, known = within_one_cell(find_walls(strip({30: 0.2, 70: 0.1}), 1), label)
-    assert known.sum() == 1  # beyond the other there is no cell
-
-
 def slices_with_short_false_walls(rng, count=40):
     """Doubtful walls of one probability: those across the narrow strip are true, those across the wide one false."""
     probabilities, labels = np.ones((count, 60, 120), np.float32), np.full((count, 60, 120), 255, np.uint8)
@@ -265,32 +236,60 @@ def test_what_the_probability_cannot_tell_is_learnt_from_the_shape(rng):
     assert number_cells(redrawn, 0.5).max() == 4  # three in the narrow strip, one in the wide
 
 
-def test_a_wall_unlike_any_seen_is_judged_as_the_nearest_seen(rng):
-    learnt = learn_cells(*slices_with_short_false_walls(rng))["walls"]["judge"]
-    cut = find_walls(strip({300: 0.2}, (900, 900)), 1)
-    assert features(cut)[0][9] > learnt["most"][9]  # its length
-    inside = np.clip(features(cut), learnt["least"], learnt["most"])
-    at_the_edge = (inside - learnt["mean"]) / np.array(learnt["sd"])
-    np.testing.assert_allclose(walls._terms(features(cut), learnt)[:, 1:16], at_the_edge)
-
-
 def test_too_few_walls_teach_nothing(rng):
     learnt = learn_cells(*slices_with_short_false_walls(rng, 10))
-    assert learnt["walls"] == {"width": 3, "judge": None}
-    assert fit_judge([]) is None
+    assert learnt["walls"] == {"width": 3, "judge": None, "with_neighbours": None}
 
 
 def test_every_slice_is_judged_by_what_was_learnt_on_others(rng, monkeypatch):
     outputs, labels = slices_with_short_false_walls(rng, 80)
     learnt_on, judged_by = [], []
-    monkeypatch.setattr(walls, "fit_judge", lambda examples: learnt_on.append([len(one[1]) for one in examples]) or
-                        {"number": len(learnt_on)})
+    monkeypatch.setattr(walls, "fit_judges", lambda examples: learnt_on.append([len(one[2]) for one in examples]) or
+                        {"judge": {"number": len(learnt_on)}, "with_neighbours": None})
     monkeypatch.setattr(walls, "judge", lambda cut, learnt: judged_by.append(learnt["number"]) or cut.mean)
     learnt = learn_cells(outputs, labels, thresholds=(0.3, 0.5))
     assert [len(one) for one in learnt_on] == [64] * 5 + [80]  # five parts of sixteen each, then all
     assert judged_by == [part for part in range(1, 6) for _ in range(16)]
     assert learnt["walls"]["judge"] == {"number": 6}
     assert learnt["threshold"] in (0.3, 0.5)
+
+
+def test_what_a_slice_cannot_tell_its_neighbours_do(rng):
+    outputs, labels = slices_of_which_neighbours_tell(rng)
+    learnt = json.loads(json.dumps(learn_cells(outputs, labels)))
+    probabilities, (_, label, _) = slices_of_which_neighbours_tell(rng, 3)
+    cut = find_walls(probabilities[1], learnt["walls"]["width"])
+    same, known = within_one_cell(cut, label)
+    assert 0 < same.sum() < len(same)
+
+    alone, with_others = judge(cut, learnt["walls"]["judge"]), judge(
+        cut, learnt["walls"]["with_neighbours"], joined(cut, probabilities[1], neighbours(probabilities, 1)))
+    assert ((alone > 0.5) != same)[known].any()
+    assert ((with_others > 0.5) == same)[known].all()
+
+    drawn = draw_walls(probabilities[1], learnt["walls"], neighbours(probabilities, 1))
+    assert number_cells(drawn, 0.5).max() == number_cells(label / 255, 0.5).max()
+    older = {"width": learnt["walls"]["width"], "judge": learnt["walls"]["judge"]}  # of runs before there were any
+    np.testing.assert_array_equal(draw_walls(probabilities[1], older, neighbours(probabilities, 1)),
+                                  draw_walls(probabilities[1], learnt["walls"]))
+
+
+def slices_of_which_neighbours_tell(rng, count=40):
+    """Doubtful walls of one probability in strips: a true one is sure in the next slice, a false one is not there."""
+    probabilities, labels = np.ones((count, 60, 120), np.float32), np.full((count, 60, 120), 255, np.uint8)
+    probabilities[:, 19::20] = 0.05
+    labels[:, 18::20] = labels[:, 19::20] = 0
+    true = rng.random((3, 4)) < 0.5
+    true[0, :2] = True, False
+    for number in range(count):
+        for strip, row in enumerate((0, 20, 40)):
+            for place, column in enumerate(range(20, 100, 20)):
+                doubtful = number % 2 == 1
+                if doubtful or true[strip, place]:
+                    probabilities[number, row:row + 19, column] = rng.uniform(0.4, 0.6) if doubtful else 0.05
+                if true[strip, place]:
+                    labels[number, row:row + 19, column - 1:column + 2] = 0
+    return probabilities, labels
 
 
 def test_without_walls_the_threshold_alone_is_chosen(rng):

@@ -24,6 +24,7 @@ from unet.lock import locked
 from unet.predicting.bands import Bands
 from unet.predicting.images import Extras, Predicts, levels_of, segmented
 from unet.predicting.kept import digest_of
+from unet.segment.judge import neighbours
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
 from unet.tasks.stacks import SliceTask
@@ -109,7 +110,7 @@ def segment_page(job: Job, number: int) -> None:
     out = Image.open(job.room / OUT)
     with tempfile.TemporaryDirectory(dir=job.room) as folder:
         probability = _probability(out.levels[0], number, job.task, Path(folder))
-        redrawn, objects = segmented(job.task, probability, job.learnt)
+        redrawn, objects = segmented(job.task, probability, job.learnt, _beside(out.levels[0], number, job))
         out.put_page(number, channels_first(probability), begin=1)
         one = Judged(Sample(job.images.names[number], np.empty(0)), probability, redrawn, objects)
         if (job.room / OBJECTS).exists():
@@ -117,6 +118,13 @@ def segment_page(job: Job, number: int) -> None:
         if (job.room / REDRAWN).exists():
             Image.open(job.room / REDRAWN).put_page(number, channels_first(redrawn))
         job.mark(str(number), int(objects.max()))
+
+
+def _beside(array: np.ndarray, number: int, job: Job) -> list[np.ndarray]:
+    """The probabilities of the pages before and after one, as `predictions` has them: not of very large ones."""
+    if is_large(array.shape[-2:]) or not job.task.redraws(job.learnt):
+        return []
+    return [array[number] for number in neighbours(range(array.shape[-3]), number)]
 
 
 def _probability(array: np.ndarray, number: int, task: SliceTask, folder: Path) -> np.ndarray | Bands:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -43,6 +44,7 @@ class Extras:
     spread: bool = False
 
 
+Item = tuple[int, Sample, np.ndarray | Bands, np.ndarray | None]  # what `_predicted` gives
 NONE = Extras()
 READING, LARGE = threading.Lock(), threading.Lock()  # one thread reads at a time, and one has a very large image
 SAMPLED = 16_000_000  # pixels of a very large image from which its mean and deviation are taken
@@ -94,9 +96,10 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
                 predicted = stack.enter_context(closing(ahead((
                     partial(_predicted, predictor, task, samples, number, room, extras.spread)
                     for number in range(len(samples))), predictor.at_once, predictor.at_once)))
-                for number, sample, probability, spread in tqdm(predicted, extras.title, len(samples), unit="image",
-                                                                disable=None):
-                    redrawn, objects = segmented(task, probability, learnt)
+                placed = _with_neighbours(predicted) if task.redraws(learnt) else ((one, []) for one in predicted)
+                for (number, sample, probability, spread), beside in tqdm(placed, extras.title, len(samples),
+                                                                          unit="image", disable=None):
+                    redrawn, objects = segmented(task, probability, learnt, beside)
                     one = Judged(sample, probability, redrawn, _linked(objects, link, sample.name), spread)
                     write(one)
                     if rows:
@@ -121,8 +124,17 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
             kept.remove()
 
 
+def _with_neighbours(predicted: Iterable[Item]) -> Iterator[tuple[Item, list[np.ndarray]]]:
+    """Yield what `_predicted` gave, each with the probabilities before and after it; of very large images without."""
+    before = here = None
+    for after in chain(predicted, [None]):
+        if here:
+            yield here, [one[2] for one in (before, after) if one and isinstance(one[2], np.ndarray)]
+        before, here = here, after
+
+
 def _predicted(predictor: Predicts, task: Task, samples: Samples, number: int, room: Room, wants_spread: bool
-               ) -> tuple[int, Sample, np.ndarray | Bands, np.ndarray | None]:
+               ) -> Item:
     """Number, sample, its probability, and how far flips disagree, where that is wanted and known."""
     with READING:
         sample = samples[number]
@@ -158,11 +170,12 @@ def levels_of(task: Task, image: np.ndarray) -> dict:
     return task.levels(image[::every, ::every])
 
 
-def segmented(task: Task, probability: np.ndarray | Bands, learnt: dict) -> tuple[np.ndarray | Bands, ...]:
-    """Redrawn probability and objects."""
+def segmented(task: Task, probability: np.ndarray | Bands, learnt: dict, beside: Sequence[np.ndarray] = ()
+              ) -> tuple[np.ndarray | Bands, ...]:
+    """Redrawn probability and objects; `beside` are the probabilities before and after, which `Bands` do without."""
     redraw, inside, segment = (partial(call, learnt=learnt) for call in (task.redraw, task.inside, task.segment))
     if not isinstance(probability, Bands):
-        redrawn = redraw(probability)
+        redrawn = redraw(probability, beside=beside)
         return redrawn, segment(redrawn)
     folder, height = probability.folder.parent, height_of(probability.shape[1])
     redrawn = (redraw_by_bands(probability, redraw, folder / "redrawn", height) if task.redraws(learnt)

@@ -15,8 +15,9 @@ from unet.inputs.layouts import Chosen, Layout, layout_of
 from unet.inputs.samples import Samples
 from unet.inputs.stacks import open_stack
 from unet.scores.doubt import Doubt, read_doubts
+from unet.segment.judge import neighbours
 from unet.tasks import task_of
-from unet.tasks.task import Judged, Options, Outputs, Task
+from unet.tasks.task import Judged, Options, Outputs, Task, is_large
 from utils import UserError, read_json
 
 STEPS = "run 'make', or the three scripts one after the other (with the same --work)"
@@ -100,7 +101,9 @@ class Run:
         probability = self.task.read(outputs, samples, number)
         if probability is None:
             return None
-        redrawn = self.task.redraw(probability, self.learnt)
+        beside = [self.task.read(outputs, samples, other) for other in neighbours(range(len(samples)), number)
+                  ] if self.task.redraws(self.learnt) and not is_large(probability.shape) else []
+        redrawn = self.task.redraw(probability, self.learnt, [one for one in beside if one is not None])
         sample = samples[number]
         sample = replace(sample, image=np.asarray(sample.image))  # whole, of a page that is read by rows, too
         return Judged(sample, probability, redrawn, self.task.segment(redrawn, self.learnt))

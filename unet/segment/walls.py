@@ -1,10 +1,7 @@
 """From the probability of cell to cells with a number each: predicted membranes redrawn as walls along their crests.
 
 A watershed cuts a slice along the crests of its membranes; the crest between two cells is a wall, and each wall gets
-one value, the probability that it is no membrane. A wall in doubt is a matter of more than its mean probability: a
-short one between two large cells is rarely a membrane, a long one with a sure end mostly is. A logistic regression on
-the walls' shape and probabilities decides, learnt from labelled slices; the idea of learning to merge an
-over-segmentation is that of Nunez-Iglesias et al., PLoS ONE 8(8), e71715, 2013.
+one value, the probability that it is no membrane: see `judge`.
 
 Only what lies near a crest is redrawn. Background that is too thick for a wall (a lumen, the outside of a colony) and
 membranes that end within a cell stay as the network gave them.
@@ -19,13 +16,11 @@ from functools import partial
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
-from scipy.optimize import minimize
-from scipy.special import expit, logit
 
 from unet.scores.isbi import THRESHOLDS, components, pick_threshold, thin, threshold_curve
-from unet.scores.overlap import largest_overlap
 from unet.segment.basins import basins
 from unet.segment.distance import nearest, squared_distance
+from unet.segment.judge import example, fit_judges, joined, judge, neighbours
 
 SURE = 0.9  # probability of cell from which on a pixel seeds the watershed
 FAIR = 0.8  # ... and that seeds it where it is the most of a piece that membrane encloses
@@ -35,12 +30,9 @@ THIN = 0.3  # three quarters of the walls are at most this share of the cells' d
 THICK = 5.0  # walls' widths: what is thicker is no wall
 NEAR = 2.0  # walls' widths: how far beside a wall predicted membrane is taken for its blur
 FOLDS = 5  # parts of the slices, for walls judged by what was learnt on the others
-LEAST_WALLS = 50  # of either sort, to learn from
-RIDGE = 30.0  # strength of the penalty on the squared weights, in walls; by cross-validation
 # of how a threshold is picked: membranes are surer in slices that trained than in others, where cells run together at
 # thresholds under .7; V_rand of those that trained says little from .3 to .9. By cross-validation, ISBI 0-4 and 20-24
 OVERSURE = {"usual": 0.8, "by_chance": 0.008}
-QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 # ------------------------------------------------------------------------------------------------ thin walls
@@ -192,81 +184,6 @@ def redraw(probability: np.ndarray, walls: Walls, values: np.ndarray, width: flo
     return redrawn
 
 
-# ------------------------------------------------------------------------------------------ which are membranes
-
-
-def features(walls: Walls) -> np.ndarray:
-    """What is to be known of each wall, float64 (n, 15): nothing of the image itself, whose grey levels may differ.
-
-    Mean and log-odds of the probability along it, the quantiles `QUANTILES`; log length in pixels; log area of the
-    smaller and the larger side; its share of the smaller side's whole border; its length against the width of
-    the narrower side, and that width, both as logarithms.
-    """
-    length = np.bincount(walls.of)
-    ordered = walls.probability[np.lexsort((walls.probability, walls.of))]
-    first = np.cumsum(length) - length
-    quantiles = [ordered[first + np.minimum((length * share).astype(int), length - 1)] for share in QUANTILES]
-
-    one, other = walls.sides.T
-    count = walls.cells.max() + 1
-    area = np.bincount(walls.cells.ravel(), minlength=count)
-    border = np.bincount(walls.sides.ravel(), np.repeat(length, 2), minlength=count)
-    inside = np.zeros(count, np.uint16)
-    np.maximum.at(inside, walls.cells.ravel(), squared_distance(walls.cells == 0).ravel())
-    width = np.sqrt(np.maximum(np.minimum(inside[one], inside[other]), 1), dtype=np.float64)
-    return np.stack([walls.mean, logit(np.clip(walls.mean, 1e-3, 1 - 1e-3)), *quantiles, np.log(length),
-                     np.log(np.minimum(area[one], area[other]) + 1), np.log(np.maximum(area[one], area[other]) + 1),
-                     length / np.minimum(border[one], border[other]), np.log(length / width), np.log(width)], axis=1)
-
-
-def within_one_cell(walls: Walls, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each wall whether one true cell lies on both sides, bool (n,), and whether that is known, bool (n,).
-
-    `label` (H, W), 0 = membrane. A side is the true cell that covers most of it; one that is all membrane is none.
-    """
-    most = largest_overlap(walls.cells, components(label > 0))[walls.sides]
-    return most[:, 0] == most[:, 1], (most > 0).all(axis=1)
-
-
-def fit_judge(examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict | None:
-    """Learn from examples, `features` (n, 15) and whether one cell lies on both sides (n,), which walls are none.
-
-    Returns what `judge` needs, ready for JSON, or None where there are too few walls of either sort.
-    """
-    values, same = (np.concatenate(parts) for parts in zip(*examples, strict=True)) if examples else ([], np.zeros(0))
-    if min(same.sum(), len(same) - same.sum()) < LEAST_WALLS:
-        return None
-    learnt = {"least": values.min(axis=0).tolist(), "most": values.max(axis=0).tolist(),
-              "mean": values.mean(axis=0).tolist(), "sd": (values.std(axis=0) + 1e-6).tolist()}
-    terms = _terms(values, learnt)
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        score, penalised = terms @ weights, np.append(0, weights[1:])
-        return (np.sum(np.logaddexp(0, score) - same * score) + RIDGE * penalised @ penalised,
-                terms.T @ (expit(score) - same) + 2 * RIDGE * penalised)
-
-    best = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 1000})
-    return {**learnt, "weights": best.x.tolist()}
-
-
-def judge(walls: Walls, learnt: dict | list | None) -> np.ndarray:
-    """Probability of each wall that one cell lies on both its sides, float64 (n,), by what `fit_judge` learnt.
-
-    The mean of the probability along it where that was nothing; of several judges, a list, the mean of what they say.
-    """
-    if isinstance(learnt, list):
-        return np.mean([judge(walls, one) for one in learnt], axis=0)
-    return expit(_terms(features(walls), learnt) @ np.array(learnt["weights"])) if learnt else walls.mean
-
-
-def _terms(values: np.ndarray, learnt: dict) -> np.ndarray:
-    """1, the features, and their products two by two, float64 (n, 136); beyond what was seen they stay at its edge."""
-    inside = np.clip(values, learnt["least"], learnt["most"])
-    scaled = (inside - learnt["mean"]) / np.array(learnt["sd"])
-    one, other = np.triu_indices(scaled.shape[1])
-    return np.concatenate([np.ones((len(scaled), 1)), scaled, scaled[:, one] * scaled[:, other]], axis=1)
-
-
 # ---------------------------------------------------------------------------------------------- learn and apply
 
 
@@ -274,11 +191,12 @@ def learn_cells(outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], wal
                 thresholds: Sequence[float] = THRESHOLDS) -> dict:
     """Learn from labelled slices how to come from probabilities of cell, float32 (H, W) each, to cells.
 
-    `labels` (H, W) each, 0 = membrane. Returns, ready for JSON, the "threshold" and the "curve" that it was picked
-    from, V_rand at each of `thresholds`; "plain_threshold" and "plain_curve", those of the probability as it is; the
-    "walls" that `draw_walls` takes, None where none are to be drawn; "why" not, None where they are. The threshold is
-    the best for walls that were judged by what was learnt on other slices, as it will be with new ones: of its own
-    examples a judge is too sure. So is the network itself of slices that trained it; see `OVERSURE`.
+    `labels` (H, W) each, 0 = membrane; the slices in their order, as some are neighbours. Returns, ready for JSON, the
+    "threshold" and the "curve" that it was picked from, V_rand at each of `thresholds`; "plain_threshold" and
+    "plain_curve", those of the probability as it is; the "walls" that `draw_walls` takes, None where none are to be
+    drawn; "why" not, None where they are. The threshold is the best for walls that were judged by what was learnt on
+    other slices, as it will be with new ones: of its own examples a judge is too sure. So is the network itself of
+    slices that trained it; see `OVERSURE`.
     """
     width, why = wall_width(labels)
     pick = partial(pick_threshold, thresholds=thresholds, **({} if why else OVERSURE))
@@ -288,30 +206,37 @@ def learn_cells(outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], wal
         return {**learnt, "threshold": learnt["plain_threshold"], "curve": plain, "walls": None,
                 "why": why if walls else "they are switched off"}
     cut = [find_walls(output, width) for output in outputs]
-    examples = [one and _example(one, label) for one, label in zip(cut, labels, strict=True)]
+    beside = [walls and joined(walls, output, neighbours(outputs, number))
+              for number, (walls, output) in enumerate(zip(cut, outputs, strict=True))]
+    examples = [one and example(one, label, there) for one, label, there in zip(cut, labels, beside, strict=True)]
     folds = np.arange(len(cut)) * FOLDS // max(len(cut), FOLDS)  # neighbours in one: they resemble each other
-    judges = [fit_judge([example for example, part in zip(examples, folds, strict=True) if example and part != fold])
+    judges = [fit_judges([one for one, part in zip(examples, folds, strict=True) if one and part != fold])
               for fold in range(folds[-1] + 1)]
     # where walls are too few for any part, none of them is judged: a threshold holds for one way to get values alone
-    final = None if None in judges else fit_judge([example for example in examples if example])
-    maps = [_redraw(output, one, {"width": width, "judge": final and judges[fold]})
-            for output, one, fold in zip(outputs, cut, folds, strict=True)]
+    final = {name: fitted if all(one[name] for one in judges) else None
+             for name, fitted in fit_judges([one for one in examples if one]).items()}
+    maps = [_redraw(output, one, {"width": width, **{name: final[name] and judges[fold][name] for name in final}},
+                    there) for output, one, there, fold in zip(outputs, cut, beside, folds, strict=True)]
     curve = threshold_curve(maps, labels, thresholds)
-    return {**learnt, "threshold": pick(curve), "curve": curve, "walls": {"width": width, "judge": final}, "why": None}
+    return {**learnt, "threshold": pick(curve), "curve": curve, "walls": {"width": width, **final}, "why": None}
 
 
-def _example(walls: Walls, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    same, known = within_one_cell(walls, label)
-    return features(walls)[known], same[known]
+def draw_walls(probability: np.ndarray, learnt: dict, beside: Sequence[np.ndarray] = ()) -> np.ndarray:
+    """Redraw a probability of cell, float32 (H, W), with the "walls" that `learn_cells` gave; see `redraw`.
+
+    `beside` are the probabilities of the slices before and after it, as far as there are any.
+    """
+    walls = find_walls(probability, learnt["width"])
+    asked = walls and learnt.get("with_neighbours")  # runs of an earlier version have none
+    return _redraw(probability, walls, learnt, joined(walls, probability, beside) if asked else None)
 
 
-def draw_walls(probability: np.ndarray, learnt: dict) -> np.ndarray:
-    """Redraw a probability of cell, float32 (H, W), with the "walls" that `learn_cells` gave; see `redraw`."""
-    return _redraw(probability, find_walls(probability, learnt["width"]), learnt)
-
-
-def _redraw(probability: np.ndarray, walls: Walls | None, learnt: dict) -> np.ndarray:
-    return redraw(probability, walls, judge(walls, learnt["judge"]), learnt["width"]) if walls else probability
+def _redraw(probability: np.ndarray, walls: Walls | None, learnt: dict, beside: np.ndarray | None) -> np.ndarray:
+    if not walls:
+        return probability
+    judged = (judge(walls, learnt["judge"]) if beside is None or not learnt["with_neighbours"]
+              else judge(walls, learnt["with_neighbours"], beside))
+    return redraw(probability, walls, judged, learnt["width"])
 
 
 def number_cells(probability: np.ndarray, threshold: float) -> np.ndarray:

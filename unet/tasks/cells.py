@@ -93,8 +93,10 @@ class Cells(SliceTask):
         """
         drawing = [learnt for learnt in learnts if self.redraws(learnt)]
         draws = 2 * len(drawing) > len(learnts)
+        beside = [learnt["walls"].get("with_neighbours") for learnt in drawing]
         walls = {"width": float(np.mean([learnt["walls"]["width"] for learnt in drawing])),
-                 "judge": [learnt["walls"]["judge"] for learnt in drawing]} if draws else None
+                 "judge": [learnt["walls"]["judge"] for learnt in drawing],
+                 "with_neighbours": beside if all(beside) else None} if draws else None
         chosen = drawing if draws else [self.unlearnt(learnt) for learnt in learnts]
         means = {name: float(np.mean([learnt[name] for learnt in of]))
                  for name, of in (("threshold", chosen), ("plain_threshold", learnts))}
@@ -104,8 +106,8 @@ class Cells(SliceTask):
     def redraws(self, learnt: dict) -> bool:
         return bool(learnt.get("walls"))
 
-    def redraw(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
-        return draw_walls(probability, learnt["walls"]) if self.redraws(learnt) else probability
+    def redraw(self, probability: np.ndarray, learnt: dict, beside: Sequence[np.ndarray] = ()) -> np.ndarray:
+        return draw_walls(probability, learnt["walls"], beside) if self.redraws(learnt) else probability
 
     def unlearnt(self, learnt: dict) -> dict:
         return {**learnt, "walls": None, "threshold": learnt.get("plain_threshold", 0.5)}

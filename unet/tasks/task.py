@@ -190,8 +190,11 @@ class Task(ABC):
         """Whether `redraw` changes anything."""
         return False
 
-    def redraw(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
-        """The probability with what was learnt drawn into it; the same array where there is nothing to draw."""
+    def redraw(self, probability: np.ndarray, learnt: dict, beside: Sequence[np.ndarray] = ()) -> np.ndarray:
+        """The probability with what was learnt drawn into it; the same array where there is nothing to draw.
+
+        `beside` are the probabilities of the images before and after it, as far as there are any of its size.
+        """
         return probability
 
     def unlearnt(self, learnt: dict) -> dict:
