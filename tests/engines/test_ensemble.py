@@ -15,7 +15,7 @@ from unet.engines.predictor import Limits, Predictor
 from unet.engines.seams import Seams, seams_of
 from unet.inputs.stacks import write_stack
 from unet.network import Network
-from unet.segment.judge import fit_judge, judge
+from unet.segment.judge import fit_judge, judge, neighbours
 from unet.segment.walls import draw_walls, find_walls
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
@@ -102,7 +102,8 @@ def learnts():
         learnt = Cells().learn(outputs, labels, walls)
         if walls:  # so few are wrong here that no judge is learnt
             rng = np.random.default_rng(number)
-            learnt["walls"]["judge"] = fit_judge([(rng.normal(0, 3, (300, 15)), rng.random(300) < 0.5)])
+            for name, count in (("judge", 15), ("with_neighbours", 16)):
+                learnt["walls"][name] = fit_judge([(rng.normal(0, 3, (300, count)), rng.random(300) < 0.5)])
         found.append({**learnt, "on": [number, number + 5], "threshold": 0.3 + 0.1 * number})
     return found
 
@@ -122,6 +123,9 @@ def test_walls_are_the_mean_of_all_judges(learnts):
     assert_allclose(said, (judge(walls, judges[0]) + judge(walls, judges[1])) / 2)
     assert_allclose(judge(walls, [judges[0], None]), (judge(walls, judges[0]) + walls.mean) / 2)
     assert (draw_walls(probability, one["walls"]) != probability).any()
+    assert one["walls"]["with_neighbours"] == [learnt["walls"]["with_neighbours"] for learnt in learnts[:2]]
+    older = {**learnts[0], "walls": {name: learnts[0]["walls"][name] for name in ("width", "judge")}}
+    assert Cells().together([older, learnts[1]])["walls"]["with_neighbours"] is None  # one of them never learnt it
 
 
 def test_where_most_draw_no_walls_none_are_drawn(learnts):
@@ -182,7 +186,8 @@ def test_several_models_are_one_command_and_one_line(run, learnts, tmp_path):
     probability = tifffile.imread(tmp_path / "p.tif")
     assert_allclose(probability, [np.mean([one(image) for one in predictors], axis=0) for image in images], atol=1e-6)
     walls = Cells().together(learnts)["walls"]
-    assert_array_equal(tifffile.imread(tmp_path / "w.tif"), [draw_walls(one, walls) for one in probability])
+    assert_array_equal(tifffile.imread(tmp_path / "w.tif"), [
+        draw_walls(one, walls, neighbours(probability, number)) for number, one in enumerate(probability)])
     # a pattern, quoted for shells without one, and the input behind it
     again, _ = run("--model", "results/fold-*/model.keras", "in.tif", "--out", "q.tif")
     assert again.returncode == 0, again.stderr

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from conftest import draw_stacks
 from numpy.testing import assert_allclose, assert_array_equal
-from predicting.test_bands import LEARNT, Bright
+from predicting.test_bands import LEARNT as ALONE
+from predicting.test_bands import Bright
 
 from unet.engines.predictor import Limits, Predictor
 from unet.inputs.layouts import StackSamples
@@ -23,15 +24,21 @@ from unet.predicting import chunks
 from unet.predicting.chunks import Job, connected, predict_by_chunks
 from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
+from unet.segment.judge import fit_judge
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
+from unet.segment.walls import draw_walls
 from unet.tasks.cells import Cells
 from utils import UserError
 
 pytest.importorskip("zarr", reason="zarr is not installed; requirements-zarr.txt has it")
 distributed = pytest.importorskip("distributed", reason="Dask is not installed; requirements-zarr.txt has it")
 cloudpickle = pytest.importorskip("cloudpickle")
-IMAGES = draw_stacks(2, CHUNK + 70)[0][:, :, :CHUNK + 21]  # two chunks by two, the last ones narrow
+# two chunks by two, the last ones narrow; of the second page the membranes fade, and are what they were in the first
+IMAGES = draw_stacks(1, CHUNK + 70)[0][[0, 0], :, :CHUNK + 21]
+IMAGES[1] = 0.6 * IMAGES[1] + 60
+NEIGHBOURS = fit_judge([(np.random.default_rng(0).normal(0, 3, (300, 16)), np.arange(300) % 2 == 0)])
+LEARNT = {**ALONE, "walls": {**ALONE["walls"], "with_neighbours": NEIGHBOURS}}
 
 
 class Slow(Bright):
@@ -113,6 +120,8 @@ def test_chunks_are_as_the_whole_and_a_stop_loses_none(tmp_path, volume, here):
     assert {path.name for path in tmp_path.iterdir()} == {"p.zarr", "p-cells.zarr", "p-walls.zarr", "calls"}
     for one, other in zip(arrays_of(outputs, samples), whole, strict=True):
         assert_allclose(one, other, atol=1e-6)
+    assert_allclose(whole[2], [draw_walls(one, LEARNT["walls"], [other]) for one, other in (whole[0], whole[0][::-1])])
+    assert any((draw_walls(one, LEARNT["walls"]) != drawn).any() for one, drawn in zip(whole[0], whole[2], strict=True))
     pyramid = read_page(outputs.out, Stack((2, *IMAGES.shape[1:]), np.float32), 1)
     import zarr
     level = zarr.open_array(str(outputs.out / "1"), mode="r")[1]

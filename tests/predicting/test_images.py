@@ -14,7 +14,9 @@ from unet.inputs.stacks import read_stack, write_stack
 from unet.lock import locked
 from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
+from unet.segment.judge import fit_judge, neighbours
 from unet.segment.linking import Linker
+from unet.segment.walls import draw_walls
 from unet.tasks.cells import Cells
 from unet.tasks.task import Outputs
 from utils import UserError
@@ -73,6 +75,20 @@ def test_what_was_stopped_goes_on_and_gives_the_same_to_the_byte(stack):
     assert set(contents(folder, "q")) == {".tif", "-cells.tif", ".csv"}
     assert contents(folder, "q") == contents(folder, "p")
     assert not list(folder.glob("*.part"))
+
+
+def test_walls_are_judged_by_the_images_before_and_after(stack):
+    judged = fit_judge([(np.random.default_rng(0).normal(0, 3, (300, 16)), np.arange(300) % 2 == 0)])
+    learnt = {"walls": {"width": 4.0, "judge": None, "with_neighbours": judged}, "threshold": 0.5, "on": [0]}
+    outputs = Outputs(stack.parent / "p.tif", stack.parent / "c.tif", stack.parent / "w.tif")
+    shown = list(predictions(Bright(), Cells(), StackSamples(stack), learnt, outputs))
+    probabilities = [one.probability for one in shown]
+    assert [one.sample.name for one in shown] == list(StackSamples(stack).names)
+    assert_array_equal(probabilities, read_stack(outputs.out))
+    drawn = [draw_walls(one, learnt["walls"], neighbours(probabilities, number))
+             for number, one in enumerate(probabilities)]
+    assert_array_equal(read_stack(outputs.redrawn), drawn)
+    assert any((draw_walls(one.probability, learnt["walls"]) != one.redrawn).any() for one in shown)
 
 
 def test_what_is_kept_when_an_image_is_bad_is_said(stack, capsys, monkeypatch):

@@ -233,8 +233,10 @@ class CellWords(SliceWords):
         noun = run.layout.noun
         sentences, slices = [], f"{noun}s {format_slices(learnt['on'])}, which trained"
         if self.task.redraws(learnt):
+            others = (", and whether one cell lies on both sides in the slices before and after,"
+                      if learnt["walls"].get("with_neighbours") else "")  # runs of an earlier version have none
             value = (f"the probability that it is none, by a logistic regression on its length, the sizes of the cells "
-                     "beside it and the probabilities along it, fitted to walls of "
+                     f"beside it and the probabilities along it{others or ','} fitted to walls of "
                      f"{slices} (after {cited('walls')})" if learnt["walls"]["judge"] else
                      "the mean probability along its crest")
             sentences.append("a seeded watershed on the probability then found the crests of the predicted membranes; "
