@@ -18,7 +18,7 @@ from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
 from unet.report.slices import SlicePictures, SliceWords
 from unet.scores.isbi import THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
-from unet.segment.walls import OVERSURE, find_walls, number_cells
+from unet.segment.walls import OVERSURE, OVERSURE_DRAWN, find_walls, number_cells
 from unet.tasks.cells import SCORED
 from unet.tasks.task import Judged
 
@@ -177,7 +177,7 @@ class CellPictures(SlicePictures):
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
             title=f"Chosen on {run.layout.noun}s {format_slices(run.learnt['on'])}, which trained: the best mean with "
                   f"its neighbours;\nof those within {OVERSURE['by_chance']:g} of it the one nearest "
-                  f"{OVERSURE['usual']:g}")
+                  f"{OVERSURE['usual']:g}, with walls {OVERSURE_DRAWN['usual']:g}")
         axis.legend()
         return figure
 

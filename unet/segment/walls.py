@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
@@ -31,8 +30,10 @@ THICK = 5.0  # walls' widths: what is thicker is no wall
 NEAR = 2.0  # walls' widths: how far beside a wall predicted membrane is taken for its blur
 FOLDS = 5  # parts of the slices, for walls judged by what was learnt on the others
 # of how a threshold is picked: membranes are surer in slices that trained than in others, where cells run together at
-# thresholds under .7; V_rand of those that trained says little from .3 to .9. By cross-validation, ISBI 0-4 and 20-24
+# low thresholds; V_rand of those that trained says little from .3 to .9. By cross-validation, ISBI 0-4 and 20-24, for
+# the probability as it is, and with walls drawn, which hold at lower ones
 OVERSURE = {"usual": 0.8, "by_chance": 0.008}
+OVERSURE_DRAWN = {**OVERSURE, "usual": 0.6}
 
 
 # ------------------------------------------------------------------------------------------------ thin walls
@@ -199,9 +200,8 @@ def learn_cells(outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], wal
     slices that trained it; see `OVERSURE`.
     """
     width, why = wall_width(labels)
-    pick = partial(pick_threshold, thresholds=thresholds, **({} if why else OVERSURE))
     plain = threshold_curve(outputs, labels, thresholds)
-    learnt = {"plain_threshold": pick(plain), "plain_curve": plain}
+    learnt = {"plain_threshold": pick_threshold(plain, thresholds, **({} if why else OVERSURE)), "plain_curve": plain}
     if why or not walls:
         return {**learnt, "threshold": learnt["plain_threshold"], "curve": plain, "walls": None,
                 "why": why if walls else "they are switched off"}
@@ -218,7 +218,8 @@ def learn_cells(outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], wal
     maps = [_redraw(output, one, {"width": width, **{name: final[name] and judges[fold][name] for name in final}},
                     there) for output, one, there, fold in zip(outputs, cut, beside, folds, strict=True)]
     curve = threshold_curve(maps, labels, thresholds)
-    return {**learnt, "threshold": pick(curve), "curve": curve, "walls": {"width": width, **final}, "why": None}
+    return {**learnt, "threshold": pick_threshold(curve, thresholds, **OVERSURE_DRAWN), "curve": curve,
+            "walls": {"width": width, **final}, "why": None}
 
 
 def draw_walls(probability: np.ndarray, learnt: dict, beside: Sequence[np.ndarray] = ()) -> np.ndarray:
