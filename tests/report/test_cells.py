@@ -99,7 +99,7 @@ def test_choices_are_drawn_as_they_were_made(cells_run):
     assert axis.lines[1].get_xdata()[0] == learnt["plain_threshold"]
     assert " ".join(axis.get_title().split()) == (
         "Chosen on slices 2-4, which trained: the best mean with its neighbours; of those within 0.008 of it the one "
-        "nearest 0.8, with walls 0.6")
+        "nearest 0.8, with walls 0.7")
     stopped = replace(cells_run, config={**cells_run.config, "learnt": {}})
     assert "stopped" in pictures.choices(stopped).texts[0].get_text()
 
