@@ -19,7 +19,7 @@ all: $(VENV)/installed
 
 test test-all: $(VENV)/installed-tests
 	$(PY) -m ruff check .
-	$(PY) -m pytest -q --durations=10 $(if $(filter test,$@),-m "not slow")
+	$(PY) -m pytest -q --durations=10 -n 2 --dist loadfile --no-loadscope-reorder $(if $(filter test,$@),-m "not slow")
 
 report images: $(VENV)/installed
 	@$(PY) -m unet.pipeline $@ --work="$$WORK" --out="$$OUT"

@@ -31,7 +31,7 @@ def environment(tmp_path):
 def make_target(environment, *words, **more):
     base, asked = environment
     done = subprocess.run(["make", "-C", str(ROOT), *words], env={**base, **more}, capture_output=True, text=True,
-                          timeout=60)
+                          timeout=600)
     assert done.returncode == 0, done.stderr
     return asked.read_text().splitlines() if asked.exists() else [], done.stdout
 
@@ -51,7 +51,8 @@ def test_clean_takes_no_folder_from_the_environment(environment, tmp_path):
 @pytest.mark.parametrize(("target", "chosen"), [("test", ["-m", "not slow"]), ("test-all", [])])
 def test_the_quick_tests_and_all(environment, target, chosen):
     asked, _ = make_target(environment, target)
-    assert asked == ["-m", "ruff", "check", ".", "-m", "pytest", "-q", "--durations=10", *chosen]
+    assert asked == ["-m", "ruff", "check", ".", "-m", "pytest", "-q", "--durations=10", "-n", "2", "--dist",
+                     "loadfile", "--no-loadscope-reorder", *chosen]
 
 
 @pytest.mark.parametrize("target", ["report", "images"])
@@ -69,6 +70,6 @@ def test_the_help_names_every_target(environment):
 def test_a_python_that_is_not_there_is_said(environment):
     base, _ = environment
     done = subprocess.run(["make", "-C", str(ROOT), "PYTHON=python3.99", f"VENV={base['VENV']}-other"], env=base,
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     assert "There is no python3.99" in done.stdout
