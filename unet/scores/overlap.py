@@ -45,6 +45,9 @@ def largest_overlap(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Pixels where the truth is 0 do not count; of equally large ones it is the first. Raises ValueError as
     `overlap_table`.
     """
-    shared = overlap_table(labels, truth).toarray()
-    shared[:, 0] = 0
-    return shared.argmax(axis=1)
+    shared = overlap_table(labels, truth).tocoo()
+    most, kept = np.zeros(shared.shape[0], np.int64), shared.col > 0
+    row, column, pixels = shared.row[kept], shared.col[kept], shared.data[kept]
+    order = np.lexsort((-column, pixels, row))  # the largest comes last, of equal ones the first; the last one stays
+    most[row[order]] = column[order]
+    return most
