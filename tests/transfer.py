@@ -18,6 +18,7 @@ from unet.engines.engines import open_engine
 from unet.engines.predictor import predictor_of
 from unet.inputs.layouts import layout_of
 from unet.scores.isbi import isbi_scores
+from unet.segment.judge import neighbours
 from unet.tasks import task_of
 from unet.training.trained import read_config
 from utils import UserError
@@ -105,7 +106,8 @@ def bench_transfer(args: argparse.Namespace) -> None:
           f"{'':28} V_rand raw  V_info raw  V_rand walls  V_info walls")
     for name in BATTERY:
         probabilities = [predictor(image) for image in disturbed(name, images, labels)]
-        redrawn = [task.redraw(probability, config["learnt"]) for probability in probabilities]
+        redrawn = [task.redraw(probability, config["learnt"], neighbours(probabilities, number))
+                   for number, probability in enumerate(probabilities)]
         rows.append([score for maps in (probabilities, redrawn) for score in best(maps, labels)])
         print(f"{name:28} " + "".join(f"{score:<12.4f}" for score in rows[-1]), flush=True)
     print(f"{'mean of those disturbed':28} " + "".join(f"{score:<12.4f}" for score in np.mean(rows[1:], axis=0)))
