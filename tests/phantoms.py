@@ -8,6 +8,14 @@ SIDE = 320
 Y, X = np.mgrid[:SIDE, :SIDE]
 
 
+def strip(lines: dict[int, float], shape: tuple[int, int] = (20, 90)) -> np.ndarray:
+    """Probability of cell, 1 but for lines of membrane at some columns, {column: probability}."""
+    probability = np.ones(shape, np.float32)
+    for column, value in lines.items():
+        probability[:, column] = value
+    return probability
+
+
 def tissue(rng: np.random.Generator, spacing: float = 34.0) -> tuple[np.ndarray, np.ndarray]:
     """Cells about `spacing` pixels wide, a Voronoi diagram of points on a jittered grid that reaches over the edge.
 

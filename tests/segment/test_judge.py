@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from phantoms import strip
 from scipy.special import logit
 
 from unet.segment import judge as judging
@@ -17,14 +18,6 @@ from unet.segment.judge import (
     within_one_cell,
 )
 from unet.segment.walls import find_walls
-
-
-def strip(lines, shape=(20, 90)):
-    """A sure cell, crossed by one-pixel lines: column -> probability."""
-    probability = np.ones(shape, np.float32)
-    for column, value in lines.items():
-        probability[:, column] = value
-    return probability
 
 
 def test_features_by_hand():

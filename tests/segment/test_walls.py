@@ -5,7 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from phantoms import LUMEN, OUTSIDE, blurred, colony, discs, free_ends, two_widths, unsure_neurites, with_lumen
+from phantoms import (
+    LUMEN,
+    OUTSIDE,
+    blurred,
+    colony,
+    discs,
+    free_ends,
+    strip,
+    two_widths,
+    unsure_neurites,
+    with_lumen,
+)
 
 from unet.inputs.demo import demo_stack
 from unet.scores.isbi import components, isbi_scores, pick_threshold, threshold_curve
@@ -192,14 +203,6 @@ def test_without_a_crest_nothing_is_redrawn():
 # --------------------------------------------------------------------------------------- which are membranes
 
 
-def strip(lines, shape=(20, 90)):
-    """Probability of cell with lines of membrane at some columns, {column: probability}."""
-    probability = np.ones(shape, np.float32)
-    for column, value in lines.items():
-        probability[:, column] = value
-    return probability
-
-
 def test_walls_and_their_sides_by_hand():
     cut = find_walls(strip({30: 0.2, 50: 0.6}), 1)
     assert sorted(np.round(cut.mean, 6)) == [0.2, 0.6]
@@ -283,12 +286,12 @@ def slices_of_which_neighbours_tell(rng, count=40):
     true = rng.random((3, 4)) < 0.5
     true[0, :2] = True, False
     for number in range(count):
-        for strip, row in enumerate((0, 20, 40)):
+        for band, row in enumerate((0, 20, 40)):
             for place, column in enumerate(range(20, 100, 20)):
                 doubtful = number % 2 == 1
-                if doubtful or true[strip, place]:
+                if doubtful or true[band, place]:
                     probabilities[number, row:row + 19, column] = rng.uniform(0.4, 0.6) if doubtful else 0.05
-                if true[strip, place]:
+                if true[band, place]:
                     labels[number, row:row + 19, column - 1:column + 2] = 0
     return probabilities, labels
 

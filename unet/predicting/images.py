@@ -1,4 +1,4 @@
-"""Predict image after image: read, predict, segment, link, write; one at a time is in memory."""
+"""Predict image after image: read, predict, segment, link, write; few at a time are in memory."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ LEAST_WALLS = 50  # of either sort, to learn from
 RIDGE = 30.0  # strength of the penalty on the squared weights, in walls; by cross-validation
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 JOINED = 0.7  # what hangs together above this probability is one cell of a neighbouring slice
-# correlation of two slices' probabilities from which on they are neighbours: of ISBI's, next ones have .14 to .44,
+# correlation of two slices' probabilities from which on they are neighbours: of ISBI 10-24 next ones have .14 to .44,
 # those five apart .11 at most
 ALIKE = 0.12
 BLOCK = 4  # pixels: over squares of this side probabilities are averaged before they are compared
