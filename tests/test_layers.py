@@ -1,6 +1,7 @@
 """The house: imports point down only, TensorFlow stays where networks run, nothing runs on import."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_the_top_shows_the_pipeline_and_nothing_else():
     rooms = {room(name) for name in FILES} - {None}
     assert {path.stem for path in ROOT.glob("*.py")} == SCRIPTS
     assert rooms - SCRIPTS <= {name for names in (*FLOORS, (BESIDE,)) for name in names}
+
+
+def test_what_is_committed_are_plain_files():
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "--stage"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("git does not know this folder")
+    modes = {line.split("\t")[1]: line.split()[0] for line in listed.stdout.splitlines()}
+    assert "utils.py" in modes
+    # a link leads nowhere on another machine
+    assert {name: mode for name, mode in modes.items() if mode not in ("100644", "100755")} == {}
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
