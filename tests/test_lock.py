@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -135,3 +136,10 @@ def test_a_clock_that_is_set_back_makes_nobody_dead(tmp_path, holder, monkeypatc
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: create(self) - 3600)
     with pytest.raises(UserError, match=f"by process {holder.pid}"), locked([tmp_path / "p.tif"]):
         pass
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no place here where folders cannot be made")
+def test_where_no_folder_can_be_made_one_sentence_says_so():
+    said = "/proc/run: no folder can be made there; choose another with --work"
+    with pytest.raises(UserError, match=said), working(Path("/proc/run")):
+        pytest.fail("it is there")

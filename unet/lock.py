@@ -65,7 +65,10 @@ def _lock(output: Path) -> Iterator[None]:
 def _held(path: Path, what: Path, option: str, sweep: Callable[[Path, int], None] | None = None
           ) -> Iterator[None]:
     """Hold the file `path`, which locks `what`; a process that started this one shares it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # so /proc and its like answer
+        raise UserError(f"{path.parent}: no folder can be made there; choose another with {option}") from error
     mine = {"process": os.getpid(), "started": _started(psutil.Process()), "machine": socket.gethostname()}
     while not _made(path, mine):
         theirs = _read(path)

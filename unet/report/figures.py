@@ -92,9 +92,9 @@ OTHERS: dict[str, tuple[str, Callable[[Run, Pictures], Figure]]] = {  # of runs 
         one, pictures, "A held-out slice of the synthetic demo stack with three classes: 0 = membrane, 1 = cell, 2 = "
         "its dark insides, which a threshold labelled.")),
     "nuclei.jpg": ("nuclei", lambda one, pictures: _examples(
-        one, pictures, "Held-out images of three modalities, each with a score in the middle; of large ones the part "
-        "with the most nuclei, numbers are of the whole. Right: more than half of true and predicted nucleus together "
-        f"is common to both. Black: outlines of the prediction. {SOURCE}")),
+        one, pictures, "Held-out images, of each modality the one whose score is in the middle. Of a large image a "
+        "part is shown; the counts are of the whole image. A nucleus is right where more than half of the true and "
+        f"the predicted one together is common to both. Black: outlines of the prediction. {SOURCE}")),
 }
 
 
