@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import root
 from scipy.special import expit, logit
 
 from unet.scores.isbi import components
@@ -124,13 +124,17 @@ def fit_judge(examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict | None:
     learnt = {"least": values.min(axis=0).tolist(), "most": values.max(axis=0).tolist(),
               "mean": values.mean(axis=0).tolist(), "sd": (values.std(axis=0) + 1e-6).tolist()}
     terms = _terms(values, learnt)
+    strength = np.append(0, np.full(terms.shape[1] - 1, RIDGE))
 
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        score, penalised = terms @ weights, np.append(0, weights[1:])
-        return (np.sum(np.logaddexp(0, score) - same * score) + RIDGE * penalised @ penalised,
-                terms.T @ (expit(score) - same) + 2 * RIDGE * penalised)
+    def slope(weights: np.ndarray) -> np.ndarray:
+        return terms.T @ (expit(terms @ weights) - same) + 2 * strength * weights
 
-    best = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 1000})
+    def curvature(weights: np.ndarray) -> np.ndarray:
+        chance = expit(terms @ weights)
+        return (terms.T * (chance * (1 - chance))) @ terms + 2 * np.diag(strength)
+
+    # of the log-likelihood less the penalty, which has one maximum
+    best = root(slope, np.zeros(terms.shape[1]), jac=curvature)
     return {**learnt, "weights": best.x.tolist()}
 
 
