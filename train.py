@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from unet.signals import end_at_once
+from unet.signals import end_at_once, put_off
 
 if __name__ == "__main__":
     end_at_once()
@@ -150,8 +150,11 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
         if keeper.writes and keeper.config.get("command", {}).get("tensorboard"):
             callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
         try:
-            model.fit(feed.from_step(first, total, strategy), epochs=recipe.epochs, initial_epoch=epochs,
-                      steps_per_epoch=recipe.steps, verbose=0, shuffle=False, callbacks=callbacks, **checks)
+            with put_off() as answer:
+                callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: answer(),
+                                                                on_test_batch_begin=lambda batch, logs: answer()))
+                model.fit(feed.from_step(first, total, strategy), epochs=recipe.epochs, initial_epoch=epochs,
+                          steps_per_epoch=recipe.steps, verbose=0, shuffle=False, callbacks=callbacks, **checks)
             break
         except KeyboardInterrupt:
             others = " --strategy multiworker" if several_processes(strategy) else ""

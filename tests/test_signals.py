@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from unet.signals import end_at_once
+from unet.signals import end_at_once, put_off
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = """
 import os, sys, time
-from unet.signals import end_at_once
+from unet.signals import end_at_once, put_off
 
 if __name__ == "__main__":
     end_at_once()
@@ -132,7 +132,7 @@ def test_ctrl_c_while_libraries_come_in_is_no_traceback(script, tmp_path):
 def test_a_second_ctrl_c_while_python_leaves_is_no_traceback(tmp_path):
     process = started(tmp_path, ["-m", "leaves"], leaves="""
 import atexit, time
-from unet.signals import end_at_once
+from unet.signals import end_at_once, put_off
 end_at_once()
 from utils import run
 def main():
@@ -157,3 +157,44 @@ def test_ctrl_c_that_is_ignored_stays_ignored():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def heard():
+    """Signals that came, by number; whoever asks for this stands in for what `utils.run` does with them."""
+    came = []
+
+    def stop(number, _):
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield came
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_put_off_to_where_it_is_asked_for_or_the_end(heard, number):
+    with pytest.raises(KeyboardInterrupt), put_off() as answer:
+        signal.raise_signal(number)
+        assert not heard
+        answer()
+        pytest.fail("it was asked for")
+    with pytest.raises(KeyboardInterrupt), put_off():
+        signal.raise_signal(number)
+        assert heard == [number]
+    assert heard == [number, number]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)  # as before
+
+
+def test_a_second_signal_comes_at_once_and_another_error_stays_itself(heard):
+    with pytest.raises(KeyboardInterrupt), put_off():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it was the second")
+    with pytest.raises(ZeroDivisionError), put_off():
+        signal.raise_signal(signal.SIGINT)
+        raise ZeroDivisionError
+    assert heard == [signal.SIGTERM]

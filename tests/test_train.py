@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from unet.engines.engines import TensorFlow
 from unet.engines.predictor import predictor_of
 from unet.training.device import prepare_device
 from unet.training.feed import Feed
+from unet.training.parts import InParts
 from unet.training.trained import load_model
 from utils import NotLearning, UserError, file_hash
 
@@ -85,6 +87,26 @@ def test_the_same_seed_gives_the_same_weights(work, trained):
 
 
 # ---------------------------------------------------------------------------------------------- stopping, going on
+
+
+def test_ctrl_c_while_a_step_is_traced_waits_for_its_end(tmp_path, monkeypatch):
+    """TensorFlow does not survive it otherwise."""
+    step, traced = InParts.train_step, []
+
+    def interrupted(self, data):
+        signal.raise_signal(signal.SIGINT)
+        logs = step(self, data)
+        traced.append(logs)
+        return logs
+
+    monkeypatch.setattr(InParts, "train_step", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored
+    try:
+        with pytest.raises(KeyboardInterrupt, match=r"model\.keras is as it was; "):
+            train.train(write_patches(tmp_path), TINY)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert traced
 
 
 def test_ctrl_c_says_what_the_file_has_and_resume_goes_on(work, run_once, monkeypatch):

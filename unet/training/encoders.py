@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from contextlib import nullcontext
 from functools import partial
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 from keras import layers, ops
 
 from model import HALVINGS, Network, build_unet
+from unet.signals import put_off
 from utils import UserError
 
 # those that halve the image evenly down to a 32nd; not Xception and Inception, whose unpadded convolutions take odd
@@ -33,7 +35,8 @@ def build(network: Network, channels: int, normalisation: dict, pretrained: str 
     pretrained : 'imagenet' for an encoder that learnt on ImageNet, else 'none'
     """
     encoder = partial(encode, name=network.encoder, pretrained=pretrained) if network.encoder else None
-    return build_unet(network, channels, **normalisation, encode=encoder)
+    with put_off() if pretrained == "none" else nullcontext():  # else weights may be downloaded, for long
+        return build_unet(network, channels, **normalisation, encode=encoder)
 
 
 def encode(image, name: str, pretrained: str = "none") -> list:
