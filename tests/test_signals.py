@@ -16,7 +16,7 @@ from unet.signals import end_at_once, put_off
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = """
 import os, sys, time
-from unet.signals import end_at_once, put_off
+from unet.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
@@ -132,7 +132,7 @@ def test_ctrl_c_while_libraries_come_in_is_no_traceback(script, tmp_path):
 def test_a_second_ctrl_c_while_python_leaves_is_no_traceback(tmp_path):
     process = started(tmp_path, ["-m", "leaves"], leaves="""
 import atexit, time
-from unet.signals import end_at_once, put_off
+from unet.signals import end_at_once
 end_at_once()
 from utils import run
 def main():

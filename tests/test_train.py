@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_weights(work, trained):
 
 
 def test_ctrl_c_while_a_step_is_traced_waits_for_its_end(tmp_path, monkeypatch):
-    """TensorFlow does not survive it otherwise."""
+    """TensorFlow may not survive it otherwise."""
     step, traced = InParts.train_step, []
 
     def interrupted(self, data):
