@@ -33,7 +33,7 @@ from unet.training.folder import check_work, run_folder
 from unet.training.plan import Settings, announce, plan, stacks_of, write_manifest
 from unet.training.unfinished import unfinished
 from unet.workers import default_workers, in_order
-from utils import at_least, counted, run
+from utils import Parser, at_least, counted, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")
 CORNERS = ("left-bottom", "left-top", "right-bottom", "right-top")
@@ -311,8 +311,7 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
 
 def options() -> argparse.ArgumentParser:
     """The command line of `python augmentation.py`."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the three TIFF stacks, with "
                         "images/ and labels/ of equal names, or with <id>/images/<id>.png and <id>/masks/*.png")
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")

@@ -30,7 +30,7 @@ from unet.inputs.gaps import find_gaps
 from unet.inputs.layouts import Folders, Layout, Stacks, kind_of
 from unet.segment.walls import thin_walls
 from unet.tasks import choose_task
-from utils import UserError, at_least, counted, run
+from utils import Parser, UserError, at_least, counted, run
 
 
 def examine(folder: Path, classes: int | None = None) -> tuple[str, bool]:
@@ -110,7 +110,7 @@ def add_exchange(commands: argparse._SubParsersAction) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="make a synthetic stack that looks like ssTEM; no network needed")
     demo.add_argument("--data", type=Path, default=Path("data/demo"), help="folder to write (default %(default)s)")

@@ -10,7 +10,6 @@ What each score means stands beside its code in `unet/scores/`.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from unet.signals import end_at_once
@@ -33,7 +32,7 @@ from unet.scores.isbi import (
     isbi_scores,
 )
 from unet.scores.precision import SUFFIX, format_nuclei, nuclei_scores
-from utils import UserError, run, write_json
+from utils import Parser, UserError, run, write_json
 
 # -------------------------------------------------------------------------------------------- stacks of cells
 
@@ -177,8 +176,8 @@ def _label_map(path: Path) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Score a prediction as the ISBI 2012 challenge did, or nuclei as the "
-                                                 "Data Science Bowl of 2018.")
+    parser = Parser(description="Score a prediction as the ISBI 2012 challenge did, or nuclei as the Data Science Bowl "
+                                "of 2018.")
     parser.add_argument("prediction", help="stack (TIFF, Zarr, folder), probability of cell (0 to 1, or grey values) "
                                            "or a number for each cell, or a folder of <name>-labels.tif, nuclei with "
                                            "a number each")

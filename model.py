@@ -10,16 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unet.quiet import import_quietly
 from unet.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
+    import_quietly()
 
 import keras
 from keras import layers
 
 from unet.network import HALVINGS, Network
-from utils import run
+from utils import Parser, run
 
 HEAD = 8  # filters of the light block at full resolution behind a network at half resolution
 
@@ -187,10 +189,10 @@ def _surplus(network: Network, level: int) -> int:
 
 def options() -> argparse.ArgumentParser:
     """The command line of `python model.py`."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True)
     export = commands.add_parser("export", help="write a trained network for other programs",
-                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     export.add_argument("model", type=Path, nargs="?", default=Path("results/model.keras"), metavar="MODEL",
                         help="the trained model; config.json lies beside it")
     export.add_argument("--out", type=Path, default=Path("export"), help="a new folder, or one of an earlier export")

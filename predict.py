@@ -40,6 +40,7 @@ from unet.training.device import PRECISIONS
 from unet.training.trained import TRAIN_FIRST
 from utils import (
     NotLearning,
+    Parser,
     UserError,
     at_least,
     atomic_path,
@@ -186,8 +187,7 @@ def finish(work: Path, engine: Engine, config: dict, outputs: Outputs, predicts:
 
 def options() -> argparse.ArgumentParser:
     """The command line of `python predict.py`."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("input", type=Path, nargs="?", metavar="INPUT", help="what to segment: a gray stack "
                         "(TIFF, .npy, Zarr), or a folder or quoted pattern of PNG, JPEG or TIFF images; for a model of "
                         "single images one, a folder with them, with images/ or with <id>/images/, or a stack of them")

@@ -27,7 +27,7 @@ from unet.tasks.task import Task
 from unet.training.copies import MARGIN, TILE
 from unet.training.folder import run_folder
 from unet.training.unfinished import unfinished
-from utils import OverlapTile, UserError, at_least, file_hash, input_hash, read_json, run, write_json
+from utils import OverlapTile, Parser, UserError, at_least, file_hash, input_hash, read_json, run, write_json
 
 WEIGHTS = ("none", "balance", "border")
 BORDER_W0, BORDER_SIGMA = 10.0, 5.0  # Ronneberger et al. 2015, section 3; sigma in pixels
@@ -254,8 +254,7 @@ def fresh_geometry(work: Path) -> dict:
 
 def options() -> argparse.ArgumentParser:
     """The command line of `python preprocessing.py`."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
     parser.add_argument("--tile", type=at_least(1), help=f"side of a tile, pixels (without it {Tiling.tile}, of images "
                                                          "the windows that step 1 cut)")

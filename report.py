@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 from pathlib import Path
@@ -25,7 +24,7 @@ from nbconvert import HTMLExporter
 from unet.report.by_task import pictures_of
 from unet.report.run import last_run
 from unet.report.viewer import viewer
-from utils import UserError, atomic_path, run
+from utils import Parser, UserError, atomic_path, run
 
 NOTEBOOK = Path(__file__).resolve().with_name("jupyter.ipynb")
 WORK = Path("results")
@@ -94,7 +93,7 @@ def page(node: nbformat.NotebookNode, title: str, top: str = "") -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the run (results)")
     parser.add_argument("--data", type=Path, help="folder of the data that it was made of, where they were moved")
     parser.add_argument("--out", type=Path, help="what it predicted, where that was moved")

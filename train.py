@@ -14,10 +14,12 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from unet.quiet import import_quietly
 from unet.signals import end_at_once, put_off
 
 if __name__ == "__main__":
     end_at_once()
+    import_quietly()
 
 import keras
 import numpy as np
@@ -54,7 +56,7 @@ from unet.training.strategy import (
     together,
 )
 from unet.training.trained import load_model
-from utils import UserError, at_least, counted, file_hash, require_space, run
+from utils import Parser, UserError, at_least, counted, file_hash, require_space, run
 
 DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
             "early_stopping", "validation", "precision")  # options that decide what is trained
@@ -223,8 +225,7 @@ def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
 
 def options() -> argparse.ArgumentParser:
     """Make the command line of `python train.py`; None stands for what the command does not name."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=version())
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
     parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "

@@ -16,7 +16,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -317,3 +319,12 @@ def at_least(least: float, kind: type = int) -> Callable[[str], float]:
                                              f"{least:g} or more")
         return value
     return number
+
+
+class Parser(argparse.ArgumentParser):
+    """A script's options; what is wrong with them is one line, exit status 2, and names what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+        near = get_close_matches(unknown[1], self._option_string_actions, 1) if unknown else []
+        self.exit(2, f"{self.prog}: {message}; {f'is {near[0]} meant? ' if near else ''}--help lists what there is\n")

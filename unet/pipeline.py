@@ -28,7 +28,7 @@ from unet.tasks import choose_task
 from unet.training import copies as planning
 from unet.training.folder import remove, remove_run, run_folder
 from unet.workers import run_python
-from utils import UserError, run
+from utils import Parser, UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA, DEMO, WORK = Path("data"), Path("data/demo"), Path("results")
@@ -120,7 +120,7 @@ def needed_copies(one: Plan, layout: Layout) -> float | None:
 
 def tiles_read(one: Plan) -> int:
     """How many tiles the schedule of a run reads; raises UserError for an unknown preset."""
-    schedule = argparse.ArgumentParser(add_help=False)
+    schedule = Parser(add_help=False)
     schedule.add_argument("--preset", default=one.preset)
     for name in ("epochs", "steps", "batch"):
         schedule.add_argument(f"--{name}", type=int)
@@ -184,7 +184,7 @@ def clean(args: argparse.Namespace) -> None:
 
 def options() -> argparse.ArgumentParser:
     """The commands and their options; the namespace that it gives has the command to `call`."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True)
     steps = commands.add_parser("run", help="run the three scripts")
     steps.set_defaults(call=run_scripts)

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from unet.network import Network
+from unet.quiet import import_quietly
 from unet.training.trained import load_model
 from utils import UserError, atomic_folder, atomic_path
 
@@ -113,6 +114,7 @@ def _is_there(name: str) -> bool:
 @contextmanager
 def float32_network(path: Path) -> Iterator[tuple[keras.Model, Network]]:
     """A trained network built anew in float32, whatever it trained in and this process computes in; and its shape."""
+    import_quietly()
     import keras
 
     policy = keras.config.dtype_policy()

@@ -30,7 +30,7 @@ from unet.report.network import draw_network, draw_overlap_tiles
 from unet.report.paint import busiest
 from unet.report.pictures import draw_curve, grid, middle, save
 from unet.report.run import Run, last_run
-from utils import UserError, atomic_path, run
+from utils import Parser, UserError, atomic_path, run
 
 SEED = 0  # of the noise and deformations that are shown
 ANIMATION = "prediction.gif"
@@ -136,8 +136,7 @@ def make_classes(demo: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results/demo"), help="folder of a run on the demo stack")
     parser.add_argument("--out", type=Path, help="its predicted stack, where it is elsewhere")
     parser.add_argument("--classes", type=Path, default=Path("results/classes"), help="folder of a run on classes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from unet.quiet import import_quietly
 from utils import counted
 
 CARD = Path("/dev/nvidia0")  # what NVIDIA's driver shows of the first card, on Linux
@@ -18,6 +19,7 @@ def prepare_device(precision: str = "auto") -> str:
 
     'auto' is bfloat16 where processor or GPU computes it, float16 on GPUs with tensor cores alone, else float32.
     """
+    import_quietly()
     import keras
     import tensorflow as tf
 
