@@ -10,25 +10,21 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-PY     := $(VENV)/bin/python
-.PHONY: all test test-all report images bench clean help
+.PHONY: run test test-all report images bench clean help
 
-all: $(VENV)/installed
-	@$(PY) -m unet.pipeline run --data="$$DATA" --work="$$WORK" --out="$$OUT" --preset="$$PRESET" \
+run report images: $(VENV)/installed
+	@$(VENV)/bin/python -m unet.pipeline $@ --data="$$DATA" --work="$$WORK" --out="$$OUT" --preset="$$PRESET" \
 	  --augment="$$AUGMENT" --tile="$$TILE" --train="$$TRAIN"
 
 test test-all: $(VENV)/installed-tests
-	$(PY) -m ruff check .
-	$(PY) -m pytest -q --durations=10 -n 2 --dist loadfile --no-loadscope-reorder $(if $(filter test,$@),-m "not slow")
-
-report images: $(VENV)/installed
-	@$(PY) -m unet.pipeline $@ --work="$$WORK" --out="$$OUT"
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m pytest -q --durations=10 -n 2 --dist loadfile --no-loadscope-reorder $(if $(filter test,$@),-m "not slow")
 
 bench: $(VENV)/installed
-	$(PY) tests/bench.py $${DATA:+--data "$$DATA"}
+	$(VENV)/bin/python tests/bench.py $${DATA:+--data "$$DATA"}
 
 clean:
-	@test ! -x $(PY) || $(PY) -m unet.pipeline clean
+	@test ! -x $(VENV)/bin/python || $(VENV)/bin/python -m unet.pipeline clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile

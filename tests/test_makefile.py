@@ -58,13 +58,14 @@ def test_the_quick_tests_and_all(environment, target, chosen):
 @pytest.mark.parametrize("target", ["report", "images"])
 def test_a_runs_report_and_pictures(environment, target):
     asked, _ = make_target(environment, target, WORK="my run")
-    assert asked == ["-m", "unet.pipeline", target, "--work=my run", "--out="]
+    assert asked == ["-m", "unet.pipeline", target, "--data=", "--work=my run", "--out=", "--preset=", "--augment=",
+                     "--tile=", "--train="]
 
 
 def test_the_help_names_every_target(environment):
     _, text = make_target(environment, "help")
     targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-    assert [target for target in targets if target not in ("all", "help") and f"make {target}" not in text] == []
+    assert [target for target in targets if target not in ("run", "help") and f"make {target}" not in text] == []
 
 
 def test_a_python_that_is_not_there_is_said(environment):

@@ -186,22 +186,20 @@ def options() -> argparse.ArgumentParser:
     """The commands and their options; the namespace that it gives has the command to `call`."""
     parser = Parser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True)
-    steps = commands.add_parser("run", help="run the three scripts")
-    steps.set_defaults(call=run_scripts)
-    steps.add_argument("--data", default="", help="folder of stacks or of images with masks (without it what lies in "
-                                                  "data/, else the demo)")
-    steps.add_argument("--preset", default="", help="network and schedule (without it auto; of the demo fast)")
-    for name, script in (("augment", "augmentation.py"), ("tile", "preprocessing.py"), ("train", "train.py")):
-        steps.add_argument(f"--{name}", default="", metavar="OPTIONS", help=f"further options of {script}")
-    page = commands.add_parser("report", help="write the page about the last run")
-    page.set_defaults(call=report)
-    drawing = commands.add_parser("images", help="draw the pictures of README and docs")
-    drawing.set_defaults(call=images)
-    for command in (steps, page, drawing):
+    for name, function, text in (("run", run_scripts, "run the three scripts"),
+                                 ("report", report, "write the page about the last run"),
+                                 ("images", images, "draw the pictures of README and docs")):
+        command = commands.add_parser(name, help=text)  # each takes make's variables, and uses those that it needs
+        command.set_defaults(call=function)
+        command.add_argument("--data", default="", help="folder of stacks or of images with masks (without it what "
+                                                        "lies in data/, else the demo)")
         command.add_argument("--work", default="", help="folder for all that a run makes (without it results; of the "
                                                         "demo results/demo)")
         command.add_argument("--out", default="", help="the prediction (without it as train.py names it; of the demo "
                                                        "beside its run)")
+        command.add_argument("--preset", default="", help="network and schedule (without it auto; of the demo fast)")
+        for step, script in (("augment", "augmentation.py"), ("tile", "preprocessing.py"), ("train", "train.py")):
+            command.add_argument(f"--{step}", default="", metavar="OPTIONS", help=f"further options of {script}")
     gone = commands.add_parser("clean", help="remove what runs and the demo made, and nothing else")
     gone.set_defaults(call=clean)
     gone.add_argument("--work", type=Path, help="the run to remove (without it those in results and results/demo, and "
