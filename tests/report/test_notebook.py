@@ -45,7 +45,7 @@ def test_every_cell_passes_on_a_tiny_run(reported):
     assert code(reported / "executed.ipynb") == code(NOTEBOOK)
     assert [cell.execution_count for cell in executed] == list(range(1, len(executed) + 1))
     assert executed[0].source.splitlines()[0] == f"work = {str(reported / 'results')!r}"
-    for cell in executed[2:]:
+    for cell in executed[3:]:
         wanted = "text/markdown" if "Markdown" in cell.source else "image/jpeg"
         assert [wanted in output.data for output in cell.outputs] == [True], cell.source
 
@@ -55,7 +55,7 @@ def test_the_committed_notebook_was_executed_as_it_is():
     assert cells[0].metadata["tags"] == ["parameters"]
     assert 'work = "results"' in cells[0].source
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    for cell in cells[2:]:
+    for cell in cells[3:]:
         assert [output.output_type for output in cell.outputs] == ["execute_result"], cell.source
     text = NOTEBOOK.read_text()
     assert NOTEBOOK.stat().st_size < 4_000_000
