@@ -53,14 +53,14 @@ HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
     # found by cross-validation inside slices 0-24 of ISBI on two cores; longer runs need dropout. What `best` trains
     # longer than `cpu` gained nothing on slices 25-29 (two seeds)
-    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.4, affinities=0.5,
+    "fast": Recipe(HALF_RESOLUTION, epochs=10, steps=50, lr=0.02, optimizer="muon", intensity=0.8, affinities=0.5,
                    flips=8, walls=True),
     "cpu": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=25, lr=0.02, optimizer="muon",
-                  intensity=0.4, affinities=0.5, flips=8, walls=True),
+                  intensity=0.8, affinities=0.5, flips=8, walls=True),
     "best": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=50, lr=0.02, optimizer="muon",
-                   intensity=0.4, affinities=0.5, flips=8, walls=True, look_back=25),
+                   intensity=0.8, affinities=0.5, flips=8, walls=True, look_back=25),
     # full resolution and full size, for a GPU; untested on one
-    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.4, affinities=0.5, flips=8,
+    "gpu": Recipe(Network(64, 4), epochs=60, batch=8, lr=0.02, optimizer="muon", intensity=0.8, affinities=0.5, flips=8,
                   walls=True),
     # Ronneberger et al. 2015, figure 1: 572 in, 388 out, dropout at the end of the contracting path (section 3.1);
     # one tile a batch and momentum 0.99 (section 3); the paper names no rate: rate, its schedule and the limit on the
