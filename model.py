@@ -38,7 +38,7 @@ class Recipe:
     warmup: float = 0.1  # share of the schedule
     average: float = 0.2  # share of the schedule, at its end, over whose epochs the weights are averaged
     optimizer: str = "adam"  # 'adam', 'muon' or 'sgd' with momentum 0.99
-    intensity: float = 0.0  # strength of random gamma, contrast, brightness and noise while training; 1 is a lot
+    intensity: float = 0.0  # strength of random gamma, contrast, brightness and noise while cells train; 1 is a lot
     affinities: float = 0.0  # what they count beside the loss while cells train, see unet/training/affinities.py
     validation: bool = False  # set a validation block, the last fifth of the training slices, aside for the curve
     patience: int | None = None  # epochs after which to stop where the loss on that block has not fallen

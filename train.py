@@ -79,8 +79,10 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
     on Ctrl-C.
     """
     geometry = fresh_geometry(work)
+    task = task_of(geometry)
     recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]),
-                     affinities=recipe.affinities if task_of(geometry).affinities else 0.0)
+                     intensity=recipe.intensity * task.varied,
+                     affinities=recipe.affinities if task.affinities else 0.0)
     _check_fit(recipe, geometry)
     if (recipe.patience or recipe.validation) and len(geometry["split"]["train"]) < 2:
         raise UserError("--early-stopping and --validation set training slices aside and need two or more")

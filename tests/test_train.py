@@ -16,6 +16,7 @@ from model import PRESETS, Network, Recipe
 from train import Keeper, recipe_of
 from unet.engines.engines import TensorFlow
 from unet.engines.predictor import predictor_of
+from unet.tasks import task_of
 from unet.training.device import prepare_device
 from unet.training.feed import Feed
 from unet.training.parts import InParts
@@ -41,6 +42,20 @@ def run_once(tmp_path_factory):
 def trained(run_once, tmp_path):
     """A folder of its own with the finished run of TINY, seed 1."""
     return Path(shutil.copytree(run_once, tmp_path / "trained"))
+
+
+@pytest.fixture
+def feeds(monkeypatch):
+    """The feeds that a run opens, in their order."""
+    opened = []
+
+    class Spy(Feed):
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            opened.append(self)
+
+    monkeypatch.setattr(train, "Feed", Spy)
+    return opened
 
 
 def weights_of(work):
@@ -199,21 +214,15 @@ def test_weights_of_a_very_rare_class_keep_the_loss_finite(tmp_path):
     assert 1e4 < losses(work)[0] < 1e6
 
 
+@pytest.mark.parametrize(("task", "channels", "drawn"), [("cells", 1, 0.8), ("nuclei", 3, 0.4)])
+def test_nuclei_are_varied_half_as_much_as_cells(tmp_path, feeds, task, channels, drawn):
+    work = write_patches(tmp_path / "work", task={"name": task}, channels=channels,
+                         normalisation=task_of({"task": {"name": task}}).normalisation)
+    _, config = train.train(work, replace(TINY, epochs=1, steps=1, intensity=0.8))
+    assert (feeds[0].intensity, config["recipe"]["intensity"]) == (drawn, drawn)
+
+
 # --------------------------------------------------------------------------------------------------- early stopping
-
-
-@pytest.fixture
-def feeds(monkeypatch):
-    """The feeds that a run opens, in their order."""
-    opened = []
-
-    class Spy(Feed):
-        def __init__(self, *arguments, **keywords):
-            super().__init__(*arguments, **keywords)
-            opened.append(self)
-
-    monkeypatch.setattr(train, "Feed", Spy)
-    return opened
 
 
 def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_patience(work, feeds, monkeypatch):

@@ -32,6 +32,7 @@ class Cells(SliceTask):
     output: ClassVar = "probability of cell"
     numbers_objects: ClassVar = True
     objects_are: ClassVar = "thinned"
+    varied: ClassVar = 1.0
     affinities: ClassVar = True
 
     def check(self, layout: Layout) -> list[str]:
