@@ -5,6 +5,7 @@ import multiprocessing
 import operator
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -36,6 +37,22 @@ def test_ctrl_c_is_the_parents_to_answer():
     with pytest.raises(KeyboardInterrupt):
         results.throw(KeyboardInterrupt)
     assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_at_the_end_waits_until_all_workers_have_ended(monkeypatch):
+    ended = []
+    shutdown = ProcessPoolExecutor.shutdown
+
+    def interrupted(pool, **options):
+        if not ended:
+            os.kill(os.getpid(), signal.SIGINT)
+        shutdown(pool, **options)
+        ended.append(multiprocessing.active_children())
+
+    monkeypatch.setattr(ProcessPoolExecutor, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(operator.neg, range(3), 2))
+    assert ended[0] == []
 
 
 @pytest.mark.parametrize(("ends", "status"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), signal.SIGKILL)", 137)])

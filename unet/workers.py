@@ -47,7 +47,10 @@ def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -
             raise UserError("a worker process was ended from outside, mostly for want of memory; try --workers 1") \
                 from None
         finally:
-            pool.shutdown(cancel_futures=True)  # futures cancelled one by one would upset a pool whose workers died
+            # Python takes a thread for ended whose join is interrupted: this process would not wait for workers that
+            # only begin, and what they share would be gone. Futures cancelled one by one would upset a broken pool
+            with signals_held():
+                pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
