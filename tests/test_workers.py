@@ -39,6 +39,15 @@ def test_ctrl_c_is_the_parents_to_answer():
     assert multiprocessing.active_children() == []
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl-C as a script hears it, where these tests were begun in the background, too, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c_at_the_end_waits_until_all_workers_have_ended(monkeypatch):
     ended = []
     shutdown = ProcessPoolExecutor.shutdown
