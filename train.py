@@ -81,7 +81,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
     geometry = fresh_geometry(work)
     task = task_of(geometry)
     recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]),
-                     intensity=recipe.intensity * task.varied,
+                     intensity=min(recipe.intensity, task.varied),
                      affinities=recipe.affinities if task.affinities else 0.0)
     _check_fit(recipe, geometry)
     if (recipe.patience or recipe.validation) and len(geometry["split"]["train"]) < 2:

@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 
 GREETING = re.compile(rb"WARNING: All log messages before absl::InitializeLog\(\)|I0000 ")  # as of TensorFlow 2.21
@@ -18,10 +18,8 @@ def import_quietly(name: str = "keras") -> None:
 
     With TF_CPP_MIN_LOG_LEVEL=0, the greeting too.
     """
-    if name in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
-        import_module(name)
-        return
-    with _without_greeting():
+    shown = name in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
+    with nullcontext() if shown else _without_greeting():
         import_module(name)
 
 

@@ -92,7 +92,7 @@ class Task(ABC):
     by_rows: ClassVar[bool] = True  # whether rows of an image can be normalised as the whole is
     objects_are: ClassVar[str]  # how `inside` leads to objects: 'thinned' borders between, 'kinds', or 'pieces' apart
     channels: ClassVar[int] = 1  # of what the network sees
-    varied: ClassVar[float] = 0.5  # share of a recipe's `intensity` that is drawn; nuclei lose by all of it
+    varied: ClassVar[float] = 0.4  # the most of a recipe's `intensity` that is drawn; nuclei lose by more
     affinities: ClassVar[bool] = False  # whether pixels that hang together in a label are one cell, as affinities ask
     classes: int = field(default=1, init=False)  # of what it puts out
 
