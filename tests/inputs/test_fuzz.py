@@ -35,13 +35,16 @@ TIFFS = {
     "zstd tiles": tiff(compression="zstd", tile=(32, 32)), "JPEG": tiff(compression="jpeg", rowsperstrip=16),
     "ImageJ": tiff(imagej=True, metadata={"axes": "ZYX", "spacing": 2.0, "unit": "um"}, resolution=(4.0, 4.0)),
     "OME": tiff(ome=True, metadata={"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"}),
-    "colours": tiff(np.stack([IMAGE] * 4, axis=-1), photometric="rgb", extrasamples=["unassalpha"])}
+    "colours": tiff(np.stack([IMAGE] * 4, axis=-1), photometric="rgb", extrasamples=["unassalpha"]),
+    "planes": tiff(np.stack([IMAGE] * 3, axis=1), photometric="rgb", planarconfig="separate", rowsperstrip=16,
+                   compression="zlib")}
 COLOURED = np.stack([IMAGE[0]] * 4, axis=-1)
 IMAGES = {
     "gray.png": imagecodecs.png_encode(IMAGE[0]), "16 bit.png": imagecodecs.png_encode(IMAGE[0].astype(np.uint16) * 99),
     "colours.png": imagecodecs.png_encode(COLOURED[..., :3].copy()), "RGBA.png": imagecodecs.png_encode(COLOURED),
     "gray.tif": TIFFS["one page"], "zstd.tif": tiff(IMAGE[0], compression="zstd"),
-    "colours.tif": tiff(COLOURED, photometric="rgb", extrasamples=["unassalpha"])}
+    "colours.tif": tiff(COLOURED, photometric="rgb", extrasamples=["unassalpha"]),
+    "planes.tif": tiff(np.stack([IMAGE[0]] * 3), photometric="rgb", planarconfig="separate")}
 
 DRAWN = {"gray.png": IMAGES["gray.png"], "label.png": imagecodecs.png_encode(draw_stacks(1, 48)[1][0]),
          "label.tif": tiff(draw_stacks(1, 48)[1][0])}

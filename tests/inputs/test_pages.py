@@ -61,6 +61,24 @@ def test_rows_of_compressed_strips_and_tiles_are_those_of_the_whole_page(tmp_pat
         assert_array_equal(page[3:66:5, 7:40], stack[number, 3:66:5, 7:40])
 
 
+@pytest.mark.parametrize("options", [
+    {"rowsperstrip": 9}, {"rowsperstrip": 9, "compression": "zlib", "predictor": True}, {"tile": (16, 16)}, {},
+    {"tile": (32, 16), "compression": "lzw", "byteorder": ">"}, {"metadata": None, "byteorder": ">"}], ids=str)
+@pytest.mark.parametrize("mapped", [100, lazy.MAPPED])
+@pytest.mark.parametrize("count", [1, 3])
+def test_colours_that_lie_one_after_the_other_are_those_of_pixels(tmp_path, monkeypatch, rng, options, mapped, count):
+    stack = rng.integers(0, 2**16, (count, 3, 70, 45), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="rgb", planarconfig="separate", **options)
+    monkeypatch.setattr(lazy, "MAPPED", mapped)
+    pages = pickle.loads(pickle.dumps(open_pages(tmp_path / "a.tif")))
+    assert (pages.shape, pages.dtype) == ((count, 70, 45, 3), np.uint16)
+    assert_array_equal(np.asarray(pages), np.moveaxis(stack, 1, -1))
+    assert isinstance(pages[0], lazy.PageRows) == (mapped == 100)
+    assert_array_equal(pages[count - 1][13:50, 7:40], stack[-1, :, 13:50, 7:40].transpose(1, 2, 0))
+    with pytest.raises(UserError, match=r"has 3 channels, expected gray slices of one"):
+        Gray(pages)
+
+
 def test_a_jpeg_in_a_tiff_is_read_by_rows(tmp_path, monkeypatch):
     image = np.add.outer(np.arange(96), np.arange(80)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", image, compression="jpeg", tile=(32, 32), photometric="minisblack")

@@ -55,8 +55,8 @@ class TiffPages(Pages):
             if sum(series.nbytes for series in tiff.series) > 2000 * size + 10**6:
                 raise ValueError(f"it announces {first.shape} pixels in {size} bytes")
             # pages that a program appended one by one are a series each: together they are the stack
-            shape = (len(tiff.series), *first.shape) if others else first.shape
-            self._set_shape(shape, first.axes)
+            self._set_shape(*((len(tiff.series), *first.shape), "Q" + first.axes) if others else
+                            (first.shape, first.axes))
             self.dtype, self.voxel = first.dtype.newbyteorder("="), voxel_of_tiff(tiff)
             self._stored = first.dtype.newbyteorder(tiff.byteorder)
             self._series, self._each = len(tiff.series), len(first.pages) == self.shape[0]
@@ -68,6 +68,9 @@ class TiffPages(Pages):
                 raise ValueError(f"its pixels end at byte {max(ends)} of {size}")
 
     def _set_shape(self, shape: tuple[int, ...], axes: str) -> None:
+        self._planar = axes.endswith("SYX")  # of a colour picture all red comes before all green
+        if self._planar:
+            shape, axes = (*shape[:-3], *shape[-2:], shape[-3]), axes[:-3] + "YXS"
         # two to four are a colour picture's; more are slices that a program called channels for want of another word
         planes = [length for axis, length in zip(axes[:-1], shape, strict=False) if axis in "CS" and 2 <= length <= 4]
         if planes:
@@ -88,7 +91,8 @@ class TiffPages(Pages):
         with self._lock, self._plain_words(number):
             if self._start is not None:
                 start = self._start + number * math.prod(self.shape[1:]) * self._stored.itemsize
-                return raw_page(self.path, self._stored, start, self.shape[1:], self._by_rows)
+                return self._raw_planes(start) if self._planar else raw_page(
+                    self.path, self._stored, start, self.shape[1:], self._by_rows)
             if self._handle is None:
                 self._handle = tifffile.TiffFile(self.path)
             series = self._handle.series
@@ -100,8 +104,21 @@ class TiffPages(Pages):
                     return PageRows(self.shape[1:], self.dtype, partial(self._read_rows, read, number))
                 page = series[number].asarray() if self._series > 1 else of_one[0].asarray()
             else:  # planes that lie in each other: they are read together
-                page = series[0].asarray().reshape(self.shape)[number]
+                whole = series[0].asarray()
+                page = whole.reshape(len(self), whole.size // len(self))[number]
+            if self._planar:
+                page = np.moveaxis(page.reshape(self.shape[-1], *self.shape[1:-1]), 0, -1)
             return page.reshape(self.shape[1:])
+
+    def _raw_planes(self, start: int) -> np.ndarray | PageRows:
+        """A page whose colours lie as they are one after the other, from byte `start` on."""
+        *size, channels = self.shape[1:]
+        planes = [raw_page(self.path, self._stored, start + channel * math.prod(size) * self._stored.itemsize, size,
+                           self._by_rows) for channel in range(channels)]
+        if isinstance(planes[0], PageRows):
+            return PageRows(self.shape[1:], self.dtype,
+                            lambda first, last: np.stack([plane[first:last] for plane in planes], axis=-1))
+        return np.stack(planes, axis=-1)
 
     def _read_rows(self, read: Callable[[int, int], np.ndarray], number: int, first: int, last: int) -> np.ndarray:
         with self._lock, self._plain_words(number):
@@ -141,7 +158,8 @@ def row_reader(page: tifffile.TiffPage | tifffile.TiffFrame, dtype: np.dtype
     size = layout.tilelength if layout.is_tiled else layout.rowsperstrip
     across = math.ceil(layout.imagewidth / layout.tilewidth) if layout.is_tiled else 1
     strips = math.ceil(layout.imagelength / size)
-    if strips == 1 or strips * across != len(page.dataoffsets) or layout.jpegheader is not None:  # planes, a scanner's
+    planes = layout.samplesperpixel if layout.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
+    if strips == 1 or planes * strips * across != len(page.dataoffsets) or layout.jpegheader is not None:  # a scanner's
         return None
     file, tables = page.parent.filehandle, {"jpegtables": page.jpegtables} if layout.compression in JPEGS else {}
 
@@ -149,14 +167,15 @@ def row_reader(page: tifffile.TiffPage | tifffile.TiffFrame, dtype: np.dtype
     def strip(number: int) -> np.ndarray:
         rows = np.empty((min(size, layout.imagelength - number * size), layout.imagewidth, layout.samplesperpixel),
                         dtype)
-        for index in range(number * across, (number + 1) * across):
+        for index in (plane * strips * across + number * across + column
+                      for plane in range(planes) for column in range(across)):
             file.seek(page.dataoffsets[index])
             count = page.databytecounts[index]
             content = file.read(count)
             if len(content) < count:
                 raise ValueError("it was cut short while it was being read")
-            segment, (_, _, _, column, _), shape = layout.decode(content or None, index, **tables)
-            part = rows[:, column:column + shape[2]]
+            segment, (plane, _, _, column, _), shape = layout.decode(content or None, index, **tables)
+            part = rows[:, column:column + shape[2], plane:plane + shape[3]]
             part[:] = layout.nodata if segment is None else segment[0, :part.shape[0], :part.shape[1]]
         return rows
 
