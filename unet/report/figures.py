@@ -20,8 +20,13 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_opening, gaussian_filter
 from tqdm import tqdm
 
-from model import Network
+from unet.quiet import import_quietly
+
+if __name__ == "__main__":
+    import_quietly()
+
 from unet.inputs.stacks import LABELS, TEST, VOLUME, read_stack, write_stack
+from unet.network import Network
 from unet.report import operations
 from unet.report.base import Pictures, cut
 from unet.report.by_task import pictures_of

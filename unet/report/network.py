@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from model import Network
 from unet.engines.windows import overlap_tiles
+from unet.network import Network
 from unet.report.base import plain
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, PURPLE, SKY, YELLOW, Panel, frame, grid, message
 from unet.training.encoders import build
