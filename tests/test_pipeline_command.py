@@ -192,12 +192,12 @@ def test_copies_follow_what_the_schedule_reads(make, here, options, expected):
     assert ("in place of 30" in text) == (expected not in (30, 7, None))
 
 
-def test_the_fast_preset_reads_eight_copies_of_slices_like_isbis(make, here):
-    """10 epochs of 50 steps of 4 tiles = 2,000; 25 slices of 512x512 give 9 tiles a page: 8.9 pages each."""
+def test_the_fast_preset_reads_four_copies_of_slices_like_isbis(make, here):
+    """5 epochs of 48 steps of 4 tiles = 960; 25 slices of 512x512 give 9 tiles a page: 4.3 pages each."""
     put(here / "data", VOLUME, LABELS, TEST, slices=30, size=512)
     _, calls, text = make(preset="fast")
-    assert copies(calls) == 8
-    assert "Training reads 2,000 tiles: 8 copies of each slice are enough, in place of 30 of each" in text
+    assert copies(calls) == 4
+    assert "Training reads 960 tiles: 4 copies of each slice are enough, in place of 30 of each" in text
 
 
 def test_squeezed_nuclei_are_never_augmented_unasked(make, here, nuclei_folder):

@@ -143,7 +143,7 @@ def test_a_good_run_is_not_stopped(name, steps, tmp_path, monkeypatch):
                         lambda self, epoch, logs=None: stop() if epoch == 2 else begin(self, epoch, logs))
     with pytest.raises(KeyboardInterrupt):
         train.train(write(tmp_path), replace(RECIPE, steps=steps, **changes), seed)
-    assert judged == [steps, 2 * steps]
+    assert judged in ([steps], [steps, 2 * steps])  # the second time only those in doubt
 
 
 # ------------------------------------------------------------------------------------------------------- by hand
@@ -232,6 +232,20 @@ def test_tiles_are_looked_at_once_where_a_run_is_judged(tmp_path, monkeypatch, l
             alarm.model.losses = [0.57]
         alarm.on_train_batch_end(step, {"loss": loss})
     assert steps == [LEAST // 2, LEAST]
+
+
+def test_after_the_first_tenth_only_a_run_in_doubt_is_looked_at_and_one_that_dies_is_stopped(tmp_path, monkeypatch):
+    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), LEAST, 10 * LEAST)
+    alarm.set_model(Says((0.60, 0.60)))
+    steps, probe = [], Alarm.probe
+    monkeypatch.setattr(Alarm, "probe", lambda self: (steps.append(self.step), probe(self))[1])
+    for _ in range(3 * LEAST):
+        alarm.on_train_batch_end(0, {"loss": 0.20})  # the entropy is about .38
+    assert (alarm.step, steps) == (4 * LEAST, [])
+    with pytest.raises(NotLearning, match=f"stopped after {5 * LEAST} steps: the loss hardly falls"):
+        for _ in range(LEAST):
+            alarm.on_train_batch_end(0, {"loss": 0.60})
+    assert steps == [4 * LEAST + LEAST // 2, 5 * LEAST]
 
 
 def test_the_mean_of_an_epoch_is_taken_apart(tmp_path):

@@ -67,20 +67,26 @@ class Alarm(keras.callbacks.Callback):
             raise NotLearning(f"step {self.step}: {NO_NUMBER}")
         self.losses = [*self.losses, loss][-self.window:]
         if self.step % self.every == self.every - self.window:
-            self.before = self.probe()[:2]
+            # probing takes as long as some steps do: not where the loss alone says that the run is on its way
+            sure = self.step > self.every and self.standing()[0]
+            self.before = None if sure else self.probe()[:2]
         elif self.step % self.every == 0 and self.before is not None and self.step < self.total:
             self.judge()
 
-    def judge(self) -> None:
-        """Raise NotLearning where the last steps' losses are a dead run's."""
+    def standing(self) -> tuple[bool, float, float, np.ndarray]:
+        """Whether the last steps' mean loss is a network's that learns; it, the entropy, and the shares of classes."""
         steps = range(self.step - len(self.losses), self.step)
         shares = np.mean([self.feed.shares(step, self.classes) for step in steps], axis=0)
+        least, loss = entropy(shares), float(np.mean(self.losses))
+        return least < RARE * shares.sum() or loss < (1 - NEAR) * least, loss, least, shares
+
+    def judge(self) -> None:
+        """Raise NotLearning where the last steps' losses are a dead run's."""
+        learns, loss, least, shares = self.standing()
         if np.count_nonzero(shares) < 2 and self.feed.of_one_value():
             raise NotLearning(f"stopped after {self.step} steps: the labels to train on have one value everywhere, so "
                               "there is nothing to learn. Label what is missing; 'python datasets.py check DIR' shows "
                               "what there is")
-        least, loss = entropy(shares), float(np.mean(self.losses))
-        learns = least < RARE * shares.sum() or loss < (1 - NEAR) * least
         first = self.step == self.every
         if learns and not first:
             return
