@@ -137,6 +137,7 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     patches, keep, checks = work / "patches", geometry["split"]["train"], {}
     if recipe.patience or recipe.validation:
         block, most = max(1, len(keep) // 5), max(1, int(VALIDATED * recipe.steps * recipe.batch))
+        most = most // recipe.batch * recipe.batch or most  # whole batches, where there is one
         tiles = Feed(patches, recipe.batch, keep=keep[-block:]).unchanged(64 if recipe.patience else most)
         data, count = in_shares(tiles, recipe.batch, strategy)
         checks = {"validation_data": data, "validation_steps": count}
