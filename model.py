@@ -52,7 +52,7 @@ class Recipe:
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
     # found by cross-validation inside slices 0-24 of ISBI on two cores; longer runs need dropout and gain by more
-    # `intensity`, short ones don't, but by a higher rate: 240 steps are as good as 500 at 0.02
+    # `intensity`, short ones don't, but by a higher rate: 250 steps were as good as 500 at 0.02
     "fast": Recipe(HALF_RESOLUTION, epochs=5, steps=48, lr=0.03, optimizer="muon", intensity=0.4, affinities=0.5,
                    flips=8, walls=True),
     "cpu": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=25, lr=0.02, optimizer="muon",

@@ -55,8 +55,8 @@ class TiffPages(Pages):
             if sum(series.nbytes for series in tiff.series) > 2000 * size + 10**6:
                 raise ValueError(f"it announces {first.shape} pixels in {size} bytes")
             # pages that a program appended one by one are a series each: together they are the stack
-            self._set_shape(*((len(tiff.series), *first.shape), "Q" + first.axes) if others else
-                            (first.shape, first.axes))
+            shape, axes = ((len(tiff.series), *first.shape), "Q" + first.axes) if others else (first.shape, first.axes)
+            self._set_shape(shape, axes)
             self.dtype, self.voxel = first.dtype.newbyteorder("="), voxel_of_tiff(tiff)
             self._stored = first.dtype.newbyteorder(tiff.byteorder)
             self._series, self._each = len(tiff.series), len(first.pages) == self.shape[0]
@@ -104,8 +104,7 @@ class TiffPages(Pages):
                     return PageRows(self.shape[1:], self.dtype, partial(self._read_rows, read, number))
                 page = series[number].asarray() if self._series > 1 else of_one[0].asarray()
             else:  # planes that lie in each other: they are read together
-                whole = series[0].asarray()
-                page = whole.reshape(len(self), whole.size // len(self))[number]
+                page = series[0].asarray().reshape(len(self), -1)[number]
             if self._planar:
                 page = np.moveaxis(page.reshape(self.shape[-1], *self.shape[1:-1]), 0, -1)
             return page.reshape(self.shape[1:])
@@ -161,14 +160,14 @@ def row_reader(page: tifffile.TiffPage | tifffile.TiffFrame, dtype: np.dtype
     planes = layout.samplesperpixel if layout.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
     if strips == 1 or planes * strips * across != len(page.dataoffsets) or layout.jpegheader is not None:  # a scanner's
         return None
+    places = np.arange(len(page.dataoffsets)).reshape(planes, strips, across)
     file, tables = page.parent.filehandle, {"jpegtables": page.jpegtables} if layout.compression in JPEGS else {}
 
     @lru_cache(2)
     def strip(number: int) -> np.ndarray:
         rows = np.empty((min(size, layout.imagelength - number * size), layout.imagewidth, layout.samplesperpixel),
                         dtype)
-        for index in (plane * strips * across + number * across + column
-                      for plane in range(planes) for column in range(across)):
+        for index in places[:, number].ravel().tolist():
             file.seek(page.dataoffsets[index])
             count = page.databytecounts[index]
             content = file.read(count)

@@ -70,7 +70,7 @@ class Alarm(keras.callbacks.Callback):
             # probing takes as long as some steps do: not where the loss alone says that the run is on its way
             sure = self.step > self.every and self.standing()[0]
             self.before = None if sure else self.probe()[:2]
-        elif self.step % self.every == 0 and self.before is not None and self.step < self.total:
+        elif self.step % self.every == 0 and self.step < self.total:
             self.judge()
 
     def standing(self) -> tuple[bool, float, float, np.ndarray]:
@@ -88,7 +88,7 @@ class Alarm(keras.callbacks.Callback):
                               "there is nothing to learn. Label what is missing; 'python datasets.py check DIR' shows "
                               "what there is")
         first = self.step == self.every
-        if learns and not first:
+        if (learns and not first) or self.before is None:  # it was surely on its way, or went on in the window
             return
         now = self.probe()
         what = "" if learns else self.dead(now, near=loss < (1 + NEAR) * least)
