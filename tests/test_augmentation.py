@@ -328,7 +328,7 @@ def test_nuclei_are_read_once_and_what_was_noticed_is_said_once(tmp_path, capsys
     augment(tmp_path / "bowl", tmp_path, Settings(copies=1, workers=1, window=64))
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
     assert notes == [f"note: masks overlap in 1 image (a): {(labels == 1).sum()} pixels went to the smaller object",
-                     "note: 2 objects are covered wholly by others and left out, for instance a"]
+                     "note: 2 objects are completely covered by others and left out, for instance a"]
 
 
 def test_the_command_says_what_it_made_and_refuses_in_one_line(command, tiny_folder, nuclei_folder):

@@ -132,5 +132,5 @@ def test_an_image_that_stops_the_last_step_stops_the_check(command, tmp_path):
 def test_checking_a_folder_that_is_not_there_is_one_line(script):
     done = script("datasets.py", "check", "nowhere")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("datasets.py: nowhere is no folder; 'python datasets.py isbi'")
+    assert done.stderr.startswith("datasets.py: nowhere is not a folder; 'python datasets.py isbi'")
     assert len(done.stderr.splitlines()) == 1

@@ -158,7 +158,7 @@ def test_nuclei_in_data_are_the_users(make, here, nuclei_folder):
 
 
 def test_a_folder_that_is_not_there_is_one_clear_line(make):
-    with pytest.raises(UserError, match=r"nowhere is no folder.*; 'python datasets.py isbi' downloads"):
+    with pytest.raises(UserError, match=r"nowhere is not a folder.*; 'python datasets.py isbi' downloads"):
         make(data="nowhere")
 
 
@@ -289,5 +289,5 @@ def test_the_command_line_itself(here):
     done = subprocess.run([sys.executable, "-m", "unet.pipeline", "run", "--data=nowhere"], capture_output=True,
                           text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=600)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"pipeline.py: nowhere is no folder in {here}; ")
+    assert done.stderr.startswith(f"pipeline.py: nowhere is not a folder in {here}; ")
     assert done.stderr.count("\n") == 1

@@ -103,12 +103,12 @@ def test_padding_is_noted(tiny_stacks):
     images = tiny_stacks[0]
     images[2:4, :, :16] = 0
     [note] = [finding for finding in doctor.check_images(VOLUME, images) if finding.level == "note"]
-    assert note.what == f"{VOLUME}: slices 2-3 are filled up at their border, up to 25% of a slice"
+    assert note.what == f"{VOLUME}: slices 2-3 are padded at their border, up to 25% of a slice"
 
 
 def test_labels_in_place_of_images_are_a_problem(tiny_stacks):
-    assert_only(doctor.check_images(VOLUME, tiny_stacks[1]), "problem", "two values only")
-    assert_only(doctor.check_images(VOLUME, np.full((2, 8, 8), 7, np.uint8)), "problem", "one value only")
+    assert_only(doctor.check_images(VOLUME, tiny_stacks[1]), "problem", "only two values")
+    assert_only(doctor.check_images(VOLUME, np.full((2, 8, 8), 7, np.uint8)), "problem", "only one value")
 
 
 def test_brightness_of_each_slice_is_told():
@@ -122,7 +122,7 @@ def test_slices_that_stand_out_are_named(tiny_stacks):
     images[4] = images[4].mean() + (images[4] - images[4].mean()) / 4
     images[5] /= 4
     assert_only(doctor.check_brightness(VOLUME, images), "warning",
-         "slice 2 (brightness), slice 4 (contrast), slice 5 (brightness and contrast); the usual is")
+         "slice 2 (brightness), slice 4 (contrast), slice 5 (brightness and contrast); the median is")
 
 
 def test_slices_that_drift_a_little_do_not_stand_out(tiny_stacks):
@@ -133,7 +133,7 @@ def test_slices_that_drift_a_little_do_not_stand_out(tiny_stacks):
 def test_empty_slices_are_named(tiny_stacks):
     images = tiny_stacks[0]
     images[[1, 2, 5]] = 7
-    assert_only(doctor.check_slices(VOLUME, images), "warning", "of one value only: 1-2, 5")
+    assert_only(doctor.check_slices(VOLUME, images), "warning", "of only one value: 1-2, 5")
 
 
 def test_identical_slices_are_named(tiny_stacks):
@@ -168,7 +168,7 @@ def test_slices_on_which_nobody_drew_are_a_problem(tiny_stacks, value):
     labels = tiny_stacks[1].copy()
     labels[[1, 3]] = value
     problem, = (finding for finding in doctor.check_labels(labels, walls) if finding.level == "problem")
-    assert problem.what == f"{LABELS}: of one value all over: slices 1, 3"
+    assert problem.what == f"{LABELS}: slices of only one value: 1, 3"
 
 
 def test_separate_objects_may_be_absent_from_a_slice(tiny_stacks):
@@ -178,13 +178,13 @@ def test_separate_objects_may_be_absent_from_a_slice(tiny_stacks):
     assert faults(findings) == []
     assert f"{LABELS}: no object in slices 1, 3" in [finding.what for finding in findings if finding.level == "note"]
     labels[2] = 255  # an object all over is still one that nobody drew
-    assert_only(doctor.check_labels(labels, ground), "problem", "of one value all over: slices 2")
+    assert_only(doctor.check_labels(labels, ground), "problem", "slices of only one value: 2")
 
 
 def test_slices_that_are_all_empty_or_full_are_a_problem():
     labels = np.zeros((4, 8, 8), np.uint8)
     labels[2:] = 255
-    assert ("problem", f"{LABELS}: of one value all over: slices 0-3") in faults(doctor.check_labels(labels, ground))
+    assert ("problem", f"{LABELS}: slices of only one value: 0-3") in faults(doctor.check_labels(labels, ground))
     assert not doctor.separate_objects(labels > 0, ground)
 
 
@@ -283,15 +283,15 @@ def test_counts_and_sizes_must_agree(tiny_stacks):
 
 def test_a_test_stack_of_other_brightness_or_contrast_is_told(tiny_stacks):
     images = tiny_stacks[0]
-    assert_only(doctor.check_test(images, draw_stacks(seed=1)[0] // 2), "warning", "looks other than")
+    assert_only(doctor.check_test(images, draw_stacks(seed=1)[0] // 2), "warning", "looks different from")
     flat = (images.mean() + (draw_stacks(seed=1)[0] - images.mean()) / 3).astype(np.uint8)
-    assert_only(doctor.check_test(images, flat), "warning", "looks other than")
+    assert_only(doctor.check_test(images, flat), "warning", "looks different from")
 
 
 def test_training_images_in_the_test_stack_are_named(tiny_stacks):
     test = draw_stacks(seed=1)[0]
     test[[2, 3]] = tiny_stacks[0][[0, 5]]
-    assert_only(doctor.check_test(tiny_stacks[0], test), "warning", "training images too: 2-3")
+    assert_only(doctor.check_test(tiny_stacks[0], test), "warning", "also training images: 2-3")
 
 
 # ------------------------------------------------------------------------------------------------ the folder
@@ -335,7 +335,7 @@ def test_infinite_pixels_do_not_stop_the_other_checks(tiny_folder):
 
 
 def test_a_missing_folder_names_the_commands_that_make_one(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere is no folder; 'python datasets.py isbi' .* demo"):
+    with pytest.raises(UserError, match=r"nowhere is not a folder; 'python datasets.py isbi' .* demo"):
         check(tmp_path / "nowhere")
 
 

@@ -5,13 +5,13 @@ import pytest
 import tifffile
 
 from unet.inputs.doctor import examine
-from unet.inputs.findings import listed, report
+from unet.inputs.findings import list_slices, report
 from unet.inputs.stacks import LABELS
 
 
 def test_slice_numbers_are_listed_in_runs():
-    assert listed([9, 3, 4, 5]) == "3-5, 9"
-    assert listed(range(0, 60, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, ..."
+    assert list_slices([9, 3, 4, 5]) == "3-5, 9"
+    assert list_slices(range(0, 60, 2)) == "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, ..."
 
 
 @pytest.mark.parametrize(("change", "verdict"), [

@@ -117,7 +117,7 @@ def test_overlapping_pixels_go_to_the_smaller_nucleus_and_are_counted(tmp_path):
     write_png(folder / "a" / "masks" / "3.png", small)
     samples, notes = read_all(folder)
     assert set(np.unique(samples[0].label)) == {0, 1, 2}
-    assert "a has an object that others cover wholly: left out" in notes
+    assert "a has an object that others cover completely: left out" in notes
 
 
 def test_instance_maps_by_hand():

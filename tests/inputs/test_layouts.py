@@ -102,7 +102,7 @@ def test_a_single_page_is_a_stack_of_one(tiny_folder):
 
 
 def test_a_missing_folder_names_the_commands_that_make_one(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere is no folder; 'python datasets.py isbi' .* datasets.py demo'"):
+    with pytest.raises(UserError, match=r"nowhere is not a folder; 'python datasets.py isbi' .* datasets.py demo'"):
         layout_of(tmp_path / "nowhere")
 
 

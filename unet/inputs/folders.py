@@ -1,7 +1,7 @@
 """Folders of images with masks, as Kaggle's Data Science Bowl 2018 lays them out.
 
     <id>/images/<id>.png    one image, gray or coloured
-    <id>/masks/*.png        one mask for each object; without masks the image is there to be predicted
+    <id>/masks/*.png        one mask for each object; an image without masks is predicted
 """
 
 from __future__ import annotations
@@ -21,37 +21,39 @@ MODALITIES = ("fluorescence", "histology", "bright-field")
 COLOURED = 15.0  # grey levels between the strongest and the weakest channel, mean over the image; gray has 0
 DARK = 64.0  # median grey level below which a coloured image is fluorescence in one colour, not stained tissue
 BACKGROUND = (1.0, 50.0, 99.8)  # percentiles of brightness: the darkest, the background, the brightest
-DEEP = (0.1, 99.9)  # percentiles of an image of more than 8 bits that are shown black and white
+DEEP = (0.1, 99.9)  # percentiles that become black and white where an image of more than 8 bits is shown
 SUFFIXES = (".png", ".tif", ".tiff")
-TO_PREDICT = (*SUFFIXES, *JPEG)  # what JPEG has lost, labels need
+TO_PREDICT = (*SUFFIXES, *JPEG)  # JPEG's loss is too much for training, but not for prediction
 LAYOUT = "expected <id>/images/<id>.png and <id>/masks/*.png"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where an image's files lie; without `masks` it is there to be predicted."""
+    """The files of an image; without `masks` it is predicted."""
 
     name: str
     image: Path
     masks: list[Path] = field(default_factory=list)
-    folder: Path | None = None  # which holds both
+    folder: Path | None = None  # that holds both
 
 
 @dataclass
-class News:
-    """What was noticed while reading, by name of the image or file, however often it is read; said in `sentences`.
+class Remarks:
+    """Remarks on the files that were read, by name of the image or file; reading a file again adds none.
 
-    overlap, hidden : pixels of several objects, and objects without a pixel left, of each image that has any
+    without : images that have no masks, or no label, as `missing` says
+    overlap, hidden : for each image that has any, how many pixels are of several objects, and objects without a pixel
+    empty : masks that show nothing
     """
 
     without: list[str] = field(default_factory=list)
-    missing: str = "masks"  # what those are without
+    missing: str = "masks"
     overlap: dict[str, int] = field(default_factory=dict)
     hidden: dict[str, int] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
-        """Each sort of news in a sentence."""
+        """Return a sentence for each sort of remark."""
         lines = []
         for names, one, many in (
                 (self.without, f"has no {self.missing}: it is predicted, not trained on",
@@ -67,8 +69,8 @@ class News:
                          f"{', ...' * (len(names) > 1)}): {counted(pixels, 'pixel')} went to the smaller object")
         if self.hidden:
             count, name = sum(self.hidden.values()), min(self.hidden)
-            several = f"{count} objects are covered wholly by others and left out, for instance {name}"
-            lines.append(several if count > 1 else f"{name} has an object that others cover wholly: left out")
+            several = f"{count} objects are completely covered by others and left out, for instance {name}"
+            lines.append(several if count > 1 else f"{name} has an object that others cover completely: left out")
         return lines
 
 
@@ -76,25 +78,25 @@ class News:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders inside, sorted; hidden ones and those of the Mac's archiver left out."""
+    """Return the folders in a folder, sorted, without hidden ones and those that macOS's archiver adds."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
 def image_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """PNG and TIFF files of a folder, sorted; none where there is no such folder."""
+    """Return the PNG and TIFF files of a folder, sorted; none if there is no such folder."""
     files = folder.iterdir() if folder.is_dir() else []
     return sorted(path for path in files if path.suffix.lower() in suffixes and not path.name.startswith("."))
 
 
 def is_image_folder(folder: str | Path) -> bool:
-    """Whether a folder holds folders with `images` or `masks` inside, and no ISBI stack."""
+    """Tell whether a folder holds folders with `images` or `masks` inside, and no ISBI stack."""
     folder = Path(folder)
     return folder.is_dir() and not (folder / VOLUME).exists() and any(
         (sub / inside).is_dir() for sub in subfolders(folder) for inside in ("images", "masks"))
 
 
 def find_sources(folder: Path) -> list[Source]:
-    """The images of a nuclei folder, by name. Raises UserError for masks without their image, or an unclear image."""
+    """List the images of a nuclei folder, by name. Raises UserError for masks without an image, or ambiguous images."""
     sources = []
     for sub in subfolders(folder):
         images, masks = image_files(sub / "images"), image_files(sub / "masks")
@@ -103,18 +105,18 @@ def find_sources(folder: Path) -> list[Source]:
                 raise UserError(f"{sub / 'masks'} has {len(masks)} masks but {sub / 'images'} no PNG or TIFF image; "
                                 f"put the image there, or take {sub} away")
             continue
-        named = [path for path in images if path.stem == sub.name]
-        if len(images) > 1 and len(named) != 1:
+        namesakes = [path for path in images if path.stem == sub.name]
+        if len(images) > 1 and len(namesakes) != 1:
             raise UserError(f"{sub / 'images'} has {len(images)} images ({images[0].name}, {images[1].name}), expected "
                             f"one; name the right one {sub.name}.png")
-        sources.append(Source(sub.name, (named or images)[0], masks, sub))
+        sources.append(Source(sub.name, (namesakes or images)[0], masks, sub))
     return sources
 
 
 def find_images(path: str | Path) -> list[Source]:
-    """Images to predict: of a nuclei folder, of a folder or pattern (`*`) of PNG, JPEG or TIFF files, or one such file.
+    """List images to predict: a nuclei folder's, or a folder's or pattern's (`*`) PNG, JPEG or TIFF files, or one file.
 
-    Raises UserError where there is none, or two would be written to one name.
+    Raises UserError if there is none, or two predictions would have the same name.
     """
     path = Path(path)
     pattern = glob.has_magic(str(path)) and not path.exists()
@@ -122,9 +124,9 @@ def find_images(path: str | Path) -> list[Source]:
         raise UserError(f"{path} not found; name an image, a folder of images, or a folder with <id>/images/<id>.png")
     if is_image_folder(path):
         return find_sources(path)
-    named = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if pattern else [path]
+    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))] if pattern else [path]
     files = image_files(path, TO_PREDICT) if path.is_dir() else [
-        file for file in named if not pattern or file.suffix.lower() in TO_PREDICT]
+        file for file in matches if not pattern or file.suffix.lower() in TO_PREDICT]
     if not files:
         raise UserError(f"{path} has no PNG, JPEG or TIFF image; {LAYOUT}, or image files side by side")
     names = [name_of(file) for file in files]
@@ -139,15 +141,15 @@ def find_images(path: str | Path) -> list[Source]:
 
 
 def read_image(path: Path, by_rows: bool = False) -> np.ndarray | PageRows:
-    """Read an image as (H, W, 3), uint8, uint16 or else float32, in its own depth; gray is repeated.
+    """Read an image as (H, W, 3), uint8 or uint16 in its own depth, otherwise float32; gray is repeated.
 
-    With `by_rows` a TIFF of 64 MiB and more is `PageRows`, unless it is compressed as a single strip.
+    With `by_rows` a TIFF of 64 MiB or more is `PageRows`, unless it is compressed as a single strip.
     """
     return coloured(read_pixels(path, by_rows), path)
 
 
 def coloured(page: np.ndarray | PageRows, path: Path, where: str = "") -> np.ndarray | PageRows:
-    """A page (H, W[, C]) of a file, which one `where` says, as `read_image` gives it; `PageRows` by rows, too."""
+    """Return a page (H, W[, C]) of a file as `read_image` does; `PageRows` stay such. `where` is for messages."""
     if isinstance(page, PageRows):
         return PageRows((*page.shape[:2], 3), grey_type(page.dtype, path),
                         lambda first, last: coloured(page[first:last], path, where))
@@ -156,7 +158,7 @@ def coloured(page: np.ndarray | PageRows, path: Path, where: str = "") -> np.nda
 
 
 def in_8_bit(image: np.ndarray) -> np.ndarray:
-    """An image uint8, to look at: of more bits .1 % of the pixels become 0, .1 % 255; the network sees them all."""
+    """Return an image as uint8, to look at only: if it has more bits, .1 % of its pixels become 0 and .1 % 255."""
     if image.dtype == np.uint8:
         return image
     low, high = np.percentile(image, DEEP)
@@ -164,60 +166,60 @@ def in_8_bit(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
-def read_masks(source: Source, shape: tuple[int, int], news: News) -> np.ndarray:
-    """Instance map uint16 (H, W) of an image's masks; every pixel but 0 is the object's.
+def read_masks(source: Source, shape: tuple[int, int], remarks: Remarks) -> np.ndarray:
+    """Read an image's masks as an instance map uint16 (H, W); a mask's pixels that are not 0 are the object.
 
     Raises UserError for a mask of another size than the image's.
     """
-    places = []
+    objects = []
     for path in source.masks:
         mask = read_pixels(path).any(axis=2)
         if mask.shape != shape:
             raise UserError(f"{path} is {mask.shape[0]}x{mask.shape[1]} pixels but its image {source.image.name} is "
                             f"{shape[0]}x{shape[1]}, expected the same; copy the right mask, or take it away")
-        place = np.flatnonzero(mask)
-        if place.size:
-            places.append(place)
+        pixels = np.flatnonzero(mask)
+        if pixels.size:
+            objects.append(pixels)
         else:
-            news.empty.append(str(path))
-    if len(places) > np.iinfo(np.uint16).max:
-        raise UserError(f"{source.folder}: {len(places)} masks, expected 65535 at most; cut the image into pieces")
-    labels, overlapping, hidden = instance_map(places, shape)
-    if overlapping:
-        news.overlap[source.name] = overlapping
+            remarks.empty.append(str(path))
+    if len(objects) > np.iinfo(np.uint16).max:
+        raise UserError(f"{source.folder}: {len(objects)} masks, expected 65535 at most; cut the image into pieces")
+    labels, overlap, hidden = instance_map(objects, shape)
+    if overlap:
+        remarks.overlap[source.name] = overlap
     if hidden:
-        news.hidden[source.name] = hidden
+        remarks.hidden[source.name] = hidden
     return labels
 
 
-def instance_map(places: list[np.ndarray], shape: tuple[int, int]) -> tuple[np.ndarray, int, int]:
-    """Instance map uint16 (H, W) of nuclei, each given by its pixels' numbers; 1 is the largest nucleus.
+def instance_map(objects: list[np.ndarray], shape: tuple[int, int]) -> tuple[np.ndarray, int, int]:
+    """Return the instance map uint16 (H, W) of nuclei, given as flat indices of their pixels; 1 is the largest nucleus.
 
-    A pixel of several goes to the smallest. Also returns how many such pixels there are, and how many nuclei have none
-    left.
+    A pixel of several nuclei goes to the smallest. Also return how many such pixels there are, and how many nuclei
+    have no pixel left.
     """
     labels = np.zeros(shape[0] * shape[1], np.uint16)
-    if not places:
+    if not objects:
         return labels.reshape(shape), 0, 0
-    for number, place in enumerate(sorted(places, key=len, reverse=True), 1):
-        labels[place] = number
-    overlapping = int(np.sum(np.bincount(np.concatenate(places), minlength=1) > 1))
-    left = np.bincount(labels, minlength=len(places) + 1) > 0
-    left[0] = True
-    labels = (np.cumsum(left) - 1).astype(np.uint16)[labels]  # no number missing
-    return labels.reshape(shape), overlapping, int(np.sum(~left))
+    for number, pixels in enumerate(sorted(objects, key=len, reverse=True), 1):
+        labels[pixels] = number
+    overlap = int(np.sum(np.bincount(np.concatenate(objects), minlength=1) > 1))
+    visible = np.bincount(labels, minlength=len(objects) + 1) > 0
+    visible[0] = True
+    labels = (np.cumsum(visible) - 1).astype(np.uint16)[labels]  # no number is missing
+    return labels.reshape(shape), overlap, int(np.sum(~visible))
 
 
 # ------------------------------------------------------------------------------------------- what it shows
 
 
 def modality_of(image: np.ndarray) -> str:
-    """What an image (H, W, 3) shows, by its pixels: a dark ground is fluorescence, bright is histology or bright-field.
+    """Tell an image's (H, W, 3) modality: fluorescence on a dark background, histology or bright-field on a bright one.
 
-    The background is the median brightness; in gray images dark means nearer to the darkest than to the brightest
-    pixels, as a faint image's brightest may be darker than another's background.
+    The background is the median brightness. In gray images it is dark if it is nearer to the darkest than to the
+    brightest pixels, because a faint image's brightest pixels may be darker than another's background.
     """
-    step = max(1, round((image[..., 0].size / 100_000) ** 0.5))  # 100 000 pixels tell enough
+    step = max(1, round((image[..., 0].size / 100_000) ** 0.5))  # 100 000 pixels are enough
     pixels = in_8_bit(image[::step, ::step]).reshape(-1, 3).astype(np.float32)
     brightness = pixels.mean(axis=1)
     low, background, high = np.percentile(brightness, BACKGROUND)

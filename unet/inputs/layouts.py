@@ -1,4 +1,4 @@
-"""How data lie on disk: a layout is a sequence of samples, read when they are asked for."""
+"""How data lie on disk: a layout is a sequence of samples, each read when it is indexed."""
 
 from __future__ import annotations
 
@@ -23,52 +23,52 @@ from unet.inputs.voxel import Voxel
 from unet.inputs.zarrs import is_zarr
 from utils import UserError, file_hash, input_hash
 
-MOST_PIECES = 1.5  # of one number in labels of objects: few are torn apart, classes are in many places
+MOST_PIECES = 1.5  # pieces of a number, on average, in labels of objects: few objects are in pieces, most classes are
 
 
 class Layout(Samples):
     """The labelled samples of a folder.
 
-    Raises UserError, with the way out, where files are missing, cannot be read or do not fit each other.
+    Raises UserError, with the way out, if files are missing, cannot be read or do not fit each other.
     """
 
     name: ClassVar[str]
-    what: ClassVar[str]  # in words, for messages
-    noun: ClassVar[str]  # what one sample is called
-    leave_out: ClassVar[str]  # how to, for messages
-    doubt: ClassVar[str] = ""  # what to do where labels are not what they seem, for notes
-    meaning: str  # what its labels seem to say: cells or nuclei; the user may know better
-    undivided: bool = False  # whether objects lie apart but have one number
+    what: ClassVar[str]  # the layout in words, for messages
+    noun: ClassVar[str]  # what a sample is called
+    leave_out: ClassVar[str]  # how to leave a sample out, for messages
+    doubt: ClassVar[str] = ""  # what to do if labels are not what they seem, for notes
+    meaning: str  # what its labels seem to mean: cells or nuclei; the user may know better
+    undivided: bool = False  # whether separate objects have the same number
     folder: Path
     labels_path: Path  # for messages
-    groups: list[str]  # of each sample
-    notes: list[str]  # what the user should know of the data, a sentence each
-    dtype: np.dtype  # that holds the pixels of all images as they are
+    groups: list[str]  # the group of each sample
+    notes: list[str]  # what the user should know about the data, a sentence each
+    dtype: np.dtype  # holds the pixels of all images unchanged
 
     def listed(self, numbers: Sequence[int]) -> str:
-        """Samples in words, for messages."""
+        """Return the names of samples in words, for messages; at most six."""
         names = [name if len(name) <= 20 else f"{name[:12]}..." for name in map(self.names.__getitem__, numbers[:6])]
         return f"{self.noun} {', '.join(names + ['...'] * (len(numbers) > 6))}"
 
     @abstractmethod
     def size(self, number: int) -> tuple[int, int]:
-        """Height and width of a sample, pixels, without reading its pixels where the file says so."""
+        """Return height and width of a sample, pixels; from its file's header, if that has them."""
 
     @abstractmethod
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of all that was read, by its absolute path."""
+        """Return the SHA-256 of each input, by its absolute path."""
 
     @abstractmethod
     def to_predict(self) -> Samples:
-        """The samples without labels, which are segmented in the end; reads what can be wrong with them."""
+        """Return the samples without labels, which the final step segments; raises UserError if one cannot be read."""
 
     @abstractmethod
     def hash_to_predict(self) -> str:
-        """SHA-256 of what is to be predicted."""
+        """Return the SHA-256 of the samples without labels."""
 
 
 class Chosen(Samples):
-    """Some samples of a layout, by their numbers."""
+    """Some of a layout's samples, by number."""
 
     def __init__(self, layout: Layout, numbers: Sequence[int]):
         self.layout, self.numbers = layout, numbers
@@ -99,8 +99,8 @@ class Stacks(Layout):
 
     def __init__(self, folder: Path):
         if not folder.is_dir():
-            here = "" if folder.is_absolute() else f" in {Path.cwd()}"  # where the scripts run may be the mistake
-            raise UserError(f"{folder} is no folder{here}; {GET_DATA}")
+            here = "" if folder.is_absolute() else f" in {Path.cwd()}"  # perhaps the script runs in the wrong folder
+            raise UserError(f"{folder} is not a folder{here}; {GET_DATA}")
         self.folder, self.labels_path, self.notes = folder, folder / LABELS, []
         self.watch([folder / name for name in (VOLUME, LABELS, TEST)])
         self.images = Gray(TiffPages(folder / VOLUME, way_to(folder / VOLUME)))
@@ -133,7 +133,7 @@ class Stacks(Layout):
     def to_predict(self) -> StackSamples:
         samples = StackSamples(self.folder / TEST)
         samples.watch(self.files)
-        for _ in samples.images:  # raises what is wrong with a slice now, not after the training
+        for _ in samples.images:  # a damaged slice is reported now, not after the training
             pass
         return samples
 
@@ -142,7 +142,7 @@ class Stacks(Layout):
 
 
 class FolderSamples(Samples):
-    """Images of any size, each a file, without labels."""
+    """Images of any size, one per file, without labels."""
 
     def __init__(self, sources: list[folders.Source]):
         self.sources, self.names = sources, [source.name for source in sources]
@@ -154,7 +154,7 @@ class FolderSamples(Samples):
 
     @cached_property
     def voxel(self) -> Voxel | None:
-        """What all images say of themselves; None where one says nothing, or another size."""
+        """The pixel size that all images state; None if one states none, or a different one."""
         return common_voxel(self.files)
 
     @cached_property
@@ -163,7 +163,7 @@ class FolderSamples(Samples):
 
 
 class PageSamples(Samples):
-    """The pages of a stack as images for themselves, gray or coloured, named by their number."""
+    """The pages of a stack as separate images, gray or coloured, named by their number."""
 
     def __init__(self, pages: Pages):
         self.pages, self.voxel, self.area = pages, pages.voxel, math.prod(pages.shape[:3])
@@ -178,9 +178,9 @@ class PageSamples(Samples):
 
 
 def images_of(path: Path) -> Samples:
-    """Images to predict, each for itself: files, or the pages of a Zarr, an .npy file or a TIFF that has several.
+    """Open images that are predicted separately: files, or the pages of a Zarr, an .npy file or a multi-page TIFF.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     path = two_folders.images_in(path)
     if is_zarr(path) or (path.is_file() and (path.suffix.lower() == ".npy" or (
@@ -190,7 +190,7 @@ def images_of(path: Path) -> Samples:
 
 
 class Folders(Layout):
-    """A folder for each image, as the Data Science Bowl has them: `<id>/images/<id>.png` and `<id>/masks/*.png`."""
+    """A folder for each image, as in the Data Science Bowl 2018: `<id>/images/<id>.png` and `<id>/masks/*.png`."""
 
     name, what, noun, meaning = "folders", "a folder of images with masks", "image", "nuclei"
     leave_out, labels_name = "take its folder away", "masks"
@@ -207,64 +207,64 @@ class Folders(Layout):
                             f"{self.expected}")
         self.names = [source.name for source in self.sources]
         self.watch([source.image for source in sources])
-        self._news = folders.News(without=[source.name for source in self.others])
-        self._looks: dict[int, tuple[str, np.dtype]] = {}
+        self._remarks = folders.Remarks(without=[source.name for source in self.others])
+        self._properties: dict[int, tuple[str, np.dtype]] = {}
 
     def _read(self, number: int) -> np.ndarray:
-        """An image; what it is like is kept."""
+        """Read an image and remember its modality and type."""
         image = folders.read_image(self.sources[number].image)
-        self._looks[number] = folders.modality_of(image), image.dtype
+        self._properties[number] = folders.modality_of(image), image.dtype
         return image
 
     @property
-    def looks(self) -> list[tuple[str, np.dtype]]:
-        """Modality, told by its pixels, and type of each image: those that were not read yet are now."""
+    def properties(self) -> list[tuple[str, np.dtype]]:
+        """Modality, by its pixels, and type of each image; reads the images that were not read yet."""
         for number in range(len(self)):
-            if number not in self._looks:
+            if number not in self._properties:
                 self._read(number)
-        return [self._looks[number] for number in range(len(self))]
+        return [self._properties[number] for number in range(len(self))]
 
     @property
     def groups(self) -> list[str]:
         """The modality of each image."""
-        return [modality for modality, _ in self.looks]
+        return [modality for modality, _ in self.properties]
 
     @property
     def dtype(self) -> np.dtype:
-        return np.result_type(*{dtype for _, dtype in self.looks})
+        return np.result_type(*{dtype for _, dtype in self.properties})
 
     @property
     def notes(self) -> list[str]:
-        """What was noticed in the files read so far."""
-        return self._news.sentences()
+        """Remarks on the files read so far, a sentence each."""
+        return self._remarks.sentences()
 
     def __getitem__(self, number: int) -> Sample:
         source, image = self.sources[number], self._read(number)
-        label = self.label_of(source, image.shape[:2])
-        return Sample(source.name, image, label, self._looks[number][0], voxel_of(source.image))
+        label = self._read_label(source, image.shape[:2])
+        return Sample(source.name, image, label, self._properties[number][0], voxel_of(source.image))
 
     @cached_property
     def voxel(self) -> Voxel | None:
-        """What all labelled images say of themselves; None where one says nothing, or another size."""
+        """The pixel size that all labelled images state; None if one states none, or a different one."""
         return common_voxel([source.image for source in self.sources])
 
     def size(self, number: int) -> tuple[int, int]:
         return size_of(self.sources[number].image)
 
     def objects(self, label: np.ndarray) -> np.ndarray:
-        """The objects of a label (H, W), a number for each, 0 = none."""
+        """Return the objects of a label (H, W), a number for each, 0 = none."""
         return label
 
-    def label_of(self, source: folders.Source, shape: tuple[int, int]) -> np.ndarray:
-        """The label uint16 (H, W) of an image of this shape."""
-        return folders.read_masks(source, shape, self._news)
+    def _read_label(self, source: folders.Source, shape: tuple[int, int]) -> np.ndarray:
+        """Read the label, uint16 (H, W), of an image of this shape."""
+        return folders.read_masks(source, shape, self._remarks)
 
     def hashes(self) -> dict[str, str]:
         return {str(source.folder.resolve()): input_hash(source.folder) for source in self.sources}
 
     def to_predict(self) -> FolderSamples:
         for source in self.others:
-            folders.read_image(source.image)  # raises what is wrong with it now, not after the training
+            folders.read_image(source.image)  # a damaged image is reported now, not after the training
         return FolderSamples(self.others)
 
     def hash_to_predict(self) -> str:
@@ -276,25 +276,25 @@ class TwoFolders(Folders):
     """Files of equal names in `images/` and `labels/` (or `masks/`), of any sizes; see `two_folders`."""
 
     name, what, noun = "two folders", "a folder of images and labels", "image"
-    leave_out, labels_name = "take the file of its label away: it is predicted then", "labels"
+    leave_out, labels_name = "take its label file away: it is predicted then", "labels"
     doubt = "if they are something else, say --task or --classes"
     expected = two_folders.LAYOUT
     find = staticmethod(two_folders.find_pairs)
 
     def __init__(self, folder: Path):
         super().__init__(folder)
-        self._news.missing = "label"
-        self.labels_path, self.stray = two_folders.labels_folder(folder), two_folders.stray_labels(folder)
+        self._remarks.missing = "label"
+        self.labels_path, self.stray_labels = two_folders.labels_folder(folder), two_folders.stray_labels(folder)
         self.watch(self.files + [mask for source in self.sources for mask in source.masks])
 
     @cached_property
     def _counts(self) -> list[tuple[int, int]]:
-        """Of each label the values but 0, and the connected pieces of one value."""
+        """For each label, how many values it has except 0, and how many connected pieces of one value."""
         return [two_folders.numbers_and_pieces(two_folders.read_label(source.masks[0])) for source in self.sources]
 
     @property
     def meaning(self) -> str:
-        """Nuclei where most numbers of a label are one piece, as an object is; membranes' cells are one number."""
+        """Nuclei if most numbers of the labels are one piece each, otherwise cells, which all have the same number."""
         numbers, pieces = (sum(counts) for counts in zip(*self._counts, strict=True))
         several = any(numbers > 1 for numbers, _ in self._counts)
         return "nuclei" if several and pieces <= MOST_PIECES * numbers else "cells"
@@ -305,17 +305,17 @@ class TwoFolders(Folders):
 
     @property
     def notes(self) -> list[str]:
-        """What was noticed in the files read so far, and labels without their image."""
-        count = len(self.stray)
+        """Labels without an image, and remarks on the files read so far, a sentence each."""
+        count = len(self.stray_labels)
         strays = [f"{count} label{'s have' if count > 1 else ' has'} no image of the same name, for instance "
-                  f"{self.stray[0].name}: left out"] if count else []
+                  f"{self.stray_labels[0].name}: left out"] if count else []
         return strays + super().notes
 
     def objects(self, label: np.ndarray) -> np.ndarray:
-        """Its numbers or, where these are no objects', the pieces of one value, connected as cells are."""
+        """Return a label's own numbers or, if they do not number objects, its 4-connected pieces of one value."""
         return label if self.meaning == "nuclei" else components(label, background=0, connectivity=1)
 
-    def label_of(self, source: folders.Source, shape: tuple[int, int]) -> np.ndarray:
+    def _read_label(self, source: folders.Source, shape: tuple[int, int]) -> np.ndarray:
         return two_folders.read_pair(source, shape)
 
     def hashes(self) -> dict[str, str]:
@@ -327,13 +327,13 @@ LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (Stacks, F
 
 
 def kind_of(folder: Path) -> type[Layout]:
-    """Which layout a folder has; that of stacks where it looks like none."""
+    """Return the layout that a folder has; `Stacks` if it looks like none."""
     if folders.is_image_folder(folder):
         return Folders
     return TwoFolders if two_folders.is_two_folders(folder) else Stacks
 
 
 def layout_of(folder: str | Path) -> Layout:
-    """The layout that a folder has, opened."""
+    """Open a folder in the layout that it has."""
     folder = Path(folder)
     return kind_of(folder)(folder)
