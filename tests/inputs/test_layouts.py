@@ -9,7 +9,7 @@ from conftest import draw_stacks, write_nuclei, write_png, write_two_folders
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from unet.inputs import lazy, zarrs
+from unet.inputs import lazy
 from unet.inputs.folders import find_images
 from unet.inputs.layouts import Folders, Stacks, images_of, layout_of
 from unet.inputs.stacks import LABELS, TEST, VOLUME
@@ -265,8 +265,7 @@ def test_large_images_are_read_by_rows(tmp_path, monkeypatch, kept, channels, dt
         tifffile.imwrite(tmp_path / kept, np.stack([image] * 2) if kept == "stack.tif" else image,
                          photometric="minisblack" if channels == 1 else "rgb")
     whole = images_of(tmp_path / kept)[0].image
-    for module in (lazy, zarrs):
-        monkeypatch.setattr(module, "MAPPED", 100)
+    monkeypatch.setattr(lazy, "MAPPED", 100)
     rows = images_of(tmp_path / kept)[0].image
     assert isinstance(rows, lazy.PageRows) and (rows.shape, rows.ndim, rows.dtype) == ((40, 30, 3), 3, whole.dtype)
     assert_array_equal(np.asarray(rows), whole)

@@ -9,7 +9,7 @@ from conftest import write_png
 from numpy.testing import assert_array_equal
 
 from unet.inputs import lazy
-from unet.inputs.lazy import Each, Gray, mean_and_sd, tally
+from unet.inputs.lazy import ConvertedPages, Gray, mean_and_sd, tally
 from unet.inputs.pages import open_pages
 from unet.inputs.stacks import stack_writer
 from unet.inputs.voxel import Voxel, voxel_of_tiff
@@ -242,9 +242,9 @@ def test_what_is_written_keeps_the_size(tmp_path, dtype, channels):
 def test_counts_and_moments_over_pages_are_those_of_the_whole(rng):
     stack = rng.integers(0, 9, (5, 7, 11), np.uint16)
     for part in (stack, stack[:1], stack / 4):
-        pages = Each(list(part), lambda page: page + 1, part.dtype)
+        pages = ConvertedPages(list(part), lambda page: page + 1, part.dtype)
         assert pages.shape == part.shape
         for array, expected in zip(tally(pages), np.unique(part + 1, return_counts=True), strict=True):
             assert_array_equal(array, expected)
         assert mean_and_sd(pages) == pytest.approx(((part + 1).mean(), part.std()))
-    assert len(tally(Each(list(stack), lambda page: page, np.uint16), 2)[0]) > 2
+    assert len(tally(ConvertedPages(list(stack), lambda page: page, np.uint16), 2)[0]) > 2

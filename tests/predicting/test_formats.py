@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from predicting.test_bands import LEARNT, Bright
 
 from unet.engines.predictor import Limits, Predictor
-from unet.inputs import zarrs
+from unet.inputs import lazy
 from unet.inputs.layouts import StackSamples
 from unet.inputs.lazy import PageRows
 from unet.inputs.ome_zarr import Stack
@@ -92,7 +92,7 @@ def test_a_large_slice_of_a_zarr_is_read_by_rows(tmp_path, samples, monkeypatch)
         for page in IMAGES:
             write(page)
     monkeypatch.setattr(task, "LARGE", 80 * 80)
-    monkeypatch.setattr(zarrs, "MAPPED", 80 * 80)
+    monkeypatch.setattr(lazy, "MAPPED", 80 * 80)
     rows = StackSamples(tmp_path / "in.zarr")
     assert isinstance(rows[0].image, PageRows)
     predict(rows, tmp_path / "p.zarr", Bright())

@@ -17,7 +17,7 @@ from skimage.measure import label
 
 from unet.inputs.findings import Finding, list_slices, shorten
 from unet.inputs.gaps import find_gaps
-from unet.inputs.lazy import Each, mean_and_sd, tally
+from unet.inputs.lazy import ConvertedPages, mean_and_sd, tally
 from unet.inputs.stacks import GET_DATA, LABELS, TEST, VOLUME, nearly_named, padding
 from unet.inputs.tiffs import TiffPages
 from utils import UserError
@@ -165,11 +165,11 @@ def _has_soft_edges(values: np.ndarray, counts: np.ndarray) -> bool:
     return counts[(place < 0.1) | (place > 0.9)].sum() > 0.6 * counts.sum()
 
 
-def as_cells(labels: Slices) -> Each:
+def as_cells(labels: Slices) -> ConvertedPages:
     """Return labels as bool, True = cell, whether they have two values, soft edges, or a number for every cell."""
     values, counts = tally(labels)
     threshold = (float(values[0]) + float(values[-1])) / 2 if _has_soft_edges(values, counts) else values[0]
-    return Each(labels, lambda label: label > threshold, bool)
+    return ConvertedPages(labels, lambda label: label > threshold, bool)
 
 
 def separate_objects(cells: Slices, thin_walls: Walls) -> bool:
@@ -325,7 +325,7 @@ def examine(folder: Path, thin_walls: Walls | None) -> list[Finding]:
     return notes + (check_test(images, test) if images is not None and test is not None else [])
 
 
-def _open(path: Path) -> tuple[Each | None, list[Finding]]:
+def _open(path: Path) -> tuple[ConvertedPages | None, list[Finding]]:
     """Open the stack (N, H, W) of a file, None if it cannot be read; also return the findings about its pixels."""
     if not path.is_file():
         similar = nearly_named(path)
@@ -337,7 +337,7 @@ def _open(path: Path) -> tuple[Each | None, list[Finding]]:
     except (UserError, OSError) as error:
         what, _, remedy = str(error).replace(f"{path}", path.name).partition("; ")
         return None, [Finding("problem", what, "It cannot be used.", remedy or "Give yourself permission to read it")]
-    return Each(stack, _plain, stack.dtype), notes
+    return ConvertedPages(stack, _plain, stack.dtype), notes
 
 
 def _plain(page: np.ndarray) -> np.ndarray:

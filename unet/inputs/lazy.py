@@ -1,4 +1,4 @@
-"""Pages that are read when they are asked for: what all formats have in common."""
+"""Pages that are read only when they are indexed: what all formats have in common."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 from unet.inputs.voxel import Voxel
 from utils import UserError
 
-ROWS = 1024  # of a page that are looked at at once: it may be larger than memory
-MAPPED = 2**26  # bytes of a page from which on it is not read whole: its rows are used one after the other
+ROWS = 1024  # of a page that are processed at once: it may be larger than memory
+MAPPED = 2**26  # a page of so many bytes or more is read by rows instead of whole
 EIGHT_BIT = "in Fiji: Image > Type > 8-bit, then File > Save As > Tiff"
 
 
 class Pages(Sequence[np.ndarray]):
     """A stack whose pages (H, W[, C]) are read one at a time; `np.asarray` reads it whole.
 
-    It is pickled as the name of its file, not as pixels. Reading a page raises UserError where it is damaged.
+    It is pickled as the name of its file, without pixels. Reading a damaged page raises UserError.
     """
 
-    path: Path  # that the user named, for messages
+    path: Path  # as the user named it, for messages
     files: list[Path]  # that are read
     names: list[str]  # of the pages
     shape: tuple[int, ...]  # (N, H, W[, C])
     dtype: np.dtype
-    voxel: Voxel | None = None  # size of a pixel; None where it is not known
+    voxel: Voxel | None = None  # size of a pixel; None if it is not known
 
     @abstractmethod
     def _read(self, number: int) -> np.ndarray | PageRows:
-        """Page `number`, 0 .. N-1."""
+        """Read page `number`, 0 .. N-1."""
 
     @property
     def ndim(self) -> int:
@@ -51,42 +51,43 @@ class Pages(Sequence[np.ndarray]):
         try:
             whole = np.empty(self.shape, dtype or self.dtype)
         except (MemoryError, ValueError):
-            raise UserError(f"{self.path} has {self.shape} pixels, more than this machine's memory takes") from None
+            raise UserError(f"{self.path} has {self.shape} pixels, more than fit into this machine's memory") from None
         for number in range(len(self)):
             whole[number] = self._read(number)
         return whole
 
 
 class PageRows:
-    """A page (H, W[, C]) too large for memory many times over: rows are read when asked for, the last ones kept.
+    """A page (H, W[, C]) that may be much larger than memory: it reads rows on demand and keeps the last ones.
 
-    Of NumPy's ways it has what cutting tiles and looking at some pixels needs; `np.asarray` reads it whole.
+    It has the few methods of an array that cutting tiles and sampling pixels need; `np.asarray` reads it whole.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, read: Callable[[int, int], np.ndarray]):
         self.shape, self.dtype, self.ndim, self.size = tuple(shape), np.dtype(dtype), len(shape), math.prod(shape)
-        self._read, self._last = read, (0, np.empty((0, *shape[1:]), dtype))  # first row that is kept, and all of them
+        self._read, self._last = read, (0, np.empty((0, *shape[1:]), dtype))  # number of the first kept row; the rows
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def _rows(self, first: int, last: int) -> np.ndarray:
+        """Return rows `first` to `last` - 1, from the last ones if these have them."""
         start, rows = self._last
         if not start <= first <= last <= start + len(rows):
             start, rows = self._last = first, self._read(first, last)
         return rows[first - start:last - start]
 
     def take(self, indices: np.ndarray, axis: int) -> np.ndarray:
-        """Rows by their numbers; they lie close together, so all between them are read."""
+        """Return rows by number; they lie close together, so all rows between them are read."""
         if axis != 0:
-            raise ValueError("columns can be taken of rows in memory alone")
+            raise ValueError("only rows can be taken of a page that is not in memory")
         first = int(indices.min())
         return self._rows(first, int(indices.max()) + 1).take(indices - first, axis=0)
 
     def __getitem__(self, place: slice | tuple[slice, slice]) -> np.ndarray:
-        """Rows, or rows and columns, by slices with steps forward."""
-        which, columns = place if isinstance(place, tuple) else (place, slice(None))
-        first, last, step = which.indices(len(self))
+        """Return rows, or rows and columns, by slices with positive steps."""
+        rows, columns = place if isinstance(place, tuple) else (place, slice(None))
+        first, last, step = rows.indices(len(self))
         size = max(ROWS // step, 1) * step  # rows at once
         parts = [self._rows(start, min(start + size, last))[::step, columns].copy()
                  for start in range(first, last, size)]
@@ -97,16 +98,16 @@ class PageRows:
 
 
 def is_read_by_rows(shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    """Whether a page (H, W[, C]) is so large that it is better not read whole."""
+    """Tell whether a page (H, W[, C]) is too large to be read whole."""
     return math.prod(shape) * dtype.itemsize >= MAPPED
 
 
 def raw_page(path: Path, stored: np.dtype, start: int, shape: tuple[int, ...], by_rows: bool = True
              ) -> np.ndarray | PageRows:
-    """A page (H, W[, C]) that lies in a file as it is, from byte `start` on, in the machine's byte order.
+    """Read a page (H, W[, C]) that lies uncompressed in a file, from byte `start` on, in the machine's byte order.
 
-    With `by_rows` a large one is `PageRows`. It is read, not mapped: a map of a file that is cut short meanwhile
-    ends the process. Raises UserError then.
+    With `by_rows` a large one is `PageRows`. It is read instead of mapped: if the file is cut short meanwhile, a map
+    would end the process, and this raises UserError.
     """
     width = math.prod(shape[1:])
 
@@ -121,45 +122,44 @@ def raw_page(path: Path, stored: np.dtype, start: int, shape: tuple[int, ...], b
     return read(0, shape[0])
 
 
-class Each(Sequence[np.ndarray]):
-    """What a function makes of each page of a stack, (H, W) of this type, when it is asked for."""
+class ConvertedPages(Sequence[np.ndarray]):
+    """A stack's pages after a function that returns (H, W) of this type; it is applied when a page is indexed."""
 
-    def __init__(self, pages: Sequence[np.ndarray], make: Callable[[np.ndarray], np.ndarray], dtype: type):
-        self.pages, self.make, self.dtype = pages, make, np.dtype(dtype)
+    def __init__(self, pages: Sequence[np.ndarray], convert: Callable[[np.ndarray], np.ndarray], dtype: type):
+        self.pages, self.convert, self.dtype = pages, convert, np.dtype(dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape (N, H, W)."""
         return (len(self.pages), *self.pages[0].shape[:2])
 
     def __len__(self) -> int:
         return len(self.pages)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        return self.make(self.pages[number])
+        return self.convert(self.pages[number])
 
 
 def tally(stack: Sequence[np.ndarray], most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The values of a stack, sorted, and how often each is there; with `most` only until there are more of them."""
+    """Return a stack's values, sorted, and how often each occurs; with `most`, stop as soon as there are more."""
     values, counts = np.unique(stack[0], return_counts=True)
     for number in range(1, len(stack)):
         if most and len(values) > most:
             break
-        more, times = np.unique(stack[number], return_counts=True)
-        values, places = np.unique(np.concatenate([values, more]), return_inverse=True)
-        counts = np.bincount(places.ravel(), np.concatenate([counts, times])).astype(int)
-    return values.astype(np.uint8) if values.dtype == bool else values, counts  # 0 and 1, to be counted with
+        page_values, page_counts = np.unique(stack[number], return_counts=True)
+        values, places = np.unique(np.concatenate([values, page_values]), return_inverse=True)
+        counts = np.bincount(places.ravel(), np.concatenate([counts, page_counts])).astype(int)
+    return values.astype(np.uint8) if values.dtype == bool else values, counts  # bool knows no arithmetic
 
 
 def mean_and_sd(stack: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Of all pixels of a stack."""
+    """Return mean and standard deviation of all pixels of a stack."""
     sums = np.array([(page.size, page.sum(dtype=float), np.square(page, dtype=float).sum()) for page in stack]).sum(0)
     mean = sums[1] / sums[0]
     return float(mean), float(max(sums[2] / sums[0] - mean**2, 0) ** 0.5)
 
 
 def require_file(path: Path, way_out: str = "") -> None:
-    """Raise UserError where there is no such file, or nothing in it."""
+    """Raise UserError if there is no such file, or it is empty; `way_out` ends the first message."""
     if not path.is_file():
         raise UserError(f"{path} not found{'; ' + way_out if way_out else ''}")
     if path.stat().st_size == 0:
@@ -167,29 +167,29 @@ def require_file(path: Path, way_out: str = "") -> None:
 
 
 def one_channel(pages: Pages) -> Pages:
-    """The pages, which must be (N, H, W); raises UserError, naming their file, for colours."""
+    """Return pages that are (N, H, W); raise UserError for colours."""
     if pages.ndim == 4:
         raise UserError(f"{pages.path} has {pages.shape[3]} channels, expected gray slices of one; {EIGHT_BIT}")
     return pages
 
 
 def grey_type(dtype: np.dtype, path: Path) -> np.dtype:
-    """The type that pixels of a file are worked with in; raises UserError where they are no grey levels."""
+    """Return the type that pixels of a file are processed in; raise UserError if they are not grey levels."""
     if dtype.kind not in "buif":
         raise UserError(f"{path} has pixels of the type {dtype}, expected grey levels; {EIGHT_BIT}")
     return np.dtype(np.uint8 if dtype.kind == "b" else dtype if dtype in (np.uint8, np.uint16) else np.float32)
 
 
 def grey_levels(pixels: np.ndarray, path: Path, where: str = "") -> np.ndarray:
-    """Pixels of a file: uint8 and uint16 as they are, bool as 0 and 255, all else as float32.
+    """Return pixels of a file: uint8 and uint16 as they are, bool as 0 and 255, other types as float32.
 
-    Raises UserError where they are no grey levels, or no numbers (NaN or infinite).
+    Raises UserError if they are not grey levels, or not numbers (NaN or infinite).
     """
     dtype = grey_type(pixels.dtype, path)
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * 255
     if pixels.dtype != dtype:
-        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        with np.errstate(over="ignore"):  # infinite pixels are refused below
             pixels = pixels.astype(dtype)
     if dtype.kind == "f" and not all(np.isfinite(pixels[first:first + ROWS]).all()
                                      for first in range(0, len(pixels), ROWS)):
@@ -198,9 +198,9 @@ def grey_levels(pixels: np.ndarray, path: Path, where: str = "") -> np.ndarray:
 
 
 class Gray(Pages):
-    """Gray pages (H, W): uint8 and uint16 as they are, bool as 0 and 255, all else as float32.
+    """Gray pages (H, W): uint8 and uint16 as they are, bool as 0 and 255, other types as float32.
 
-    Raises UserError for colours, and where a page with pixels that are not numbers is read.
+    Raises UserError for colours; reading a page that has NaN or infinite pixels raises it too.
     """
 
     def __init__(self, pages: Pages):
@@ -212,13 +212,13 @@ class Gray(Pages):
     def _read(self, number: int) -> np.ndarray | PageRows:
         page = self.pages[number]
         if isinstance(page, PageRows):
-            return PageRows(page.shape, self.dtype, lambda first, last: self.gray(page[first:last], number))
-        return self.gray(page, number)
+            return PageRows(page.shape, self.dtype, lambda first, last: self._grey_levels(page[first:last], number))
+        return self._grey_levels(page, number)
 
     def block(self, number: int, rows: slice, columns: slice) -> np.ndarray:
-        """Some rows and columns of page `number`, of a format whose pages have them: slices with both ends."""
-        return self.gray(self.pages.block(slice(number, number + 1), rows, columns)[0], number)
+        """Read some rows and columns of page `number`, if its format has `block`; slices have both ends."""
+        return self._grey_levels(self.pages.block(slice(number, number + 1), rows, columns)[0], number)
 
-    def gray(self, page: np.ndarray, number: int) -> np.ndarray:
-        """Rows of page `number` as they are given."""
+    def _grey_levels(self, page: np.ndarray, number: int) -> np.ndarray:
+        """Return rows of page `number` as grey levels."""
         return grey_levels(page, self.path, f" in {self.names[number]}")

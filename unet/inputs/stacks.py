@@ -16,7 +16,7 @@ import tifffile
 from scipy import ndimage
 
 from unet.inputs.lazy import ROWS
-from unet.inputs.tiffs import TiffPages, hear
+from unet.inputs.tiffs import TiffPages, collect_logs
 from unet.inputs.voxel import Voxel, tiff_tags
 from utils import UserError, atomic_path
 
@@ -135,7 +135,7 @@ def is_ours(path: Path) -> bool:
             return all(file.name in (".zattrs", ".zgroup") or file.name.isdecimal() for file in inside)
         return all(file.is_file() and is_ours(file) for file in inside)
     try:
-        with hear("tifffile"), tifffile.TiffFile(path) as tiff:
+        with collect_logs(), tifffile.TiffFile(path) as tiff:
             return tiff.pages[0].software == OURS
     except (tifffile.TiffFileError, OSError, LookupError, ValueError, struct.error):
         return False

@@ -1,4 +1,4 @@
-"""TIFF stacks, read a page at a time: striped, tiled, compressed, ImageJ's, OME's; a damaged one is refused."""
+"""TIFF stacks, read a page at a time: striped, tiled, compressed, ImageJ's, OME's; damaged files are refused."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ JPEGS = (6, 7, 34892, 33007)  # compressions whose strips share tables
 
 
 class TiffPages(Pages):
-    """The pages of a TIFF or BigTIFF file; opened anew in each process, as only its name and layout travel.
+    """The pages of a TIFF or BigTIFF file; pickled as its name and layout, and opened again in each process.
 
-    With `by_rows` a page of 64 MiB and more is `PageRows`, unless it is compressed as a single strip.
+    With `by_rows` a page of 64 MiB or more is `PageRows`, unless it is compressed as a single strip.
     """
 
     def __init__(self, path: str | Path, way_out: str = "", by_rows: bool = False):
@@ -44,23 +44,23 @@ class TiffPages(Pages):
         self.files = [self.path]
 
     def _examine(self) -> None:
-        """Find out shape, dtype and where the pages lie; they have to be in the file wholly."""
+        """Find shape, dtype and the position of the pages; raise an error if the file does not have all their bytes."""
         with tifffile.TiffFile(self.path) as tiff:
             first, *others = tiff.series
             if any(series.shape != first.shape for series in others):
                 raise UserError(f"{self.path} holds images of different sizes, expected one stack of slices; in Fiji: "
                                 "Image > Stacks > Images to Stack, then File > Save As > Tiff")
             size = self.path.stat().st_size
-            # no compression gains so much: a damaged size would fill the memory
+            # no compression is so strong, and arrays of a damaged size would fill the memory
             if sum(series.nbytes for series in tiff.series) > 2000 * size + 10**6:
                 raise ValueError(f"it announces {first.shape} pixels in {size} bytes")
-            # pages that a program appended one by one are a series each: together they are the stack
+            # pages that a program appended one by one are series of their own: together they are the stack
             shape, axes = ((len(tiff.series), *first.shape), "Q" + first.axes) if others else (first.shape, first.axes)
             self._set_shape(shape, axes)
             self.dtype, self.voxel = first.dtype.newbyteorder("="), voxel_of_tiff(tiff)
             self._stored = first.dtype.newbyteorder(tiff.byteorder)
-            self._series, self._each = len(tiff.series), len(first.pages) == self.shape[0]
-            self._start = None if others else first.dataoffset  # of pixels that lie one after the other, as they are
+            self._series_count, self._is_page_each = len(tiff.series), len(first.pages) == self.shape[0]
+            self._start = None if others else first.dataoffset  # None unless all pixels are contiguous, uncompressed
             ends = [self._start + first.nbytes] if self._start is not None else [
                 offset + count for series in tiff.series for page in series.pages if page is not None
                 for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
@@ -68,10 +68,11 @@ class TiffPages(Pages):
                 raise ValueError(f"its pixels end at byte {max(ends)} of {size}")
 
     def _set_shape(self, shape: tuple[int, ...], axes: str) -> None:
-        self._planar = axes.endswith("SYX")  # of a colour picture all red comes before all green
+        """Set the shape (N, H, W[, C]) from tifffile's shape and axes; raise UserError unless it is one stack."""
+        self._planar = axes.endswith("SYX")  # all red of a colour image comes before all green
         if self._planar:
             shape, axes = (*shape[:-3], *shape[-2:], shape[-3]), axes[:-3] + "YXS"
-        # two to four are a colour picture's; more are slices that a program called channels for want of another word
+        # two to four channels are those of a colour image; more are slices that a program called channels
         planes = [length for axis, length in zip(axes[:-1], shape, strict=False) if axis in "CS" and 2 <= length <= 4]
         if planes:
             raise UserError(f"{self.path} has {planes[0]} channels ({axes}, {shape}), expected gray slices; in Fiji: "
@@ -96,21 +97,21 @@ class TiffPages(Pages):
             if self._handle is None:
                 self._handle = tifffile.TiffFile(self.path)
             series = self._handle.series
-            if self._series > 1 or self._each:
-                of_one = series[number].pages if self._series > 1 else series[0].pages[number:number + 1]
-                read = (row_reader(of_one[0], self.dtype) if self._by_rows and len(of_one) == 1
+            if self._series_count > 1 or self._is_page_each:
+                parts = series[number].pages if self._series_count > 1 else series[0].pages[number:number + 1]
+                read = (row_reader(parts[0], self.dtype) if self._by_rows and len(parts) == 1
                         and is_read_by_rows(self.shape[1:], self.dtype) else None)
                 if read:
                     return PageRows(self.shape[1:], self.dtype, partial(self._read_rows, read, number))
-                page = series[number].asarray() if self._series > 1 else of_one[0].asarray()
-            else:  # planes that lie in each other: they are read together
+                page = series[number].asarray() if self._series_count > 1 else parts[0].asarray()
+            else:  # one TIFF page holds several slices: they are read together
                 page = series[0].asarray().reshape(len(self), -1)[number]
             if self._planar:
                 page = np.moveaxis(page.reshape(self.shape[-1], *self.shape[1:-1]), 0, -1)
             return page.reshape(self.shape[1:])
 
     def _raw_planes(self, start: int) -> np.ndarray | PageRows:
-        """A page whose colours lie as they are one after the other, from byte `start` on."""
+        """Read a page whose colours lie uncompressed one after the other, from byte `start` on."""
         *size, channels = self.shape[1:]
         planes = [raw_page(self.path, self._stored, start + channel * math.prod(size) * self._stored.itemsize, size,
                            self._by_rows) for channel in range(channels)]
@@ -125,13 +126,13 @@ class TiffPages(Pages):
 
     @contextmanager
     def _plain_words(self, number: int | None = None) -> Iterator[None]:
-        """Answer what tifffile raises or logs with a UserError."""
+        """Raise UserError for what tifffile raises, or logs as an error; `number` is the page that is read."""
         try:
-            with hear("tifffile") as heard, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # odd metadata does not stop the pixels from being read
+            with collect_logs() as messages, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pixels can be read in spite of unusual metadata
                 yield
-            # of a file cut short tifffile reads what is left, and only logs that pages are missing
-            for line in filter(BROKEN_TIFF.search, heard):
+            # tifffile reads what remains of a file that was cut short, and only logs that pages are missing
+            for line in filter(BROKEN_TIFF.search, messages):
                 raise ValueError(line.partition("> ")[2])
         except FAULTS as error:
             cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
@@ -148,23 +149,23 @@ class TiffPages(Pages):
 
 def row_reader(page: tifffile.TiffPage | tifffile.TiffFrame, dtype: np.dtype
                ) -> Callable[[int, int], np.ndarray] | None:
-    """A function that reads rows `first` to `last` - 1 of a page, (rows, W, C); None of one that is decoded whole.
+    """Return a function that reads rows `first` to `last` - 1 of a page, (rows, W, C); None if it is decoded whole.
 
-    It decodes the strips or tiles that have these rows, and keeps those of the last two heights of a strip or tile:
-    the next rows mostly begin there. What it raises is tifffile's.
+    The function decodes the strips or tiles that have these rows. It keeps the last two rows of strips or tiles, as
+    the next rows usually begin there. It raises tifffile's errors.
     """
     layout = page.keyframe
     size = layout.tilelength if layout.is_tiled else layout.rowsperstrip
     across = math.ceil(layout.imagewidth / layout.tilewidth) if layout.is_tiled else 1
     strips = math.ceil(layout.imagelength / size)
     planes = layout.samplesperpixel if layout.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
-    if strips == 1 or planes * strips * across != len(page.dataoffsets) or layout.jpegheader is not None:  # a scanner's
-        return None
+    if strips == 1 or planes * strips * across != len(page.dataoffsets) or layout.jpegheader is not None:
+        return None  # jpegheader: a slide scanner's format
     places = np.arange(len(page.dataoffsets)).reshape(planes, strips, across)
     file, tables = page.parent.filehandle, {"jpegtables": page.jpegtables} if layout.compression in JPEGS else {}
 
     @lru_cache(2)
-    def strip(number: int) -> np.ndarray:
+    def read_strip(number: int) -> np.ndarray:
         rows = np.empty((min(size, layout.imagelength - number * size), layout.imagewidth, layout.samplesperpixel),
                         dtype)
         for index in places[:, number].ravel().tolist():
@@ -182,19 +183,19 @@ def row_reader(page: tifffile.TiffPage | tifffile.TiffFrame, dtype: np.dtype
         rows = np.empty((last - first, layout.imagewidth, layout.samplesperpixel), dtype)
         for number in range(first // size, math.ceil(last / size)):
             start = number * size
-            rows[max(start - first, 0):start + size - first] = strip(number)[max(first - start, 0):last - start]
+            rows[max(start - first, 0):start + size - first] = read_strip(number)[max(first - start, 0):last - start]
         return rows
 
     return read
 
 
 @contextmanager
-def hear(name: str) -> Iterator[list[str]]:
-    """Collect what a library logs, warnings and worse, in place of showing it."""
+def collect_logs() -> Iterator[list[str]]:
+    """Collect the warnings and errors that tifffile logs, instead of showing them."""
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())
-    logger = logging.getLogger(name)
+    logger = logging.getLogger("tifffile")
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
@@ -205,20 +206,20 @@ def hear(name: str) -> Iterator[list[str]]:
 
 
 def voxel_of(path: Path) -> Voxel | None:
-    """The size that an image file says of its pixels; PNG and JPEG know printers' alone, so that of a TIFF.
+    """Return the pixel size that a TIFF states; None for other formats, whose resolution is for printing only.
 
-    None, too, of a broken file: reading its pixels says what is wrong.
+    None also for a damaged file: reading its pixels reports what is wrong.
     """
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
     try:
-        with hear("tifffile"), tifffile.TiffFile(path) as tiff:
+        with collect_logs(), tifffile.TiffFile(path) as tiff:
             return voxel_of_tiff(tiff)
     except (*FAULTS, OSError):
         return None
 
 
 def common_voxel(paths: Iterable[Path]) -> Voxel | None:
-    """The size that all of some image files say; None where one says nothing, or they differ."""
+    """Return the pixel size that all image files state; None if one states none, or they differ."""
     sizes = {voxel_of(path) for path in paths}
     return sizes.pop() if len(sizes) == 1 else None

@@ -1,4 +1,4 @@
-"""Zarr and OME-Zarr images, read a page or some rows at a time; what is missing or damaged is refused."""
+"""Zarr and OME-Zarr images, read a page or some rows at a time; missing chunks and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unet.inputs.lazy import MAPPED, PageRows, Pages
+from unet.inputs.lazy import PageRows, Pages, is_read_by_rows
 from unet.inputs.ome_zarr import zarr_package
 from unet.inputs.voxel import Voxel, in_micrometres
 from utils import UserError
@@ -22,22 +22,22 @@ from utils import UserError
 if TYPE_CHECKING:
     import zarr
 
-MARKS = (".zarray", "zarr.json", ".zgroup", ".zattrs")  # one of them is in every folder of a Zarr
-SLAB = 2**28  # bytes of pages that are kept, as they lie in the same chunks
+MARKS = (".zarray", "zarr.json", ".zgroup", ".zattrs")  # every folder of a Zarr has one of them
+SLAB = 2**28  # pages of so many bytes at most are read at once and kept, if they lie in the same chunks
 FAULTS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, EOFError,
           MemoryError, AssertionError, SystemError, zlib.error, lzma.LZMAError)
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a path is meant as Zarr: by its name, or by what lies in the folder."""
+    """Tell whether a path is a Zarr, by its name or by the files in its folder."""
     return path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in MARKS)
 
 
 class ZarrPages(Pages):
-    """The pages of an array (H, W) or (N, H, W), or of OME's image of one time and one channel, its own resolution.
+    """The pages of an array (H, W) or (N, H, W), or of an OME image of one time and channel, at full resolution.
 
-    Three channels are colours, the last axis of a page; as in other formats a plain array has them there, too. A page
-    of 64 MiB and more is `PageRows`. Opened anew in each process: only its name and layout travel.
+    Three channels are colours, the last axis of a page, as they are of a plain array. A page of 64 MiB or more is
+    `PageRows`. Pickled as its name and layout, and opened again in each process.
     """
 
     def __init__(self, path: Path, way_out: str = ""):
@@ -54,51 +54,52 @@ class ZarrPages(Pages):
         self.names = [f"slice {number}" for number in range(len(self))]
 
     def _examine(self) -> None:
+        """Find shape, dtype, axes and pixel size; raise UserError unless it is one stack of gray or colour pages."""
         self._inside, axes, scale = self._image(zarr_package().open(str(self.path), mode="r"))
         array = self._open()
         chunk = getattr(array, "shards", None) or array.chunks
-        if not all(isinstance(side, int) and side >= 0 for side in (*array.shape, *chunk)):  # as they are in the file
+        if not all(isinstance(side, int) and side >= 0 for side in (*array.shape, *chunk)):  # Zarr does not check them
             raise ValueError(f"it announces {array.shape} pixels in chunks of {chunk}")
         if 0 in array.shape or array.ndim < 2:
             raise UserError(f"{self.path} holds no pages of pixels (its array is {array.shape}); save it again")
-        last = array.ndim in (3, 4) and array.shape[-1] in (3, 4) and array.shape[-3] > 4  # colours
-        names = "".join(axis["name"] for axis in axes) or ("zyxc" if last else "tczyx")[-array.ndim:]
+        colours_last = array.ndim in (3, 4) and array.shape[-1] in (3, 4) and array.shape[-3] > 4
+        names = "".join(axis["name"] for axis in axes) or ("zyxc" if colours_last else "tczyx")[-array.ndim:]
         sizes = dict(zip(names, array.shape, strict=True))
-        colours = sizes.get("c", 1) == 3 or (names.endswith("c") and sizes["c"] == 4)
-        several = [axis for axis in sizes if axis not in ("zyxc" if colours else "zyx") and sizes[axis] > 1]
-        if several or not names.endswith(("yx", "yxc")) or set(names) - set("tczyx"):
+        is_colour = sizes.get("c", 1) == 3 or (names.endswith("c") and sizes["c"] == 4)
+        surplus = [axis for axis in sizes if axis not in ("zyxc" if is_colour else "zyx") and sizes[axis] > 1]
+        if surplus or not names.endswith(("yx", "yxc")) or set(names) - set("tczyx"):
             raise UserError(f"{self.path} has the axes {', '.join(names)} and {array.shape} pixels, expected z, y, x "
-                            "and at most one time and one channel; save the channel that shows the membranes alone")
+                            "and at most one time and one channel; save only the channel that shows the membranes")
         self._axes, self._z = names, names.find("z")
-        self._c = names.index("c") if colours else -1
-        self.shape = (sizes.get("z", 1), sizes["y"], sizes["x"], *([sizes["c"]] if colours else []))
+        self._c = names.index("c") if is_colour else -1
+        self.shape = (sizes.get("z", 1), sizes["y"], sizes["x"], *([sizes["c"]] if is_colour else []))
         self.dtype = np.dtype(array.dtype).newbyteorder("=")
         lengths = {axis["name"]: in_micrometres(length, axis.get("unit"))
                    for axis, length in zip(axes, scale, strict=False)}
         if lengths.get("y") and lengths.get("x"):
             self.voxel = Voxel(lengths["y"], lengths["x"], lengths.get("z"))
         page = math.prod(self.shape[1:]) * self.dtype.itemsize
-        # a damaged size would fill the memory with names
+        # the last chunk must exist: a list of names of a damaged length would fill the memory
         self._require_chunks(array, [slice(side - 1, side) for side in array.shape])
         self._depth = max(1, min(chunk[self._z] if self._z >= 0 else 1, SLAB // page))  # pages that are read at once
 
-    def _image(self, found: zarr.Array | zarr.Group) -> tuple[str, list[dict], list[float]]:
-        """Of what a folder holds the path of its array, its axes, and the length of a pixel along each."""
-        if hasattr(found, "shape"):
+    def _image(self, root: zarr.Array | zarr.Group) -> tuple[str, list[dict], list[float]]:
+        """Return the path of the image's array inside the folder, its axes, and the length of a pixel along each."""
+        if hasattr(root, "shape"):
             return "", [], []
-        attributes = dict(found.attrs)
+        attributes = dict(root.attrs)
         multiscales = attributes.get("ome", attributes).get("multiscales")
         if not multiscales:
-            inside = [path.name for path in sorted(self.path.iterdir()) if path.is_dir() and is_zarr(path)]
-            listed = f"; name what is in it, for instance {self.path / inside[0]}" if inside else ""
-            raise UserError(f"{self.path} is a group of Zarr without an image of its own (multiscales){listed}")
+            inside = [path for path in sorted(self.path.iterdir()) if path.is_dir() and is_zarr(path)]
+            way_out = f"; name what is in it, for instance {inside[0]}" if inside else ""
+            raise UserError(f"{self.path} is a Zarr group without an image of its own (multiscales){way_out}")
         level = multiscales[0]["datasets"][0]
         axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscales[0].get("axes", [])]
         scale = [1.0] * len(axes)
         for transform in (*level.get("coordinateTransformations", ()),
                           *multiscales[0].get("coordinateTransformations", ())):
             if transform["type"] == "scale":
-                scale = [one * other for one, other in zip(scale, transform["scale"], strict=True)]
+                scale = [length * factor for length, factor in zip(scale, transform["scale"], strict=True)]
         return level["path"], axes, scale
 
     def _open(self) -> zarr.Array:
@@ -108,7 +109,7 @@ class ZarrPages(Pages):
 
     def _read(self, number: int) -> np.ndarray | PageRows:
         shape = self.shape[1:]
-        if math.prod(shape) * self.dtype.itemsize >= MAPPED:
+        if is_read_by_rows(shape, self.dtype):
             return PageRows(shape, self.dtype,
                             lambda first, last: self.block(slice(number, number + 1), slice(first, last))[0])
         first = number // self._depth * self._depth
@@ -120,7 +121,7 @@ class ZarrPages(Pages):
             return slab[number - first]
 
     def block(self, pages: slice, rows: slice, columns: slice | None = None) -> np.ndarray:
-        """Some rows and columns, by default all, of some pages: (n, h, w[, C]), own dtype; slices with both ends."""
+        """Read rows and columns (default: all) of some pages, (n, h, w[, C]), own dtype; slices have both ends."""
         parts = {"z": pages, "y": rows, "x": columns or slice(0, self.shape[2])}
         if self._c >= 0:
             parts["c"] = slice(0, self.shape[3])
@@ -133,7 +134,7 @@ class ZarrPages(Pages):
             return block.reshape(-1, *block.shape[1 - len(self.shape):]).astype(self.dtype, copy=False)
 
     def _require_chunks(self, array: zarr.Array, place: Sequence[slice]) -> None:
-        """Raise UserError where a chunk is not there: Zarr reads zeros then, whether they were meant or lost."""
+        """Raise UserError if a chunk is missing: Zarr would read zeros, whether they were left out or lost."""
         size = getattr(array, "shards", None) or array.chunks
         spans = [range(part.start // side, -(-part.stop // side)) for part, side in zip(place, size, strict=True)]
         key = array.metadata.encode_chunk_key if hasattr(array, "metadata") else array._chunk_key
@@ -145,13 +146,13 @@ class ZarrPages(Pages):
 
     @contextmanager
     def _plain_words(self) -> Iterator[None]:
-        """Answer what the library raises with a UserError."""
+        """Raise UserError for what the library raises."""
         try:
             yield
-        except (*FAULTS, getattr(zarr_package().errors, "MetadataError", ValueError)) as error:  # which version 2 has
+        except (*FAULTS, getattr(zarr_package().errors, "MetadataError", ValueError)) as error:  # of Zarr 2 only
             cause = (str(error).splitlines() or [""])[0][:90] or type(error).__name__
-            raise UserError(f"{self.path} cannot be read as Zarr ({cause}); it is damaged, no Zarr, or compressed in a "
-                            "way that is not known here: copy it again, or save it from another program") from None
+            raise UserError(f"{self.path} cannot be read as Zarr ({cause}); it is damaged, not a Zarr, or its "
+                            "compression is not supported: copy it again, or save it from another program") from None
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_array": None, "_slab": (0, np.empty(0)), "_lock": None}
