@@ -109,7 +109,7 @@ def test_chunks_of_zeros_are_written(tmp_path):
 def test_names_say_the_format():
     paths = {"a.tif": "a-cells.tif", "a.b.OME.tif": "a.b-cells.OME.tif", "a": "a-cells", "a.zarr": "a-cells.zarr"}
     assert {name: str(beside(Path(name), "cells")) for name in paths} == paths
-    with pytest.raises(UserError, match=r"a\.png: \.png is no format that predictions are written in"):
+    with pytest.raises(UserError, match=r"a\.png: predictions are not written as \.png"):
         ending_of(Path("a.png"))
 
 
@@ -134,5 +134,5 @@ def test_what_others_made_is_not_replaced(tmp_path):
 
 def test_two_pages_of_one_name_are_no_files(tmp_path):
     stack = Stack((2, 5, 5), np.float32, names=["a", "a"])
-    with pytest.raises(UserError, match="1 names of images are there twice, for instance a"):
+    with pytest.raises(UserError, match="1 repeated image name, for instance a"):
         check_writable(tmp_path / "p", stack)

@@ -158,7 +158,7 @@ def test_what_cannot_be_predicted_or_written_is_said_before(tmp_path, tiny_folde
     for wrong, reason in (
             (replace(outputs, out=tmp_path), "is a folder around an input and would be replaced"),
             (replace(outputs, objects=tiny_folder), "is a folder around an input and would be replaced"),
-            (replace(outputs, out=tmp_path / "a.png"), r"a\.png: \.png is no format that predictions are written in"),
+            (replace(outputs, out=tmp_path / "a.png"), r"a\.png: predictions are not written as \.png"),
             (replace(outputs, objects=outputs.out), "prediction.tif is named for two outputs"),
             (replace(outputs, out=tiny_folder / TEST), "test-volume.tif is an input and would be replaced")):
         with pytest.raises(UserError, match=reason):

@@ -1,4 +1,4 @@
-"""OME-Zarr images, version 0.4, the one that Fiji, napari and ilastik all read: written by rows, with their pyramid."""
+"""OME-Zarr images, written by rows, with their pyramid; version 0.4, which Fiji, napari and ilastik all read."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ FORMAT = "0.4"
 
 @dataclass(frozen=True)
 class Stack:
-    """What pages are to be written as.
+    """The shape, type and names of the pages that are to be written.
 
     shape : (N, H, W), or with channels (N, C, H, W)
     names : of the pages
-    called : of the channels
     """
 
     shape: tuple[int, ...]
     dtype: type
     voxel: Voxel | None = None
     names: Sequence[str] = ()
-    called: Sequence[str] = ()
+    channel_names: Sequence[str] = ()
 
     @property
     def numbers(self) -> bool:
-        """Whether pixels are numbers of objects, between which there is no mean."""
+        """Whether pixels are numbers of objects, which cannot be averaged."""
         return np.dtype(self.dtype).kind == "u"
 
 
 def zarr_package() -> ModuleType:
-    """The package that reads and writes Zarr; raises UserError where it is not installed."""
+    """Return the package that reads and writes Zarr; raise UserError if it is not installed."""
     try:
         import zarr
     except ImportError:
@@ -57,9 +56,9 @@ def zarr_package() -> ModuleType:
 
 @contextmanager
 def zarr_writer(path: Path, stack: Stack) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield `write(page)`, which appends a page (H, W) or (C, H, W); the folder is in its place once all are there.
+    """Yield `write(page)`, which appends a page (H, W) or (C, H, W); the folder appears at `path` when all are written.
 
-    Leaving without having written all N pages raises ValueError.
+    Raises ValueError if the block ends before all N pages were written.
     """
     with atomic_folder(path) as folder:
         image, count = Image.create(folder, stack), 0
@@ -82,7 +81,7 @@ class Image:
 
     @classmethod
     def create(cls, folder: Path, stack: Stack) -> Image:
-        """Write what describes an image that has no pixels yet."""
+        """Write the metadata of an image without pixels."""
         count, *channels, height, width = stack.shape
         sizes = [(height, width)]
         while max(sizes[-1]) > CHUNK:
@@ -95,16 +94,16 @@ class Image:
 
     @classmethod
     def open(cls, folder: Path) -> Image:
-        """Open an image that `create` made, to write into it; any process may, each its own chunks."""
+        """Open an image that `create` made, for writing; any process may do so, each writes its own chunks."""
         zarr, levels = zarr_package(), json.loads((folder / ".zattrs").read_text())["multiscales"][0]["datasets"]
-        # Zarr 3 leaves out chunks of zeros, as if they had been lost
+        # by default Zarr 3 leaves out chunks of zeros, as if they had been lost
         with zarr.config.set({"array.write_empty_chunks": True}) if hasattr(zarr, "config") else nullcontext():
             arrays = [zarr.open_array(str(folder / level["path"]), mode="r+") for level in levels]
         return cls(arrays, arrays[0].dtype.kind == "u")
 
     def put_page(self, number: int, page: np.ndarray, begin: int = 0) -> None:
-        """Write page `number` at all levels from one on; it may be `Bands`."""
-        for first in range(0, page.shape[-2], ROWS):  # a multiple of the side of all pixels of all levels
+        """Write page `number`, given at full resolution, to level `begin` and all coarser ones; it may be `Bands`."""
+        for first in range(0, page.shape[-2], ROWS):  # ROWS is a multiple of every level's pixel size
             rows = np.asarray(page[first:first + ROWS] if page.ndim == 2 else page[:, first:first + ROWS])
             for level, array in enumerate(self.levels):
                 if level >= begin:
@@ -113,7 +112,7 @@ class Image:
 
 
 def halved(rows: np.ndarray, numbers: bool) -> np.ndarray:
-    """An image (..., h, w) at half its height and width, rounded up: mean of 2 x 2 pixels, of numbers the first."""
+    """Return an image (..., h, w) at half its size, rounded up: means of 2 x 2 pixels; of numbers, the first pixel."""
     if numbers:
         return rows[..., ::2, ::2]
     odd = [(0, 0)] * (rows.ndim - 2) + [(0, side % 2) for side in rows.shape[-2:]]
@@ -122,7 +121,7 @@ def halved(rows: np.ndarray, numbers: bool) -> np.ndarray:
 
 
 def _create_array(folder: Path, shape: tuple[int, ...], dtype: type) -> None:
-    """Describe an array (..., N, H, W) whose chunks are parts of a page; its format is 2, whichever version writes."""
+    """Write the metadata of an array (..., N, H, W) in Zarr's format 2; each chunk is a part of one page."""
     chunks = [1] * (len(shape) - 2) + [min(CHUNK, side) for side in shape[-2:]]
     about = {"zarr_format": 2, "shape": shape, "chunks": chunks, "dtype": np.dtype(dtype).newbyteorder("<").str,
              "compressor": {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1, "blocksize": 0},
@@ -132,7 +131,7 @@ def _create_array(folder: Path, shape: tuple[int, ...], dtype: type) -> None:
 
 
 def _attributes(stack: Stack, levels: int) -> dict:
-    """OME's metadata: axes, sizes of pixels, names of channels."""
+    """Return OME's metadata: axes, pixel sizes, names of channels."""
     voxel, channels = stack.voxel, [{"name": "c", "type": "channel"}] if len(stack.shape) == 4 else []
     lengths = {"z": voxel and voxel.z, "y": voxel and voxel.y, "x": voxel and voxel.x}
     axes = [{"name": axis, "type": "space", **({"unit": "micrometer"} if length else {})}
@@ -141,10 +140,10 @@ def _attributes(stack: Stack, levels: int) -> dict:
                                        for axis, length in lengths.items()] for level in range(levels)]
     datasets = [{"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
                 for level, scale in enumerate(scales)]
-    multiscales = [{"version": FORMAT, "name": ", ".join(stack.called), "axes": channels + axes, "datasets": datasets,
-                    "type": "nearest" if stack.numbers else "mean"}]
+    multiscales = [{"version": FORMAT, "name": ", ".join(stack.channel_names), "axes": channels + axes,
+                    "datasets": datasets, "type": "nearest" if stack.numbers else "mean"}]
     window = {"start": 0, "end": 1, "min": 0, "max": 1}
-    shown = ({"image-label": {"version": FORMAT}} if stack.numbers else
-             {"omero": {"channels": [{"label": name, "color": "FFFFFF", "active": True, "window": window}
-                                     for name in stack.called]}})
-    return {"multiscales": multiscales, **shown, "_creator": {"name": OURS}}
+    display = ({"image-label": {"version": FORMAT}} if stack.numbers else
+               {"omero": {"channels": [{"label": name, "color": "FFFFFF", "active": True, "window": window}
+                                       for name in stack.channel_names]}})
+    return {"multiscales": multiscales, **display, "_creator": {"name": OURS}}

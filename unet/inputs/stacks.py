@@ -1,4 +1,4 @@
-"""TIFF stacks: read whole, written page by page, their slices named in a list."""
+"""TIFF stacks: read whole, written page by page; their names, their padding, lists of slice numbers."""
 
 from __future__ import annotations
 
@@ -25,52 +25,53 @@ VOLUME, LABELS, TEST = "train-volume.tif", "train-labels.tif", "test-volume.tif"
 GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'python datasets.py demo' makes a demo "
             "stack, --data names another folder")
 
-OURS = "keras-unet"  # the Software tag of what is written here; Fiji and napari leave it out when they save
+OURS = "keras-unet"  # the Software tag of files written here; Fiji and napari leave it out when they save
 OME = (".ome.tif", ".ome.tiff")  # how names of OME-TIFFs end
-LEAST_PADDING = 0.01  # of a slice: fewer black or white pixels at its border are tissue
+LEAST_PADDING = 0.01  # share of a slice: smaller black or white areas at its border are tissue
 
 
 def read_stack(path: str | Path, way_out: str = "") -> np.ndarray:
     """Read a TIFF as (N, H, W) or (N, H, W, C), its own dtype; a single page gives N = 1.
 
-    Raises UserError where the file is missing, not a TIFF, cut short or empty; `way_out` ends the first of these.
+    Raises UserError if the file is missing, not a TIFF, cut short or empty; `way_out` ends the first message.
     """
     return np.asarray(TiffPages(path, way_out))
 
 
 def nearly_named(path: Path) -> str:
-    """The name of the file that may be meant where a stack is missing, as train-labels.tiff; '' where there is none."""
-    names = {one.name.lower(): one.name for one in path.parent.iterdir() if one.name not in (VOLUME, LABELS, TEST)}
+    """Return the name of a file similar to that of a missing stack, as train-labels.tiff; '' if there is none."""
+    names = {file.name.lower(): file.name for file in path.parent.iterdir()
+             if file.name not in (VOLUME, LABELS, TEST)}
     return "".join(names[name] for name in difflib.get_close_matches(path.name, names, 1, 0.75))
 
 
 def way_to(path: Path) -> str:
-    """How a stack that is missing comes into its folder."""
-    if near := nearly_named(path):
-        return f"rename {near}, or save it as TIFF from Fiji: File > Save As > Tiff"
+    """Return the way out for a stack that is missing: how the user can provide it."""
+    if similar := nearly_named(path):
+        return f"rename {similar}, or save it as TIFF from Fiji: File > Save As > Tiff"
     if path.name == LABELS and path.with_name(VOLUME).exists():
         return f"draw the labels of {VOLUME} as docs/own-data.md says: 0 = membrane, 255 = cell"
     if path.name == TEST:
         return f"it is the stack that is segmented into prediction.tif: put yours there, or a copy of {VOLUME}"
-    strangers = {one.name for one in path.parent.iterdir() if not one.name.startswith(".")} - {"README.md", "demo"}
-    if path.name == VOLUME and strangers and not strangers & {LABELS, TEST}:
-        return (f"{path.parent} has {min(strangers)}, but neither the three stacks nor folders named images and "
+    names = {file.name for file in path.parent.iterdir() if not file.name.startswith(".")} - {"README.md", "demo"}
+    if path.name == VOLUME and names and not names & {LABELS, TEST}:
+        return (f"{path.parent} has {min(names)}, but neither the three stacks nor folders named images and "
                 "labels; docs/own-data.md says how data lie")
     return GET_DATA
 
 
-def _kind(path: Path, dtype: np.dtype, axes: str) -> str:
-    """How a stack is written: 'ome' by its name or of what ImageJ's own format has not, else 'imagej'."""
-    lacking = dtype == np.uint32 or (axes == "TYXS" and dtype != np.uint8)
-    return "ome" if lacking or str(path).lower().endswith(OME) else "imagej"
+def _format_of(path: Path, dtype: np.dtype, axes: str) -> str:
+    """Return the format of a stack: 'ome' by its name or if ImageJ's format lacks its type, otherwise 'imagej'."""
+    needs_ome = dtype == np.uint32 or (axes == "TYXS" and dtype != np.uint8)
+    return "ome" if needs_ome or str(path).lower().endswith(OME) else "imagej"
 
 
 def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, kind: str = "",
                    tags: dict | None = None) -> int:
-    """Make a stack as `stack_writer` does, its pixels still to be written; gives where they begin, in bytes."""
-    kind = kind or _kind(path, dtype, axes)
+    """Write a stack's header as `stack_writer` does, and room for its pixels; return where they begin, in bytes."""
+    kind = kind or _format_of(path, dtype, axes)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # the layout that `stack_writer` says
+        warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # see `stack_writer` on 4 GiB
         tifffile.imwrite(path, shape=shape, dtype=dtype, imagej=kind == "imagej", ome=kind == "ome", software=OURS,
                          bigtiff={"imagej": False, "ome": None}[kind],
                          **(tags or tiff_tags(None, kind, axes)), photometric="rgb" if axes == "TYXS" else "minisblack")
@@ -80,20 +81,21 @@ def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: st
 
 @contextmanager
 def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, channels: bool = False,
-                 voxel: Voxel | None = None, called: Sequence[str] = ()) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield `write(page)`, which appends a page to one ImageJ stack of `shape` (N, H, W[, 3]); all or nothing.
+                 voxel: Voxel | None = None, channel_names: Sequence[str] = ()
+                 ) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield `write(page)`, which appends a page to an ImageJ stack of `shape` (N, H, W[, 3]); all or nothing.
 
-    With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page (C, H, W). dtype uint8, uint16 or float32; or
-    uint32, which ImageJ's format has not, nor colours of more than 8 bits: these are OME-TIFFs, whatever their name. A
-    name that ends with .ome.tif gives one, too, in which channels are `called` so. Only the page at hand is in memory.
-    Above 4 GiB the stack is still one that ImageJ reads: a header, then all pixels. `voxel` is kept as Fiji, napari and
-    `voxel_of_tiff` read it. Leaving without having written all N pages raises ValueError.
+    With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page is (C, H, W). The dtype is uint8, uint16, float32
+    or uint32. ImageJ's format lacks uint32 and colours of more than 8 bits: these become OME-TIFFs, whatever their
+    name, and so does a file whose name ends with .ome.tif; only they keep `channel_names`. One page is in memory at a
+    time. A stack of over 4 GiB is a header followed by all pixels, which ImageJ still reads. Fiji, napari and
+    `voxel_of_tiff` read `voxel`. Raises ValueError if the block ends before all N pages were written.
     """
     axes = "ZCYX" if channels else "TYXS" if len(shape) == 4 else "ZYX"
-    kind = _kind(path, dtype, axes)
+    kind = _format_of(path, dtype, axes)
     tags = tiff_tags(voxel, kind, axes)
-    if kind == "ome" and called:
-        tags["metadata"]["Channel"] = {"Name": list(called)}
+    if kind == "ome" and channel_names:
+        tags["metadata"]["Channel"] = {"Name": list(channel_names)}
     with atomic_path(path) as temporary:
         start = announce_stack(temporary, shape, dtype, axes, kind, tags)
         end = start + math.prod(shape) * np.dtype(dtype).itemsize
@@ -109,7 +111,7 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
 
             yield write
             if file.tell() != end:
-                raise ValueError(f"{path}: {shape[0]} pages were announced, other than were written")
+                raise ValueError(f"{path}: {shape[0]} pages were announced, but more or fewer were written")
 
 
 def write_stack(path: str | Path, stack: np.ndarray) -> None:
@@ -120,20 +122,20 @@ def write_stack(path: str | Path, stack: np.ndarray) -> None:
 
 
 def open_stack(path: str | Path, shape: list[int]) -> np.ndarray:
-    """Map a stack that `stack_writer` wrote, (N, H, W[, 3]) as `shape` says, without reading it."""
-    return tifffile.memmap(path, mode="r").reshape(shape)  # of a single page tifffile drops the first axis
+    """Map a stack of `shape` (N, H, W[, 3]) that `stack_writer` wrote, without reading it."""
+    return tifffile.memmap(path, mode="r").reshape(shape)  # tifffile drops the first axis of a single page
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a TIFF is as this project wrote it: what another program saved, even over ours, is somebody's work.
+    """Tell whether this project wrote a TIFF and no other program saved it since: that would be somebody's work.
 
-    A folder is where all files in it are, or where it is an OME-Zarr image of ours to which nothing was added.
+    A folder is ours if all files in it are, or if it is an OME-Zarr image of ours to which nothing was added.
     """
     if path.is_dir():
-        inside = [file for file in path.iterdir() if file.name != ".DS_Store"]
+        files = [file for file in path.iterdir() if file.name != ".DS_Store"]
         if _creator(path) == OURS:
-            return all(file.name in (".zattrs", ".zgroup") or file.name.isdecimal() for file in inside)
-        return all(file.is_file() and is_ours(file) for file in inside)
+            return all(file.name in (".zattrs", ".zgroup") or file.name.isdecimal() for file in files)
+        return all(file.is_file() and is_ours(file) for file in files)
     try:
         with collect_logs(), tifffile.TiffFile(path) as tiff:
             return tiff.pages[0].software == OURS
@@ -142,7 +144,7 @@ def is_ours(path: Path) -> bool:
 
 
 def _creator(folder: Path) -> str | None:
-    """Who wrote an OME-Zarr image; None where it does not say."""
+    """Return the name of the program that wrote an OME-Zarr image; None if it does not say."""
     try:
         return json.loads((folder / ".zattrs").read_text())["_creator"]["name"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -150,53 +152,53 @@ def _creator(folder: Path) -> str | None:
 
 
 def require_ours(path: Path) -> None:
-    """Raise UserError where a file or folder would be replaced that this project did not write."""
+    """Raise UserError if a file or folder would be replaced that this project did not write."""
     if path.exists() and not is_ours(path):
-        inside = f", for instance {path / 'prediction.tif'}" if path.is_dir() else ""
-        raise UserError(f"{path} is there already, and was not written or was changed by another program since; move "
-                        f"it away, or name another output{inside}")
+        example = f", for instance {path / 'prediction.tif'}" if path.is_dir() else ""
+        raise UserError(f"{path} is there already, and was not written by this project or was changed since by another "
+                        f"program; move it away, or name another output{example}")
 
 
 def padding(image: np.ndarray) -> np.ndarray:
-    """Where a slice (H, W) was filled up, bool (H, W): areas of its darkest or brightest value that touch its border.
+    """Return a slice's padding, bool (H, W): areas of its darkest or brightest value that touch its border.
 
-    Small ones are tissue. They do not count for mean and deviation: a third of black would move all tissue.
+    Small areas are tissue. Padding does not count for mean and standard deviation: a black third would change both.
     """
-    filled = np.zeros(image.shape, bool)
+    mask = np.zeros(image.shape, bool)
     for value in {image.min(), image.max()}:
         area = image == value
         if LEAST_PADDING * image.size <= np.count_nonzero(area) < image.size:
             pieces, _ = ndimage.label(area)
             border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
             large = np.bincount(pieces.ravel()) >= LEAST_PADDING * image.size
-            filled |= np.isin(pieces, border[(border > 0) & large[border]])
-    return filled if not filled.all() else np.zeros(image.shape, bool)
+            mask |= np.isin(pieces, border[(border > 0) & large[border]])
+    return mask if not mask.all() else np.zeros(image.shape, bool)
 
 
 def parse_slices(text: str, count: int) -> list[int]:
-    """Slice numbers of a text like '25-29' or '3,7,25-29' in a stack of `count`, sorted; 'none' gives an empty list.
+    """Parse slice numbers like '25-29' or '3,7,25-29' of a stack of `count`, sorted; 'none' gives an empty list.
 
-    Raises UserError where the text is no such list or names a slice that the stack does not have.
+    Raises UserError if the text is no such list or names a slice that the stack does not have.
     """
     if text.strip().lower() == "none":
         return []
-    chosen: set[int] = set()
+    numbers: set[int] = set()
     for part in text.split(","):
         ends = part.strip().split("-")
         if not 1 <= len(ends) <= 2 or not all(end.strip().isdecimal() for end in ends):
             raise UserError(f"'{text}' is no list of slices; write for instance 25-29, or 3,7,25-29, or none")
         first, last = int(ends[0]), int(ends[-1])
-        if last >= count:  # before the range is counted out: a mistyped end may be as large as memory
+        if last >= count:  # checked before the range is made: a mistyped end could fill the memory
             raise UserError(f"'{text}' names slices that are not there: the stack has {count}, numbered 0 to "
                             f"{count - 1}")
         if first > last:
             raise UserError(f"'{text}' counts backwards from {first} to {last}; write {last}-{first}")
-        chosen.update(range(first, last + 1))
-    return sorted(chosen)
+        numbers.update(range(first, last + 1))
+    return sorted(numbers)
 
 
 def format_slices(numbers: list[int]) -> str:
-    """Slice numbers, sorted, as '0-24, 27'; 'none' for an empty list."""
+    """Format sorted slice numbers as '0-24, 27'; 'none' for an empty list."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:

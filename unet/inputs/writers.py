@@ -1,4 +1,4 @@
-"""A stack is written in the format that its name says: TIFF, OME-TIFF, OME-Zarr, or a folder of TIFF files."""
+"""Write a stack in the format that its name says: TIFF, OME-TIFF, OME-Zarr, or a folder of TIFF files."""
 
 from __future__ import annotations
 
@@ -11,57 +11,58 @@ import numpy as np
 
 from unet.inputs.ome_zarr import Stack, zarr_package, zarr_writer
 from unet.inputs.stacks import OME, open_stack, require_ours, stack_writer
-from utils import UserError, atomic_folder, check_output, require_space
+from utils import UserError, atomic_folder, check_output, counted, require_space
 
 ENDINGS = (*OME, ".ome.zarr", ".tif", ".tiff", ".zarr")
 
 
 def ending_of(path: Path) -> str:
-    """By what a name says its format; '' is a folder of files. Raises UserError for an ending of another format."""
+    """Return the ending that tells a name's format; '' for a folder of files. Raises UserError for other formats."""
     ending = next((end for end in ENDINGS if path.name.lower().endswith(end)), "")
     if not ending and path.suffix and not path.is_dir():
-        raise UserError(f"{path}: {path.suffix} is no format that predictions are written in; let the name end with "
-                        ".tif, .ome.tif or .zarr, or give a folder a name without a dot")
+        raise UserError(f"{path}: predictions are not written as {path.suffix}; let the name end with .tif, .ome.tif "
+                        "or .zarr, or give a folder a name without a dot")
     return ending
 
 
 def beside(path: Path, what: str) -> Path:
-    """The path of another output in the same format: p.ome.tif -> p-cells.ome.tif."""
+    """Return the path of another output in the same format: p.ome.tif -> p-cells.ome.tif."""
     end = len(path.name) - len(ending_of(path))
     return path.with_name(f"{path.name[:end]}-{what}{path.name[end:]}")
 
 
 def check_writable(path: Path, stack: Stack) -> None:
-    """Raise UserError where a stack cannot be written, or would replace what is not ours, ahead of the work."""
+    """Raise UserError, before any work, if a stack cannot be written or would replace what is not ours."""
     ending, needed = ending_of(path), int(np.prod(stack.shape, dtype=np.int64)) * np.dtype(stack.dtype).itemsize
     if ending.endswith(".zarr"):
         zarr_package()
     if ending in ("", ".zarr", ".ome.zarr"):
         if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file, and a folder of this name is to be written; name another output")
+            raise UserError(f"{path} is a file, but the output would be a folder of this name; name another output")
         require_space(path.parent, needed)
     else:
         check_output(path, needed)
-    twice = [name for name, count in Counter(stack.names).items() if count > 1]
-    if ending == "" and twice:
-        raise UserError(f"{path}: {len(twice)} names of images are there twice, for instance {twice[0]}, and each is "
-                        "to be a file; name a .tif or .zarr")
+    duplicates = [name for name, count in Counter(stack.names).items() if count > 1]
+    if ending == "" and duplicates:
+        raise UserError(f"{path}: {counted(len(duplicates), 'repeated image name')}, for instance {duplicates[0]}, but "
+                        "each image becomes a file; name a .tif or .zarr")
     require_ours(path)
 
 
 def page_writer(path: Path, stack: Stack) -> AbstractContextManager[Callable[[np.ndarray], None]]:
-    """Open `path` for the pages of a stack, which the yielded function appends one by one; all or nothing."""
+    """Open `path` to write a stack; the yielded function appends its pages one by one; all or nothing."""
     ending = ending_of(path)
     if ending.endswith(".zarr"):
         return zarr_writer(path, stack)
     if ending == "":
         return _folder_writer(path, stack)
-    return stack_writer(path, stack.shape, stack.dtype, len(stack.shape) == 4, stack.voxel, stack.called)
+    return stack_writer(path, stack.shape, stack.dtype, len(stack.shape) == 4, stack.voxel,
+                        stack.channel_names)
 
 
 @contextmanager
 def _folder_writer(path: Path, stack: Stack) -> Iterator[Callable[[np.ndarray], None]]:
-    """A TIFF for each page, under its name."""
+    """Yield `write(page)`, which writes a TIFF for each page, under its name."""
     with atomic_folder(path) as folder:
         names = iter(stack.names)
 
@@ -76,7 +77,7 @@ def _folder_writer(path: Path, stack: Stack) -> Iterator[Callable[[np.ndarray], 
 
 
 def read_page(path: Path, stack: Stack, number: int) -> np.ndarray | None:
-    """A page as `page_writer` wrote it; None where it is not there, or of another stack."""
+    """Read a page that `page_writer` wrote; None if it is not there, or belongs to another stack."""
     ending = ending_of(path)
     try:
         if ending.endswith(".zarr"):
