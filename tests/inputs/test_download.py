@@ -118,11 +118,11 @@ def encrypted():
 
 @pytest.mark.parametrize(("answer", "reason"), [
     ((200, zipped({VOLUME: b"1", TEST: b"2"})), f"has no {LABELS}; it is not the challenge's"),
-    ((200, b"<html>Not what you look for</html>"), "did not send a whole zip file"),
-    ((200, b""), "did not send a whole zip file"),
-    ((200, zipped(GOOD)[:-40]), "did not send a whole zip file"),
-    ((200, damaged_in_the_last_member()), "did not send a whole zip file"),
-    ((200, encrypted()), "did not send a whole zip file .*encrypted"),
+    ((200, b"<html>Not what you look for</html>"), "did not send a complete zip file"),
+    ((200, b""), "did not send a complete zip file"),
+    ((200, zipped(GOOD)[:-40]), "did not send a complete zip file"),
+    ((200, damaged_in_the_last_member()), "did not send a complete zip file"),
+    ((200, encrypted()), "did not send a complete zip file .*encrypted"),
     ((200, zipped(GOOD | {"big.bin": np.random.default_rng(0).bytes(300_000)})), "is larger than 0 MB"),
     ((200, zipped(GOOD | {TEST: bytes(300_000)})), "unpacks to more than the challenge's stacks"),
     ((200, zipped(GOOD), 10**5), "cannot be downloaded .*; check the connection"),  # the line breaks off

@@ -77,7 +77,7 @@ def test_a_folder_of_stacks_stays_one(folder, tiny_folder):
     ("cell0.tif", np.zeros((64, 63), np.uint8), "cell0.tif is 64x63 pixels but its image cell0.png is 64x64"),
     ("cell0.tif", np.full((64, 64), 0.5, np.float32), "cell0.tif has values from 0.5 to 0.5, expected whole numbers"),
     ("cell0.tif", np.full((64, 64), 70_000, np.uint32), "values from 70000 to 70000, expected whole numbers from 0"),
-    ("cell0.png", np.zeros((64, 64), np.uint8), "labels has cell0.png and cell0.tif, expected one file of a name")])
+    ("cell0.png", np.zeros((64, 64), np.uint8), "labels has cell0.png and cell0.tif, expected one file of each name")])
 def test_labels_that_are_none_are_refused(folder, name, label, reason):
     path = folder / "labels" / name
     (write_png if name.endswith("png") else tifffile.imwrite)(path, label)

@@ -1,1 +1,1 @@
-"""What comes in: TIFF stacks, folders, the demo stack, the doctor."""
+"""Inputs and outputs of images: TIFF stacks, folders, other formats, the demo stack, the data's doctor."""

@@ -1,6 +1,7 @@
-"""A synthetic ssTEM stack of neuropil with its labels, to try the pipeline without data or network.
+"""A synthetic stack of neuropil, as a serial-section electron microscope (ssTEM) shows it, with its labels.
 
-unet/inputs/tissue.py makes the cells and their walls; here they are filled, photographed and written.
+It is there to try the pipeline without data of one's own or a download. unet/inputs/tissue.py makes the cells and their
+walls; this module fills, photographs and writes them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from unet.inputs.tissue import Array, Look, Rng, Section, cut_section, label_sec
 from utils import UserError, file_hash, read_json, write_json
 
 FILES = (VOLUME, LABELS, TEST, "test-labels.tif", "test-cells.tif")
-MARK = "demo.json"  # beside the stacks: their hashes, so that nothing else is taken for them
+MARK = "demo.json"  # beside the stacks: their hashes, so that no other files are taken for them
 Mitochondria = list[SimpleNamespace]  # as `draw_mitochondria` makes them
 
 
 def draw_mitochondria(radii: Array, cells: Array, slices: int, rng: Rng) -> Mitochondria:
-    """Ellipsoids that travel with large discs; lengths in px, z in sections, brightness in grey."""
+    """Draw random ellipsoids that travel with large discs; lengths in px, z in sections, brightness in grey levels."""
     mitochondria = []
     for disc, radius in enumerate(radii.mean(0)):
         for _ in range(rng.poisson(slices / 16) if radius > 17 else 0):
@@ -38,40 +39,44 @@ def draw_mitochondria(radii: Array, cells: Array, slices: int, rng: Rng) -> Mito
 
 
 def elliptic(window: tuple[slice, slice], centre: Array, axes: Sequence[float], angle: float) -> tuple[Array, Array]:
-    """Elliptic radius (1 on the outline) and px across the long axis, (h, w), in a window (slice, slice)."""
+    """Return the elliptic radius (1 on the outline) and px across the long axis, (h, w), in a window (slice, slice)."""
     y, x = (grid - c for grid, c in zip(np.ogrid[window], centre, strict=True))
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     return np.hypot(along / axes[0], across / axes[1]), across
 
 
-def add_mitochondrion(darkness: Array, one: SimpleNamespace, z: int, centre: Array, section: Section,
+def add_mitochondrion(darkness: Array, mitochondrion: SimpleNamespace, z: int, centre: Array, section: Section,
                       waves: Array) -> None:
-    """Darken `darkness` (H, W), grey levels, in place: a double border, a dark matrix, lighter cristae.
+    """Add to `darkness` (H, W), grey levels, in place: a double border, a dark matrix, lighter cristae (its folds).
 
-    `waves` (3, H, W), unit noise, bends outline and cristae and breaks these. It gives way to the membrane of
-    its own cell."""
-    axes = one.axes * np.sqrt(max(0, 1 - ((z - one.middle) / one.length) ** 2))
+    `waves` (3, H, W), unit noise, bends the outline and the cristae and breaks the cristae. The mitochondrion stays
+    off the membrane of its own cell.
+    """
+    axes = mitochondrion.axes * np.sqrt(max(0, 1 - ((z - mitochondrion.middle) / mitochondrion.length) ** 2))
     low = np.clip(centre - axes[0] - 8, 0, darkness.shape).astype(int)
     high = np.clip(centre + axes[0] + 9, 0, darkness.shape).astype(int)
-    if (low >= high).any() or axes[1] < 0.45 * one.axes[1]:  # tips are too small to tell
+    if (low >= high).any() or axes[1] < 0.45 * mitochondrion.axes[1]:  # tips are too small to recognise
         return
     window = slice(low[0], high[0]), slice(low[1], high[1])
     bend, sway, gaps = waves[(slice(None), *window)]
-    radius, across = elliptic(window, centre, axes, one.angle)
+    radius, across = elliptic(window, centre, axes, mitochondrion.angle)
     depth = (1 - radius) * axes[1] + 1.5 * bend
-    room = np.where(section.owner[window] == one.cell, section.distance[window] - 6, -6)
+    room = np.where(section.owner[window] == mitochondrion.cell, section.distance[window] - 6, -6)
     depth = np.where(room > -3, ndi.gaussian_filter(np.minimum(depth, room), 1.5), -6)
-    lines = ((38, 1.2), (-23, 3.0), (27, 4.8))  # (grey levels, depth in px): outer membrane, gap, inner one
+    lines = ((38, 1.2), (-23, 3.0), (27, 4.8))  # (grey levels, depth in px): outer membrane, gap, inner membrane
     border = sum(contrast * np.exp(-((depth - at) ** 2)) for contrast, at in lines)
-    stripes = np.sin(2 * np.pi * across / one.pitch + 1.6 * bend + 1.6 * sway)
+    stripes = np.sin(2 * np.pi * across / mitochondrion.pitch + 1.6 * bend + 1.6 * sway)
     cristae = np.clip(stripes, -0.5, 1) * np.clip(depth - 4.5, 0, 1) * np.clip(0.35 + 0.9 * gaps, 0, 1.3)
-    matrix = np.clip(depth + 0.5, 0, 1) * (one.dark - one.cristae * cristae)
+    matrix = np.clip(depth + 0.5, 0, 1) * (mitochondrion.dark - mitochondrion.cristae * cristae)
     darkness[window] = np.maximum(darkness[window], matrix + np.clip(depth + 1.5, 0, 1) * border)
 
 
-def small_things(room: Array, rng: Rng) -> Array:
-    """Grey levels that vesicles, flat sacs and microtubules take away; `room`: px to a wall, both (H, W)."""
-    edge = 24  # a frame: rings are cut by the picture's edge, not kept from it
+def draw_organelles(room: Array, rng: Rng) -> Array:
+    """Return how much vesicles, flat sacs and microtubules darken a section, grey levels (H, W).
+
+    `room` (H, W) is the distance to the nearest wall, px.
+    """
+    edge = 24  # width of a frame around the image: its edge cuts through rings
     room = np.pad(room, edge, mode="reflect")
     darkness = np.zeros(room.shape)
     for _ in range(rng.poisson(room.size / 4200)):
@@ -92,30 +97,31 @@ def small_things(room: Array, rng: Rng) -> Array:
 
 
 def expose(tissue: Array, look: Look, rng: Rng) -> Array:
-    """The section as the camera sees it, uint8 (H, W), of its grey levels (H, W): drift, blur, shot noise."""
+    """Return the camera's image, uint8 (H, W), of a section's grey levels (H, W), with drift, blur and shot noise."""
     gain = np.exp(rng.normal(0, look.slice_gain) + 0.04 * smooth_noise(tissue.shape, 110, rng))
-    middle = look.cytoplasm - 35  # contrast turns about a grey between membrane and cytoplasm
+    middle = look.cytoplasm - 35  # the grey between membrane and cytoplasm that a change of contrast leaves as it is
     shift = rng.normal(0, look.slice_shift) + look.drift * smooth_noise(tissue.shape, 90, rng)
     grey = ndi.gaussian_filter(middle + shift + (tissue - middle) * gain, rng.uniform(*look.blur))
     shot = look.noise * np.sqrt(np.clip(grey, 20, None) / 128) * rng.standard_normal(tissue.shape)
     return np.clip(np.round(grey + ndi.gaussian_filter(shot, 0.58)), 0, 255).astype(np.uint8)
 
 
-def all_mitochondria(section: Section, z: int, mitochondria: Mitochondria, centres: Array, rng: Rng) -> Array:
-    """What mitochondria darken in section `z`, grey levels (H, W); `centres` (n, 2) are the discs'."""
+def mitochondria_darkness(section: Section, z: int, mitochondria: Mitochondria, centres: Array, rng: Rng) -> Array:
+    """Return how much mitochondria darken section `z`, grey levels (H, W); `centres` (n, 2) are those of the discs."""
     darkness = np.zeros(section.owner.shape)
     waves = np.stack([smooth_noise(darkness.shape, scale, rng) for scale in (6, 10, 3.5)])
-    for one in mitochondria:
-        add_mitochondrion(darkness, one, z, centres[one.disc] + one.offset, section, waves)
+    for mitochondrion in mitochondria:
+        centre = centres[mitochondrion.disc] + mitochondrion.offset
+        add_mitochondrion(darkness, mitochondrion, z, centre, section, waves)
     return darkness
 
 
-def fill_section(section: Section, inside: Array, shades: Array, look: Look, rng: Rng) -> Array:
-    """A section in grey levels, float (H, W); `inside` (H, W) is what mitochondria darken, `shades` is by cell."""
-    tissue = look.cytoplasm + shades[section.owner] - inside
-    tissue -= small_things(np.where(inside > 3, 0, section.distance), rng)
-    tissue += sum(grey * smooth_noise(inside.shape, scale, rng) for scale, grey in look.mottle)
-    strength = np.clip(0.93 + 0.11 * smooth_noise(inside.shape, 22, rng), 0.7, 1.15)
+def fill_section(section: Section, darkness: Array, shades: Array, look: Look, rng: Rng) -> Array:
+    """Return a section in grey levels, float (H, W), from the mitochondria's darkness (H, W) and a shade per cell."""
+    tissue = look.cytoplasm + shades[section.owner] - darkness
+    tissue -= draw_organelles(np.where(darkness > 3, 0, section.distance), rng)
+    tissue += sum(grey * smooth_noise(darkness.shape, scale, rng) for scale, grey in look.mottle)
+    strength = np.clip(0.93 + 0.11 * smooth_noise(darkness.shape, 22, rng), 0.7, 1.15)
     return tissue - look.membrane * strength * section.density
 
 
@@ -131,18 +137,18 @@ def demo_sections(slices: int, size: int, rng: Rng, look: Look) -> Iterator[tupl
         scales = 4 * look.thickness, scale, scale
         bends[:, axis] += amplitude * smooth_noise((levels, size, size), scales, rng)
     for z in range(slices):
-        own = slice(z * look.thickness, (z + 1) * look.thickness)
-        section = cut_section((positions[own], radii[own], cells), bends[own], look, rng)
-        centres = positions[own][look.thickness // 2]
-        inside = all_mitochondria(section, z, mitochondria, centres, rng)
-        yield section.owner, label_section(section, look), fill_section(section, inside, shades, look, rng)
+        its_levels = slice(z * look.thickness, (z + 1) * look.thickness)
+        section = cut_section((positions[its_levels], radii[its_levels], cells), bends[its_levels], look, rng)
+        centres = positions[its_levels][look.thickness // 2]
+        darkness = mitochondria_darkness(section, z, mitochondria, centres, rng)
+        yield section.owner, label_section(section, look), fill_section(section, darkness, shades, look, rng)
 
 
 def demo_stack(slices: int = 30, size: int = 384, seed: int = 0, look: Look | None = None
                ) -> tuple[Array, Array, Array]:
-    """A synthetic stack: images and labels, both uint8 (slices, size, size); 0 = membrane, 255 = cell.
+    """Make a synthetic stack: images and labels, both uint8 (slices, size, size); 0 = membrane, 255 = cell.
 
-    And the true cells, uint16 of that shape: 0 = membrane, each cell has one number through the stack.
+    Also return the true cells, uint16 of that shape: 0 = membrane, each cell has the same number through the stack.
     """
     rng, look = np.random.default_rng(seed), look or Look()
     images, labels = (np.empty((slices, size, size), np.uint8) for _ in range(2))
@@ -157,7 +163,7 @@ def demo_stack(slices: int = 30, size: int = 384, seed: int = 0, look: Look | No
 
 
 def demo_files(folder: Path) -> list[Path]:
-    """The stacks of a folder that are as `make_demo` left them there, by the hashes that it wrote down."""
+    """Return the stacks of a folder that are as `make_demo` wrote them, by the hashes that it saved."""
     try:
         hashes = read_json(folder / MARK, "", ("files",))["files"]
     except UserError:  # no demo was made here
@@ -166,10 +172,10 @@ def demo_files(folder: Path) -> list[Path]:
 
 
 def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int = 384, seed: int = 0) -> list[Path]:
-    """Write {train,test}-{volume,labels}.tif, uint8 (N, size, size), to `folder`, and MARK; returns the stacks' paths.
+    """Write {train,test}-{volume,labels}.tif, uint8 (N, size, size), to `folder`, and MARK; return the stacks' paths.
 
-    test-cells.tif, uint16, has the true cells, one number each through the stack. The test stack follows the other
-    in z. Raises UserError where there are stacks that this function did not make.
+    test-cells.tif, uint16, has the true cells, the same number through the stack. The test stack follows the other
+    in z. Raises UserError if the folder has stacks that this function did not make.
     """
     folder = Path(folder)
     ours = demo_files(folder)
@@ -180,11 +186,12 @@ def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int =
     folder.mkdir(parents=True, exist_ok=True)
     images, labels, cells = demo_stack(slices + test_slices, size, seed)
     stacks = (images[:slices], labels[:slices], images[slices:], labels[slices:], cells[slices:])
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".demo-") as room:
-        for name, stack in zip(FILES, stacks, strict=True):
-            write_stack(Path(room) / name, stack)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".demo-") as temporary:
+        files = [Path(temporary) / name for name in FILES]
+        for file, stack in zip(files, stacks, strict=True):
+            write_stack(file, stack)
         for path in ours:
             path.unlink()
-        # the mark first: stopped between two files, the next call knows its own
-        write_json(folder / MARK, {"seed": seed, "files": {name: file_hash(Path(room) / name) for name in FILES}})
-        return [(Path(room) / name).replace(folder / name) for name in FILES]
+        # the mark comes first: if this stops between two files, the next call recognises them
+        write_json(folder / MARK, {"seed": seed, "files": {file.name: file_hash(file) for file in files}})
+        return [file.replace(folder / file.name) for file in files]

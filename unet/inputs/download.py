@@ -1,4 +1,4 @@
-"""The ISBI 2012 stacks from the challenge's server: all three whole, or the folder as it was."""
+"""Download the ISBI 2012 stacks from the challenge's server: all three complete, or none."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from utils import UserError
 
 ISBI_URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 ISBI_MAX_BYTES = 200_000_000  # the three stacks together are 24 MB; a larger zip is not the challenge's
-PAUSE = 0.5  # before a busy server is asked again, seconds; twice as long each time
+PAUSE = 0.5  # before the first retry of a request, seconds; it doubles with each
 FILES = (VOLUME, LABELS, TEST)
 
 
 def download_isbi(folder: str | Path, url: str = ISBI_URL) -> list[Path]:
-    """Download the challenge's zip and put its three stacks into `folder`; returns their paths.
+    """Download the challenge's zip and put its three stacks into `folder`; return their paths.
 
-    Each request is tried four times, at most `ISBI_MAX_BYTES` are taken, and of the zip only the three expected
-    members. Files of other content are never replaced: then, and where the server cannot be reached or sends something
-    else, it raises UserError.
+    Each request is tried four times. At most `ISBI_MAX_BYTES` are read, and only the three expected members are
+    unpacked. Raises UserError if the server cannot be reached or sends something else, or if `folder` has files of
+    these names with other content: they are never replaced.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as room:
-        archive = Path(room) / "isbi.zip"
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as name:
+        temporary = Path(name)
+        archive = temporary / "isbi.zip"
         try:
             _fetch(url, archive)
         except requests.RequestException as error:
@@ -41,17 +42,18 @@ def download_isbi(folder: str | Path, url: str = ISBI_URL) -> list[Path]:
             reason = f"the server answers {answer}" if answer else type(error).__name__
             raise UserError(f"{url} cannot be downloaded ({reason}); check the connection, or download "
                             "it in a browser and put its three .tif files into an empty folder") from error
-        _unpack(archive, Path(room), url)
+        _unpack(archive, temporary, url)
         others = [name for name in FILES if (folder / name).exists()
-                  and not filecmp.cmp(Path(room) / name, folder / name, shallow=False)]
-        if others:  # somebody's own labels may be weeks of work
+                  and not filecmp.cmp(temporary / name, folder / name, shallow=False)]
+        if others:  # the user's own labels may be weeks of work
             raise UserError(f"{folder} has another {' and '.join(others)} already, and nothing was replaced; move what "
                             "is there away, or name another folder with --data")
-        # all three are whole before the first takes its place: a broken zip leaves the folder as it was
-        return [(Path(room) / name).replace(folder / name) for name in FILES]
+        # all three are complete before the first is moved: a broken zip leaves the folder as it was
+        return [(temporary / name).replace(folder / name) for name in FILES]
 
 
 def _fetch(url: str, archive: Path) -> None:
+    """Download a file to `archive`; raise UserError if it is larger than `ISBI_MAX_BYTES`."""
     retry = Retry(total=3, backoff_factor=PAUSE, status_forcelist=(429, 500, 502, 503, 504))
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
@@ -69,6 +71,7 @@ def _fetch(url: str, archive: Path) -> None:
 
 
 def _unpack(archive: Path, folder: Path, url: str) -> None:
+    """Unpack the three stacks of a zip into a folder; raise UserError if it lacks one, is too large or is broken."""
     try:
         with zipfile.ZipFile(archive) as members:
             infos = {Path(info.filename).name: info for info in members.infolist() if not info.is_dir()}
@@ -77,8 +80,8 @@ def _unpack(archive: Path, folder: Path, url: str) -> None:
                 raise UserError(f"the zip of {url} has no {', '.join(missing)}; it is not the challenge's")
             if any(infos[name].file_size > ISBI_MAX_BYTES for name in FILES):
                 raise UserError(f"the zip of {url} unpacks to more than the challenge's stacks; nothing was kept")
-            for name in FILES:  # written under our names: a member's own path is never used
+            for name in FILES:  # a member's own path is never used to write
                 with members.open(infos[name]) as source, open(folder / name, "wb") as target:
                     shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: needs a password
-        raise UserError(f"{url} did not send a whole zip file ({error}); try again") from error
+        raise UserError(f"{url} did not send a complete zip file ({error}); try again") from error

@@ -1,4 +1,4 @@
-"""Labels from and to other programs: ROI sets, COCO's JSON, numbered masks."""
+"""Import labels from other programs and export them: ROI sets, COCO's JSON, numbered masks."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ OUTLINE = 3  # usual width of a membrane between cells that were drawn as areas,
 
 
 def with_outlines(numbers: np.ndarray, width: int) -> np.ndarray:
-    """Labels uint8 (H, W), 0 = membrane and 255 = cell, of numbered cells (H, W), 0 = none.
+    """Return labels uint8 (H, W), 0 = membrane and 255 = cell, of numbered cells (H, W), 0 = none.
 
-    What separates two cells becomes `width` pixels wide or, of an even width, one more; what is wider already stays.
+    Narrower separations of two cells become `width` pixels wide, one more if `width` is even; wider ones stay.
     """
     line = numbers == 0
     line[:-1] |= (numbers[:-1] != numbers[1:]) & (numbers[:-1] > 0) & (numbers[1:] > 0)
     line[:, :-1] |= (numbers[:, :-1] != numbers[:, 1:]) & (numbers[:, :-1] > 0) & (numbers[:, 1:] > 0)
     narrow = line & ~binary_opening(line, disk(width // 2)) if width > 1 else line
-    wide = distance_transform_edt(~narrow) <= width // 2 if narrow.any() else narrow
-    return np.where(line | wide, 0, 255).astype(np.uint8)
+    widened = distance_transform_edt(~narrow) <= width // 2 if narrow.any() else narrow
+    return np.where(line | widened, 0, 255).astype(np.uint8)
 
 
 def numbered_labels(path: Path, like: Path | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield name and numbers uint16 (H, W) of each slice or image that other programs' labels hold.
+    """Yield the name and the numbers, uint16 (H, W), of each slice or image in another program's labels.
 
-    `path` is a RoiSet.zip or .roi (`like` are its images), a .json, a stack of numbers or a folder of them.
+    `path` is a RoiSet.zip or .roi (`like` is the stack that its ROIs were drawn on), COCO's .json, a stack of numbered
+    masks or a folder of them.
     """
     kind = path.suffix.lower()
     if not path.exists():
@@ -56,7 +57,7 @@ def numbered_labels(path: Path, like: Path | None) -> Iterator[tuple[str, np.nda
 
 
 def whole_numbers(path: Path) -> np.ndarray:
-    """A stack of numbers uint16 (N, H, W); raises UserError for anything else."""
+    """Read a stack of numbers as uint16 (N, H, W); raise UserError for anything else."""
     stack = np.asarray(one_channel(TiffPages(path)))
     if stack.dtype.kind not in "ui" or stack.min() < 0 or stack.max() > np.iinfo(np.uint16).max:
         raise UserError(f"{path} has values from {stack.min().item():g} to {stack.max().item():g}, {stack.dtype}; "
@@ -65,11 +66,11 @@ def whole_numbers(path: Path) -> np.ndarray:
 
 
 def import_labels(path: Path, out: Path, like: Path | None = None, outline: int | None = None) -> tuple[int, int]:
-    """Write other programs' labels as a stack `out`.tif, or as a folder of one TIFF an image.
+    """Write another program's labels as the stack `out`, if it ends with .tif, otherwise as a folder of TIFF files.
 
-    With `outline`, pixels, as membrane and cell (`with_outlines`); without it a number for each object. Returns how
-    many images and objects there were. Raises UserError for wrong input, and where a file would be replaced that this
-    project did not write.
+    With `outline`, a width in pixels, write membrane and cell (`with_outlines`); without it, a number for each object.
+    Return how many images and objects there are. Raises UserError for wrong input, and if a file would be replaced
+    that this project did not write.
     """
     labels, count = {}, 0
     for name, numbers in numbered_labels(path, like):
@@ -82,8 +83,8 @@ def import_labels(path: Path, out: Path, like: Path | None = None, outline: int 
     if out.suffix.lower() not in (".tif", ".tiff"):
         files = {out / f"{name}.tif": label[np.newaxis] for name, label in labels.items()}
     elif len({label.shape for label in labels.values()}) > 1:
-        raise UserError(f"{path}: its images have different sizes and fit no stack; name a folder with --out, for "
-                        "instance labels")
+        raise UserError(f"{path}: its images have different sizes, so they cannot be one stack; name a folder with "
+                        "--out, for instance labels")
     else:
         files = {out: np.stack(list(labels.values()))}
     for file in files:
@@ -94,9 +95,9 @@ def import_labels(path: Path, out: Path, like: Path | None = None, outline: int 
 
 
 def export_rois(path: Path, out: Path) -> int:
-    """Write the outlines of a stack of numbers, such as cells.tif, as a RoiSet.zip; returns how many.
+    """Write the outlines of a stack of numbers, such as cells.tif, as a RoiSet.zip; return how many there are.
 
-    Raises UserError where `out` is there already: somebody may have corrected it.
+    Raises UserError if `out` exists already: somebody may have corrected it.
     """
     if out.exists():
         raise UserError(f"{out} is there already; move it away, or name another file with --out")

@@ -1,4 +1,4 @@
-"""Open what a user names, whatever its format, as pages that are read one at a time."""
+"""Open files and folders of any format as pages that are read one at a time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from PIL import JpegImagePlugin, PngImagePlugin
 
 from unet.inputs.lazy import PageRows, Pages, raw_page, require_file
 from unet.inputs.stacks import TEST
-from unet.inputs.tiffs import TiffPages
+from unet.inputs.tiffs import TiffPages, voxel_of
 from unet.inputs.zarrs import ZarrPages, is_zarr
 from utils import UserError
 
 PNG, JPEG, TIFF = (".png",), (".jpg", ".jpeg"), (".tif", ".tiff")
-LOOKED_AT = 200  # files, whose sizes are known in a second
+LOOKED_AT = 200  # files, whose sizes can be read within a second
 AS_PNG = "open it in Fiji and save it with File > Save As > PNG"
 DECODING = (ValueError, RuntimeError, MemoryError, OSError, SyntaxError, LookupError, struct.error)
 
 
 def open_pages(path: str | Path, way_out: str = "") -> Pages:
-    """The pages of a TIFF, PNG, JPEG or .npy file, a Zarr, or a folder or a pattern (`*`) of images of one size.
+    """Open a TIFF, PNG, JPEG or .npy file, a Zarr, or a folder or a pattern (`*`) of images of one size as pages.
 
-    Reads what is needed to know their shape. Raises UserError, ending with `way_out` where nothing is there.
+    Reads only what tells their shape. Raises UserError, which ends with `way_out` if there is no such file.
     """
     path = Path(path)
     if is_zarr(path):
@@ -49,30 +49,28 @@ def open_pages(path: str | Path, way_out: str = "") -> Pages:
 
 
 class FilePages(Pages):
-    """Files that are a page each, in the order of the numbers in their names; all of one size and type."""
+    """Files that are one page each, in the order of the numbers in their names; all of the same size and type."""
 
     def __init__(self, path: Path, files: list[Path]):
         self.path = path
         self.files = sorted((file for file in files if file.suffix.lower() in PNG + JPEG + TIFF), key=natural)
         if not self.files:
-            inside = f", for instance {path / 'images'}" if (path / "images").is_dir() else ""
-            raise UserError(f"{path} has no PNG, JPEG or TIFF image; name a folder of images, or one file{inside}")
+            example = f", for instance {path / 'images'}" if (path / "images").is_dir() else ""
+            raise UserError(f"{path} has no PNG, JPEG or TIFF image; name a folder of images, or one file{example}")
         self.names = [name_of(file) for file in self.files]
         first, size = self._read(0), size_of(self.files[0])
         for file in self.files[1:]:
             if size_of(file) != size:
                 raise UserError(f"{file} is {_in_words(size_of(file))} pixels but {self.files[0].name} is "
-                                f"{_in_words(size)}; images of one stack have one size")
-        self.shape, self.dtype = (len(self.files), *first.shape), first.dtype
-        opened = TiffPages(self.files[0]) if self.files[0].suffix.lower() in TIFF else None
-        self.voxel = opened and opened.voxel
+                                f"{_in_words(size)}; images of one stack have the same size")
+        self.shape, self.dtype, self.voxel = (len(self.files), *first.shape), first.dtype, voxel_of(self.files[0])
 
     def _read(self, number: int) -> np.ndarray:
         page = read_pixels(self.files[number])
         page = page[..., 0] if page.shape[2] == 1 else page
         if number and (page.shape, page.dtype) != (self.shape[1:], self.dtype):
             raise UserError(f"{self.files[number]} is {page.shape} {page.dtype} but {self.files[0].name} is "
-                            f"{self.shape[1:]} {self.dtype}; images of one stack are alike")
+                            f"{self.shape[1:]} {self.dtype}; images of one stack have the same size and type")
         return page
 
 
@@ -83,15 +81,11 @@ class NpyPages(Pages):
         self.path, self.files = path, [path]
         require_file(path, way_out)
         array = self._open()
-        if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4) and array.shape[0] > 4):
-            self._single = True
-            self.shape = (1, *array.shape)
-        elif array.ndim in (3, 4):
-            self._single = False
-            self.shape = array.shape
-        else:
+        if array.ndim not in (2, 3, 4):
             raise UserError(f"{path} has {array.ndim} dimensions {array.shape}, expected (H, W), (N, H, W) or "
                             "(N, H, W, C)")
+        self._single = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4) and array.shape[0] > 4)
+        self.shape = (1, *array.shape) if self._single else array.shape
         if 0 in self.shape:
             raise UserError(f"{path} holds no pixels {array.shape}; save it again")
         self.dtype, self._stored = array.dtype.newbyteorder("="), array.dtype
@@ -103,11 +97,11 @@ class NpyPages(Pages):
             return np.load(self.path, mmap_mode="r", allow_pickle=False)
         except (*DECODING, EOFError, TypeError, ArithmeticError, TokenError) as error:
             cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
-            raise UserError(f"{self.path} cannot be read as a NumPy array ({cause}); save it again with np.save, of "
-                            "numbers alone") from None
+            raise UserError(f"{self.path} cannot be read as a NumPy array ({cause}); save it again with np.save, as an "
+                            "array of numbers") from None
 
     def _read(self, number: int) -> np.ndarray | PageRows:
-        if self._start is None:  # columns lie one after the other
+        if self._start is None:  # the array was saved in column order
             array = self._open()
             return np.array(array if self._single else array[number], self.dtype)
         start = self._start + number * math.prod(self.shape[1:]) * self._stored.itemsize
@@ -115,10 +109,10 @@ class NpyPages(Pages):
 
 
 def read_pixels(path: Path, by_rows: bool = False) -> np.ndarray | PageRows:
-    """Pixels (H, W, 1) or (H, W, 3) of a PNG, JPEG or TIFF file, its own dtype; palettes as colours, no transparency.
+    """Read a PNG, JPEG or TIFF file as (H, W, 1) or (H, W, 3), own dtype; palettes as colours, no transparency.
 
-    With `by_rows` a TIFF's may be `PageRows`, of which `without_transparency` is still to be taken.
-    Raises UserError where the file is empty, broken, or something else than one image.
+    With `by_rows` a TIFF may be `PageRows`; the caller has to pass these through `without_transparency`.
+    Raises UserError if the file is empty, damaged, or not a single image.
     """
     suffix = path.suffix.lower()
     if suffix in TIFF:
@@ -136,7 +130,7 @@ def read_pixels(path: Path, by_rows: bool = False) -> np.ndarray | PageRows:
         try:
             pixels = decode(path.read_bytes())
         except (ValueError, RuntimeError, MemoryError) as error:
-            raise UserError(f"{path} cannot be read as a {name} image ({str(error)[:60]}), it is cut short or no "
+            raise UserError(f"{path} cannot be read as a {name} image ({str(error)[:60]}), it is cut short or not a "
                             f"{name}; copy it again, or {AS_PNG}") from None
     if pixels.size == 0:
         raise UserError(f"{path} holds no pixels; copy it again, or {AS_PNG}")
@@ -144,7 +138,7 @@ def read_pixels(path: Path, by_rows: bool = False) -> np.ndarray | PageRows:
 
 
 def without_transparency(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """Pixels (H, W[, C]) of a file as (H, W, 1) or (H, W, 3); raises UserError for more than four channels."""
+    """Return pixels (H, W[, C]) of a file as (H, W, 1) or (H, W, 3); raise UserError for more than four channels."""
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
     if pixels.shape[2] not in (1, 2, 3, 4):
@@ -153,7 +147,7 @@ def without_transparency(pixels: np.ndarray, path: Path) -> np.ndarray:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, from its header."""
+    """Return height and width of an image file, from its header."""
     suffix = path.suffix.lower()
     if suffix in TIFF:
         return TiffPages(path).shape[1:3]
@@ -161,22 +155,22 @@ def size_of(path: Path) -> tuple[int, int]:
         with (JpegImagePlugin.JpegImageFile if suffix in JPEG else PngImagePlugin.PngImageFile)(path) as image:
             return image.height, image.width
     except DECODING:
-        return read_pixels(path).shape[:2]  # says what is wrong with it
+        return read_pixels(path).shape[:2]  # reports what is wrong with the file
 
 
 def area_of(files: Sequence[Path]) -> int:
-    """Pixels of all image files together: of more than `LOOKED_AT` as if the others were as large, on the average."""
-    some = files[::max(1, len(files) // LOOKED_AT)]
-    return sum(math.prod(size_of(path)) for path in some) * len(files) // max(1, len(some))
+    """Return how many pixels all image files have together; of more than `LOOKED_AT` files, estimate it by a sample."""
+    sample = files[::max(1, len(files) // LOOKED_AT)]
+    return sum(math.prod(size_of(path)) for path in sample) * len(files) // max(1, len(sample))
 
 
 def name_of(path: Path) -> str:
-    """The name of an image file without its ending; an OME-TIFF's has two parts."""
+    """Return the name of an image file without its ending, which has two parts if it is an OME-TIFF's."""
     return path.stem.removesuffix(".ome")
 
 
 def natural(path: Path) -> list:
-    """Key that sorts a9 before a10; texts and numbers take turns, so that like is compared with like."""
+    """Return a key that sorts a9 before a10; texts and numbers alternate, so that only like parts are compared."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", str(path))]
 
 

@@ -1,4 +1,4 @@
-"""ImageJ's ROI sets: outlines to numbers and back. A RoiSet.zip is what Fiji's ROI Manager saves."""
+"""Convert ImageJ's ROI sets, outlines that Fiji's ROI Manager saves as a RoiSet.zip, to numbered objects and back."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from skimage.measure import find_contours
 
 from utils import UserError, atomic_path
 
-HOLE = "-hole"  # ends the name of an outline that is cut out of the object around it
+HOLE = "-hole"  # the name of an outline ends so if it is cut out of the object around it
 IN_NAME = re.compile(r"(\d{4,})-\d{4,}")  # ImageJ's own names of ROIs on a stack begin with the slice, from 1
 
 
 def roifile_package() -> ModuleType:
-    """The package that reads and writes ROIs; raises UserError where it is not installed."""
+    """Return the package that reads and writes ROIs; raise UserError if it is not installed."""
     try:
         import roifile
     except ImportError:
@@ -34,34 +34,35 @@ def roifile_package() -> ModuleType:
 
 
 def read_rois(path: Path, shape: Sequence[int]) -> np.ndarray:
-    """Numbers uint16 (N, H, W) of a stack of this shape: 1, 2, ... in each slice for its ROIs, 0 = none.
+    """Read ROIs as numbers uint16 (N, H, W), for a stack of this shape: 1, 2, ... in each slice, 0 = none.
 
-    Where ROIs overlap the smaller one is seen. A pixel belongs to an ROI that its middle lies in, as in ImageJ.
-    Raises UserError for lines and points, slices that the stack does not have, and files that are no ROI sets.
+    Where ROIs overlap, a pixel goes to the smaller one. A pixel belongs to an ROI if its centre does, as in ImageJ.
+    Raises UserError for lines and points, slices that the stack does not have, and files that are not ROI sets.
     """
     package = roifile_package()
     try:
         rois = package.roiread(path)
         rois = rois if isinstance(rois, list) else [rois]
-        shapes: list[list[tuple[int, bool, tuple[np.ndarray, np.ndarray]]]] = [[] for _ in range(shape[0])]
+        slices: list[list[tuple[int, bool, tuple[np.ndarray, np.ndarray]]]] = [[] for _ in range(shape[0])]
         for roi in rois:
-            place = _filled(package, roi, shape[1:], path)
-            shapes[_slice_of(roi, shape[0], path)].append((len(place[0]), roi.name.endswith(HOLE), place))
+            pixels = _pixels_of(package, roi, shape[1:], path)
+            slices[_slice_of(roi, shape[0], path)].append((len(pixels[0]), roi.name.endswith(HOLE), pixels))
     except (ValueError, OSError, struct.error, zipfile.BadZipFile, LookupError) as error:
         raise UserError(f"{path} cannot be read as ImageJ's ROIs ({str(error)[:80]}); save them in Fiji with ROI "
                         "Manager > More > Save...") from None
     numbers = np.zeros(shape, np.uint16)
-    for page, its_rois in zip(numbers, shapes, strict=True):
+    for page, its_rois in zip(numbers, slices, strict=True):
         count = 0
-        for _, hole, place in sorted(its_rois, key=lambda one: (-one[0], not one[1])):  # a hole, then what fills it
-            count += not hole
-            page[place] = 0 if hole else count
+        for _, is_hole, pixels in sorted(its_rois, key=lambda roi: (-roi[0], not roi[1])):  # a hole, then what fills it
+            count += not is_hole
+            page[pixels] = 0 if is_hole else count
     return numbers
 
 
 def _slice_of(roi: object, count: int, path: Path) -> int:
-    named = IN_NAME.match(roi.name)
-    number = roi.position or max(roi.z_position, roi.t_position) or (int(named[1]) if named else int(count == 1))
+    """Return the slice of an ROI, from 0, by its position or its name; raise UserError unless it is in 0 .. count-1."""
+    in_name = IN_NAME.match(roi.name)
+    number = roi.position or max(roi.z_position, roi.t_position) or (int(in_name[1]) if in_name else int(count == 1))
     if not 1 <= number <= count:
         where = f"belongs to slice {number}, but the images have {count}" if number else "belongs to no slice"
         raise UserError(f"{path}: ROI {roi.name} {where}; name the right images with --like, or set its position in "
@@ -69,8 +70,8 @@ def _slice_of(roi: object, count: int, path: Path) -> int:
     return number - 1
 
 
-def _filled(package: ModuleType, roi: object, shape: Sequence[int], path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels (y, x) whose middles lie in an ROI."""
+def _pixels_of(package: ModuleType, roi: object, shape: Sequence[int], path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels (y, x) whose centres lie in an ROI; raise UserError for lines and points."""
     kinds = package.ROI_TYPE
     if roi.roitype not in (kinds.POLYGON, kinds.RECT, kinds.OVAL, kinds.FREEHAND, kinds.TRACED):
         raise UserError(f"{path}: ROI {roi.name} is a {roi.roitype.name.lower()}, expected an outline; draw it with "
@@ -89,10 +90,10 @@ def _filled(package: ModuleType, roi: object, shape: Sequence[int], path: Path) 
 
 
 def write_rois(path: Path, stack: np.ndarray) -> int:
-    """Write the outline of each object of numbers (N, H, W) into a RoiSet.zip; all or nothing; returns how many.
+    """Write the outline of each object of numbers (N, H, W) into a RoiSet.zip, all or nothing; return how many.
 
-    Outlines run along the edges of pixels, so that nothing is lost. An object's pieces are outlines of their own, and
-    so are holes, which their name says.
+    Outlines run along the edges of pixels, so that no pixel is lost. Each piece of an object has an outline of its own,
+    and so has each hole, whose name ends with `HOLE`.
     """
     package, names = roifile_package(), set()
 
@@ -110,7 +111,7 @@ def write_rois(path: Path, stack: np.ndarray) -> int:
 
 
 def outlines(page: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """A name and the corners int (n, 2), x and y, of each outline in numbers (H, W)."""
+    """Yield a name and the corners, int (n, 2), x and y, of each outline in numbers (H, W)."""
     for number, box in enumerate(find_objects(page.astype(np.int32)), 1):
         if box is None:
             continue
@@ -124,11 +125,11 @@ def outlines(page: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _corners(contour: np.ndarray) -> np.ndarray:
-    """Corners of pixels, int (n, 2), x and y, of a contour that goes through the middles of their edges (y, x)."""
+    """Return the pixel corners, int (n, 2), x and y, of a contour (y, x) through the middles of pixel edges."""
     middles = contour[:-1] + 0.5  # the pixel (0, 0) goes from 0 to 1
     following = np.roll(middles, -1, axis=0)
-    # two edges that follow each other have one end in common: whole where either's middle is, else between the two
+    # successive edges have an end in common: a coordinate is that middle's which is a whole number, or both's mean
     ends = np.where(middles % 1 == 0, middles, np.where(following % 1 == 0, following, (middles + following) / 2))
     points = np.rint(ends).astype(np.int64)[:, ::-1]
     steps = np.roll(points, -1, axis=0) - points
-    return points[(steps != np.roll(steps, 1, axis=0)).any(axis=1)]  # those in the middle of a straight line go
+    return points[(steps != np.roll(steps, 1, axis=0)).any(axis=1)]  # without those within a straight line

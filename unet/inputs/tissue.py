@@ -1,8 +1,8 @@
 """Simulated tissue: cells that move and change through z, and the walls that a section of them shows.
 
-Cells are chains of soft discs that push each other about through z. A pixel belongs to the nearest disc (an
-additively weighted Voronoi diagram seen through a smooth warp): no gaps, and every wall is closed.
-A section is thick: walls that run obliquely through it come out wide and grey, as they do in a microscope.
+Cells are chains of soft discs that push each other away through z. A pixel belongs to the nearest disc (an
+additively weighted Voronoi diagram under a smooth warp): there are no gaps, and every wall is closed.
+A section is thick: walls that run obliquely through it appear wide and grey, as they do in a microscope.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Discs = tuple[Array, Array, Array]  # positions (.., n, 2), radii (.., n), the c
 class Section:
     """The walls of a section, each (H, W)."""
 
-    owner: Array  # int32: the cell of each pixel, at its middle level
-    distance: Array  # px to the nearest wall, there
+    owner: Array  # int32: the cell of each pixel, at the section's middle level
+    distance: Array  # to the nearest wall, px, at the same level
     density: Array  # share of the section's thickness that is membrane
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the tissue and the microscope are like; lengths in pixels (ISBI: 4 nm), z in sections (50 nm)."""
+    """Parameters of the tissue and the microscope; lengths in pixels (ISBI: 4 nm), z in sections (50 nm)."""
 
-    margin: int = 48  # tissue simulated beyond the picture's edge, px
+    margin: int = 48  # tissue simulated beyond the image's edge, px
     thickness: int = 3  # levels averaged into one section
     radii: tuple = (8.0, 14.0, 24.0, 36.0)  # median disc radius of thin, small, middle and large cells, px
     shares: tuple = (0.11, 0.33, 0.30, 0.36)  # of the tissue's area that each kind covers
@@ -40,9 +40,9 @@ class Look:
     warp: tuple = ((48.0, 9.0), (15.0, 2.8), (6.0, 0.8))  # (scale, amplitude) of the walls' waviness, px
     stretch: float = 1.6  # how far the knife and the registration displace each section, px
     shade: float = 5.0  # how the cells' brightness differs, grey levels
-    half_width: float = 2.3  # of a membrane cut upright, px
-    label_density: float = 0.36  # a pixel counts as membrane where this share of the section is membrane
-    label_half_width: float = 2.9  # ... or where the section's middle is this near to a wall, px
+    half_width: float = 2.3  # of a membrane that is cut at a right angle, px
+    label_density: float = 0.36  # a pixel is labelled membrane if this share of the section is membrane
+    label_half_width: float = 2.9  # ... or if it is this near to a wall at the section's middle level, px
     least_cell: int = 16  # smaller pieces between membranes are labelled membrane, px
     cytoplasm: float = 157.0  # grey of a cell's inside
     membrane: float = 126.0  # darkness of a membrane, grey levels below cytoplasm
@@ -51,13 +51,13 @@ class Look:
     slice_shift: float = 3.0  # brightness from section to section, grey levels
     slice_gain: float = 0.09  # contrast from section to section, relative
     noise: float = 33.0  # shot noise at mid grey before the detector's blur, grey levels
-    blur: tuple = (0.45, 0.8)  # the microscope's, least and most, px
+    blur: tuple = (0.45, 0.8)  # the microscope's, lowest and highest, px
 
 
 def smooth_noise(shape: tuple[int, ...], scale: float | tuple[float, ...], rng: Rng) -> Array:
-    """Gaussian random field, float32 of `shape`, mean 0, sd about 1; `scale` in px, one or one an axis."""
+    """Draw a Gaussian random field, float32 of `shape`, mean 0, sd about 1; `scale` in px, one or one per axis."""
     scale = np.broadcast_to(np.asarray(scale, float), len(shape))
-    # long waves are drawn on a coarser grid and interpolated: the same field at a fraction of the cost
+    # long waves are drawn on a coarser grid and interpolated: an equivalent field at a fraction of the cost
     step = np.maximum(1.0, scale / 2)
     coarse = [int(np.ceil(n / s)) + 6 for n, s in zip(shape, step, strict=True)]
     field = ndi.gaussian_filter(rng.standard_normal(coarse, dtype=np.float32), scale / step, mode="wrap")
@@ -72,31 +72,31 @@ def smooth_noise(shape: tuple[int, ...], scale: float | tuple[float, ...], rng: 
 
 
 def draw_cells(extent: int, look: Look, rng: Rng) -> Discs:
-    """Discs that fill `extent`² px, overlapping: positions (n, 2), radii, cells (n,), chain by chain."""
+    """Draw overlapping discs that fill `extent`² px: positions (n, 2), radii (n,), cells (n,), chain by chain."""
     positions, radii = [], []
     for median, share, (fewest, most) in zip(look.radii, look.shares, look.links, strict=True):
         area = 0.0
         while area < share * extent**2:
             count = rng.integers(fewest, most + 1)
-            r = median * np.exp(rng.normal(0, 0.25)) * np.exp(rng.normal(0, 0.12, count))
+            chain_radii = median * np.exp(rng.normal(0, 0.25)) * np.exp(rng.normal(0, 0.12, count))
             heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.4, count))
-            path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], 1) * 1.1 * r[:, None], 0)
+            path = np.cumsum(np.stack([np.sin(heading), np.cos(heading)], 1) * 1.1 * chain_radii[:, None], 0)
             positions.append(path - path.mean(0) + rng.uniform(0, extent, 2))
-            radii.append(r)
-            area += 0.8 * np.pi * (r**2).sum()  # links of a chain overlap
-    cells = np.repeat(np.arange(len(radii)), [len(r) for r in radii])
+            radii.append(chain_radii)
+            area += 0.8 * np.pi * (chain_radii**2).sum()  # links of a chain overlap
+    cells = np.repeat(np.arange(len(radii)), [len(chain) for chain in radii])
     return np.concatenate(positions), np.concatenate(radii), cells
 
 
 def settle(positions: Array, radii: Array, cells: Array, extent: int, rounds: int) -> Array:
-    """Push overlapping discs apart and hold chains together; returns new positions (n, 2) in px."""
+    """Push overlapping discs apart and hold chains together; return new positions (n, 2) in px."""
     p = positions.copy()
     bonds = [(i, i + 1, 0.60) for i in np.flatnonzero(cells[1:] == cells[:-1])]
-    bonds += [(i, i + 2, 1.10) for i in np.flatnonzero(cells[2:] == cells[:-2])]  # bends, but won't fold
+    bonds += [(i, i + 2, 1.10) for i in np.flatnonzero(cells[2:] == cells[:-2])]  # a chain bends, but does not fold
     first, second, factor = map(np.array, zip(*bonds, strict=True))
     rest = factor * (radii[first] + radii[second])
     for turn in range(rounds):
-        if turn % 10 == 0:  # only discs that can meet within the next ten rounds
+        if turn % 10 == 0:  # find the pairs of discs that can touch within the next ten rounds
             distance = np.hypot(*(p[:, None] - p).T)
             i, j = np.nonzero((distance < radii[:, None] + radii + 25) & (cells[:, None] != cells))
             touch = 0.92 * (radii[i] + radii[j])
@@ -112,28 +112,29 @@ def settle(positions: Array, radii: Array, cells: Array, extent: int, rounds: in
 
 
 def move_cells(levels: int, extent: int, look: Look, rng: Rng) -> Discs:
-    """The discs at each level, smooth in z: positions (levels, n, 2), radii (levels, n) in px, cells (n,)."""
-    p, radius, cells = draw_cells(extent, look, rng)
-    p = settle(p, radius, cells, extent, 250)
+    """Return the discs at each level, smooth in z: positions (levels, n, 2), radii (levels, n) in px, cells (n,)."""
+    p, first_radii, cells = draw_cells(extent, look, rng)
+    p = settle(p, first_radii, cells, extent, 250)
     count, depth = cells[-1] + 1, 5 * look.thickness  # a disc keeps its direction for about five sections
-    radii = radius * np.exp(0.22 * smooth_noise((levels, len(cells)), (1.6 * depth, 0.01), rng))
-    # cells travel as wholes; a few run nearly in the section's plane and so move fast
+    radii = first_radii * np.exp(0.22 * smooth_noise((levels, len(cells)), (1.6 * depth, 0.01), rng))
+    # a cell moves as a whole; a few run nearly in the section's plane and so move fast
     pace = np.exp(rng.normal(0, 0.5, count)) * look.speed / look.thickness
     velocity = np.stack([pace * smooth_noise((levels, count), (depth, 0.01), rng) for _ in "yx"], -1)
     positions = []
-    for step, radius in zip(velocity[:, cells], radii, strict=True):
-        positions.append(p := settle(p + step, radius, cells, extent, 6))
+    for step, level_radii in zip(velocity[:, cells], radii, strict=True):
+        positions.append(p := settle(p + step, level_radii, cells, extent, 6))
     return np.float32(positions), np.float32(radii), cells
 
 
 def partition(positions: Array, radii: Array, cells: Array, warp: Array) -> tuple[Array, Array]:
-    """The cell of each pixel, int32 (H, W), and its distance to the nearest wall, float32 (H, W), px.
+    """Return the cell of each pixel, int32 (H, W), and its distance to the nearest wall, float32 (H, W), px.
 
-    `positions` (n, 2), `radii` (n,) in px; `warp` (2, H, W): pixel (y, x) is looked up at (y, x) + warp."""
+    `positions` (n, 2), `radii` (n,) in px; `warp` (2, H, W): pixel (y, x) is looked up at (y, x) + warp.
+    """
     height, width = warp.shape[1:]
     rows = np.arange(height, dtype=np.float32)[:, None] + warp[0]
     columns = np.arange(width, dtype=np.float32) + warp[1]
-    # the window where a disc can be nearest or second: it is seen displaced by the warp
+    # the window where a disc can be nearest or second; the warp displaces it
     spots = np.clip(positions.astype(int), 0, (height - 1, width - 1))
     displaced = positions - warp[:, spots[:, 0], spots[:, 1]].T
     owner = np.full((height, width), -1, np.int32)
@@ -155,24 +156,25 @@ def partition(positions: Array, radii: Array, cells: Array, warp: Array) -> tupl
 
 
 def label_section(section: Section, look: Look) -> Array:
-    """Labels uint8 (H, W), 0 = membrane, 255 = cell, closed: cells never 4-touch."""
+    """Return labels uint8 (H, W), 0 = membrane, 255 = cell, whose membranes are closed: cells are never 4-connected."""
     membrane = (section.density > look.label_density) | (section.distance < look.label_half_width)
     wall = ndi.morphological_gradient(section.owner, footprint=ndi.generate_binary_structure(2, 1)) > 0
     membrane |= ndi.binary_dilation(wall)
     islands = ndi.label(membrane)[0]
-    membrane &= (np.bincount(islands.ravel(), wall.ravel()) > 0)[islands]  # a speck within a cell is no wall
+    membrane &= (np.bincount(islands.ravel(), wall.ravel()) > 0)[islands]  # a speck within a cell is not a wall
     pieces = ndi.label(~membrane)[0]  # 4-connected
     membrane |= np.bincount(pieces.ravel())[pieces] < look.least_cell
     return np.where(membrane, 0, 255).astype(np.uint8)
 
 
 def cut_section(discs: Discs, bends: Array, look: Look, rng: Rng) -> Section:
-    """The walls of a section.
+    """Return the walls of a section.
 
-    `discs`: positions (levels, n, 2), radii (levels, n), cells (n,); `bends` (levels, 2, H, W): the warp."""
+    `discs`: positions (levels, n, 2), radii (levels, n), cells (n,); `bends` (levels, 2, H, W): the warp.
+    """
     shape, density, levels = bends.shape[2:], 0, []
     stretch = look.stretch * np.stack([0.7 * smooth_noise(shape, 60, rng) + rng.normal() for _ in "yx"])
-    # here and there a synapse's density blackens the wall
+    # in some places a synapse's density blackens the wall
     half_width = look.half_width + 0.25 * smooth_noise(shape, 8, rng)
     half_width += 5 * np.clip(smooth_noise(shape, 16, rng) - 1.7, 0, 1.2)
     for positions, radii, bend in zip(*discs[:2], bends, strict=True):

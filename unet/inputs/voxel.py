@@ -1,4 +1,4 @@
-"""How large a pixel is: read from TIFF tags, ImageJ's and OME's metadata, always in micrometres."""
+"""Pixel sizes, read from and written to TIFF tags and ImageJ's and OME's metadata, always in micrometres."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import tifffile
 MICROMETRES = {"µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0,
                "micrometre": 1.0, "nm": 1e-3, "nanometer": 1e-3, "å": 1e-4, "pm": 1e-6, "mm": 1e3, "millimeter": 1e3,
                "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6, "inch": 25400.0, "in": 25400.0}
-TAG_UNITS = {2: "inch", 3: "cm"}  # of the tag ResolutionUnit
-PRINTED = 10.0  # µm: larger pixels in inches, or in a bare resolution tag, are a printer's or a screen's, not a lens's
+TAG_UNITS = {2: "inch", 3: "cm"}  # values of the tag ResolutionUnit
+PRINTED = 10.0  # µm: larger pixels in inches, or in a bare resolution tag, are a printer's, not a microscope's
 
 
 @dataclass(frozen=True)
 class Voxel:
-    """Size of a pixel and distance of slices, µm; `z` is None where it is not known."""
+    """Size of a pixel and distance of slices, µm; `z` is None if it is not known."""
 
     y: float
     x: float
     z: float | None = None
 
     def in_words(self) -> str:
-        """For the console and messages."""
+        """Return the size of a pixel in words, for the console and messages."""
         return f"{self.y:.4g} µm" if math.isclose(self.y, self.x, rel_tol=1e-3) else f"{self.y:.4g} x {self.x:.4g} µm"
 
     def times(self, other: Voxel) -> float:
-        """How many times as long as another's sides this one's are: the magnification that makes them alike."""
+        """Return the ratio of this pixel's side to another's: magnifying by it gives images the other's pixel size."""
         return math.sqrt(self.y * self.x / (other.y * other.x))
 
     def as_json(self) -> dict:
-        """For config.json and manifests; `Voxel(**content)` is the way back."""
+        """Return a dict for config.json and manifests; `Voxel(**content)` is the inverse."""
         return asdict(self)
 
 
 def in_micrometres(value: object, unit: object) -> float | None:
-    """A length in µm; None where it is no positive number or its unit is not known."""
+    """Convert a length to µm; return None if it is not a positive number or its unit is not known."""
     try:
         length = float(value) * MICROMETRES[str(unit).strip().lower()]
     except (KeyError, TypeError, ValueError):
@@ -45,7 +45,7 @@ def in_micrometres(value: object, unit: object) -> float | None:
 
 
 def voxel_of_tiff(tiff: tifffile.TiffFile) -> Voxel | None:
-    """The size that an open TIFF's OME or ImageJ metadata or its resolution tags say; None where they say none."""
+    """Return the pixel size in an open TIFF's OME or ImageJ metadata or resolution tags; None if they have none."""
     if tiff.is_ome:
         return _of_ome(tiff.ome_metadata)
     tags, metadata = tiff.pages[0].tags, tiff.imagej_metadata or {}
@@ -57,7 +57,7 @@ def voxel_of_tiff(tiff: tifffile.TiffFile) -> Voxel | None:
 
 
 def tiff_tags(voxel: Voxel | None, kind: str, axes: str) -> dict:
-    """Arguments of `tifffile.imwrite` that keep the size in the words of a `kind`: 'imagej' or 'ome'."""
+    """Return arguments of `tifffile.imwrite` that write axes and pixel size in the format `kind`: 'imagej' or 'ome'."""
     metadata: dict = {"axes": axes}
     if voxel is None:
         return {"metadata": metadata}
@@ -70,6 +70,7 @@ def tiff_tags(voxel: Voxel | None, kind: str, axes: str) -> dict:
 
 
 def _of_ome(text: str | None) -> Voxel | None:
+    """Return the pixel size of the first image in OME's XML; None if it has none."""
     try:
         image = tifffile.xml2dict(text)["OME"]["Image"]
         pixels = (image[0] if isinstance(image, list | tuple) else image)["Pixels"]
@@ -81,11 +82,12 @@ def _of_ome(text: str | None) -> Voxel | None:
 
 
 def _value(tags: tifffile.TiffTags, name: str) -> object:
+    """Return a tag's value; None if there is no such tag."""
     return tags[name].value if name in tags else None
 
 
 def _inverse(resolution: object) -> float | None:
-    """Length of a pixel of a resolution, which TIFF keeps as a fraction of two whole numbers."""
+    """Return the length of a pixel from a resolution, which TIFF stores as two whole numbers: pixels per lengths."""
     try:
         pixels, lengths = resolution
         return lengths / pixels
