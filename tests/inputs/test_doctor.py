@@ -95,7 +95,7 @@ def test_the_bits_that_16_bit_files_use_are_noted(tiny_stacks, factor, bits):
     findings = doctor.check_images(VOLUME, images)
     [note] = [finding for finding in findings if finding.level == "note"]
     assert note.what == f"{VOLUME}: uint16, of which {bits} bits are used"
-    assert "from its own depth" in note.meaning
+    assert "at its full bit depth" in note.meaning
     assert faults(findings) == []
 
 

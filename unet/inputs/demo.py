@@ -179,9 +179,9 @@ def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int =
     """
     folder = Path(folder)
     ours = demo_files(folder)
-    others = [name for name in FILES if (folder / name).exists() and folder / name not in ours]
-    if others:
-        raise UserError(f"{folder} has {' and '.join(others)} already, not made by 'python datasets.py demo', and "
+    foreign = [name for name in FILES if (folder / name).exists() and folder / name not in ours]
+    if foreign:
+        raise UserError(f"{folder} has {' and '.join(foreign)} already, not made by 'python datasets.py demo', and "
                         "nothing was replaced; move what is there away, or name another folder with --data")
     folder.mkdir(parents=True, exist_ok=True)
     images, labels, cells = demo_stack(slices + test_slices, size, seed)

@@ -64,7 +64,7 @@ def check_images(name: str, images: Slices) -> list[Finding]:
         bits = max(int(image.max()) for image in images).bit_length() if images.dtype.kind in "ui" else 0
         usage = f", of which {bits} bits are used" if bits else ""
         notes.append(Finding("note", f"{name}: {images.dtype}{usage}", "Each slice is normalised to the same mean and "
-                             "contrast from its own depth. You need not do anything."))
+                             "contrast, at its full bit depth. You need not do anything."))
     shares = np.array([padding(image).mean() for image in images])
     if shares.any():
         notes.append(Finding("note", f"{name}: slices {list_slices(np.flatnonzero(shares))} are padded at their "
@@ -186,7 +186,7 @@ def few(numbers: Sequence[int], least: int = 5) -> Sequence[int]:
 
 def check_polarity(images: Slices, cells: Slices, name: str = LABELS) -> list[Finding]:
     """Check that membrane and cell are not swapped: membrane is most of the area, or brighter than the cells."""
-    sums = np.zeros((2, 2))  # row 0: pixels, row 1: their grey levels; column 0: membrane, column 1: cell
+    sums = np.zeros((2, 2))  # rows: membrane, cell; columns: number of pixels, sum of their grey levels
     for image, cell in zip(images, cells, strict=True):
         sums += np.stack([np.bincount(cell.ravel(), minlength=2), np.bincount(cell.ravel(), image.ravel(), 2)], axis=1)
     if not sums[:, 0].all():
@@ -303,8 +303,8 @@ def examine(folder: Path, thin_walls: Walls | None) -> list[Finding]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; {GET_DATA}")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (VOLUME, LABELS, TEST))
-    notes = [Finding("ok", f"not read: {shorten(others, 8)}")] if others else []
+    other_names = sorted(path.name for path in folder.iterdir() if path.name not in (VOLUME, LABELS, TEST))
+    notes = [Finding("ok", f"not read: {shorten(other_names, 8)}")] if other_names else []
     notes.append(Finding("note", "Slices are counted from 0, as --holdout counts them; Fiji counts from 1"))
     stacks = {}
     for name in (VOLUME, TEST, LABELS):

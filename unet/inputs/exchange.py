@@ -24,7 +24,7 @@ OUTLINE = 3  # usual width of a membrane between cells that were drawn as areas,
 def with_outlines(numbers: np.ndarray, width: int) -> np.ndarray:
     """Return labels uint8 (H, W), 0 = membrane and 255 = cell, of numbered cells (H, W), 0 = none.
 
-    Narrower separations of two cells become `width` pixels wide, one more if `width` is even; wider ones stay.
+    The membrane between two cells becomes `width` pixels wide, one more if `width` is even; a wider one stays.
     """
     line = numbers == 0
     line[:-1] |= (numbers[:-1] != numbers[1:]) & (numbers[:-1] > 0) & (numbers[1:] > 0)

@@ -15,7 +15,7 @@ TITLES = {"ok": "In order", "note": "Good to know", "warning": "Worth a look", "
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding; `level` is ok, note, warning, or problem: training would be refused or learn nonsense."""
+    """A finding; `level` is ok, note, warning, or problem: training would be refused or learn nonsense."""
 
     level: str
     what: str

@@ -42,7 +42,7 @@ class Remarks:
     """Remarks on the files that were read, by name of the image or file; reading a file again adds none.
 
     without : images that have no masks, or no label, as `missing` says
-    overlap, hidden : for each image that has any, how many pixels are of several objects, and objects without a pixel
+    overlap, hidden : by image, how many pixels several objects share, and how many objects have no pixel left
     empty : masks that show nothing
     """
 
@@ -55,22 +55,22 @@ class Remarks:
     def sentences(self) -> list[str]:
         """Return a sentence for each sort of remark."""
         lines = []
-        for names, one, many in (
+        for names, singular, plural in (
                 (self.without, f"has no {self.missing}: it is predicted, not trained on",
                  f"images have no {self.missing}: they are predicted, not trained on"),
                 (self.empty, "is an empty mask: left out", "masks are empty and left out")):
             names = list(dict.fromkeys(names))
             if names:
-                several = f"{len(names)} {many}, for instance {names[0]}"
-                lines.append(f"{names[0]} {one}" if len(names) == 1 else several)
+                lines.append(f"{names[0]} {singular}" if len(names) == 1 else
+                             f"{len(names)} {plural}, for instance {names[0]}")
         if self.overlap:
             names, pixels = sorted(self.overlap), sum(self.overlap.values())
             lines.append(f"masks overlap in {counted(len(names), 'image')} ({names[0]}"
                          f"{', ...' * (len(names) > 1)}): {counted(pixels, 'pixel')} went to the smaller object")
         if self.hidden:
             count, name = sum(self.hidden.values()), min(self.hidden)
-            several = f"{count} objects are completely covered by others and left out, for instance {name}"
-            lines.append(several if count > 1 else f"{name} has an object that others cover completely: left out")
+            lines.append(f"{name} has an object that others cover completely: left out" if count == 1 else
+                         f"{count} objects are completely covered by others and left out, for instance {name}")
         return lines
 
 

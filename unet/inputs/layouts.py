@@ -201,13 +201,13 @@ class Folders(Layout):
         self.folder = self.labels_path = folder
         sources = self.find(folder)
         self.sources = [source for source in sources if source.masks]
-        self.others = [source for source in sources if not source.masks]
+        self.unlabelled = [source for source in sources if not source.masks]
         if not self.sources:
             raise UserError(f"{folder}: no image has {self.labels_name}, so there is nothing to learn from; "
                             f"{self.expected}")
         self.names = [source.name for source in self.sources]
         self.watch([source.image for source in sources])
-        self._remarks = folders.Remarks(without=[source.name for source in self.others])
+        self._remarks = folders.Remarks(without=[source.name for source in self.unlabelled])
         self._properties: dict[int, tuple[str, np.dtype]] = {}
 
     def _read(self, number: int) -> np.ndarray:
@@ -263,12 +263,12 @@ class Folders(Layout):
         return {str(source.folder.resolve()): input_hash(source.folder) for source in self.sources}
 
     def to_predict(self) -> FolderSamples:
-        for source in self.others:
+        for source in self.unlabelled:
             folders.read_image(source.image)  # a damaged image is reported now, not after the training
-        return FolderSamples(self.others)
+        return FolderSamples(self.unlabelled)
 
     def hash_to_predict(self) -> str:
-        lines = [f"{source.name} {file_hash(source.image)}\n" for source in self.others]
+        lines = [f"{source.name} {file_hash(source.image)}\n" for source in self.unlabelled]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -294,7 +294,7 @@ class TwoFolders(Folders):
 
     @property
     def meaning(self) -> str:
-        """Nuclei if most numbers of the labels are one piece each, otherwise cells, which all have the same number."""
+        """Nuclei if most numbers of the labels are one piece each, otherwise cells: all pieces share a number."""
         numbers, pieces = (sum(counts) for counts in zip(*self._counts, strict=True))
         several = any(numbers > 1 for numbers, _ in self._counts)
         return "nuclei" if several and pieces <= MOST_PIECES * numbers else "cells"

@@ -132,8 +132,8 @@ def _create_array(folder: Path, shape: tuple[int, ...], dtype: type) -> None:
 
 def _attributes(stack: Stack, levels: int) -> dict:
     """Return OME's metadata: axes, pixel sizes, names of channels."""
-    voxel, channels = stack.voxel, [{"name": "c", "type": "channel"}] if len(stack.shape) == 4 else []
-    lengths = {"z": voxel and voxel.z, "y": voxel and voxel.y, "x": voxel and voxel.x}
+    channels = [{"name": "c", "type": "channel"}] if len(stack.shape) == 4 else []
+    lengths = {axis: getattr(stack.voxel, axis, None) for axis in "zyx"}
     axes = [{"name": axis, "type": "space", **({"unit": "micrometer"} if length else {})}
             for axis, length in lengths.items()]
     scales = [[1.0] * len(channels) + [(length or 1.0) * (1 if axis == "z" else 2**level)

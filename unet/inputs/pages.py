@@ -60,9 +60,10 @@ class FilePages(Pages):
         self.names = [name_of(file) for file in self.files]
         first, size = self._read(0), size_of(self.files[0])
         for file in self.files[1:]:
-            if size_of(file) != size:
-                raise UserError(f"{file} is {_in_words(size_of(file))} pixels but {self.files[0].name} is "
-                                f"{_in_words(size)}; images of one stack have the same size")
+            height, width = size_of(file)
+            if (height, width) != size:
+                raise UserError(f"{file} is {height}x{width} pixels but {self.files[0].name} is {size[0]}x{size[1]}; "
+                                "images of one stack have the same size")
         self.shape, self.dtype, self.voxel = (len(self.files), *first.shape), first.dtype, voxel_of(self.files[0])
 
     def _read(self, number: int) -> np.ndarray:
@@ -172,7 +173,3 @@ def name_of(path: Path) -> str:
 def natural(path: Path) -> list:
     """Return a key that sorts a9 before a10; texts and numbers alternate, so that only like parts are compared."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", str(path))]
-
-
-def _in_words(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

@@ -56,7 +56,7 @@ def way_to(path: Path) -> str:
     names = {file.name for file in path.parent.iterdir() if not file.name.startswith(".")} - {"README.md", "demo"}
     if path.name == VOLUME and names and not names & {LABELS, TEST}:
         return (f"{path.parent} has {min(names)}, but neither the three stacks nor folders named images and "
-                "labels; docs/own-data.md says how data lie")
+                "labels; docs/own-data.md explains how data are laid out")
     return GET_DATA
 
 

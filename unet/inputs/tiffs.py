@@ -38,7 +38,7 @@ class TiffPages(Pages):
         self.path, self._by_rows = Path(path), by_rows
         require_file(self.path, way_out)
         self._handle, self._lock = None, threading.Lock()
-        with self._plain_words():
+        with self._user_errors():
             self._examine()
         self.names = [f"slice {number}" for number in range(len(self))]
         self.files = [self.path]
@@ -59,7 +59,7 @@ class TiffPages(Pages):
             self._set_shape(shape, axes)
             self.dtype, self.voxel = first.dtype.newbyteorder("="), voxel_of_tiff(tiff)
             self._stored = first.dtype.newbyteorder(tiff.byteorder)
-            self._series_count, self._is_page_each = len(tiff.series), len(first.pages) == self.shape[0]
+            self._series_count, self._slice_per_page = len(tiff.series), len(first.pages) == self.shape[0]
             self._start = None if others else first.dataoffset  # None unless all pixels are contiguous, uncompressed
             ends = [self._start + first.nbytes] if self._start is not None else [
                 offset + count for series in tiff.series for page in series.pages if page is not None
@@ -89,7 +89,7 @@ class TiffPages(Pages):
         self.shape = tuple(shape)
 
     def _read(self, number: int) -> np.ndarray | PageRows:
-        with self._lock, self._plain_words(number):
+        with self._lock, self._user_errors(number):
             if self._start is not None:
                 start = self._start + number * math.prod(self.shape[1:]) * self._stored.itemsize
                 return self._raw_planes(start) if self._planar else raw_page(
@@ -97,7 +97,7 @@ class TiffPages(Pages):
             if self._handle is None:
                 self._handle = tifffile.TiffFile(self.path)
             series = self._handle.series
-            if self._series_count > 1 or self._is_page_each:
+            if self._series_count > 1 or self._slice_per_page:
                 parts = series[number].pages if self._series_count > 1 else series[0].pages[number:number + 1]
                 read = (row_reader(parts[0], self.dtype) if self._by_rows and len(parts) == 1
                         and is_read_by_rows(self.shape[1:], self.dtype) else None)
@@ -121,11 +121,11 @@ class TiffPages(Pages):
         return np.stack(planes, axis=-1)
 
     def _read_rows(self, read: Callable[[int, int], np.ndarray], number: int, first: int, last: int) -> np.ndarray:
-        with self._lock, self._plain_words(number):
+        with self._lock, self._user_errors(number):
             return read(first, last).reshape(last - first, *self.shape[2:])
 
     @contextmanager
-    def _plain_words(self, number: int | None = None) -> Iterator[None]:
+    def _user_errors(self, number: int | None = None) -> Iterator[None]:
         """Raise UserError for what tifffile raises, or logs as an error; `number` is the page that is read."""
         try:
             with collect_logs() as messages, warnings.catch_warnings():

@@ -48,7 +48,7 @@ class ZarrPages(Pages):
         zarr_package()
         self.path = path
         self._array, self._slab, self._lock = None, (0, np.empty(0)), threading.Lock()
-        with self._plain_words():
+        with self._user_errors():
             self._examine()
         self.files = [path / self._inside / name for name in MARKS if (path / self._inside / name).is_file()]
         self.names = [f"slice {number}" for number in range(len(self))]
@@ -126,7 +126,7 @@ class ZarrPages(Pages):
         if self._c >= 0:
             parts["c"] = slice(0, self.shape[3])
         place = [parts.get(axis, slice(0, 1)) for axis in self._axes]
-        with self._plain_words():
+        with self._user_errors():
             array = self._open()
             self._require_chunks(array, place)
             block = np.asarray(array[tuple(place)])
@@ -145,7 +145,7 @@ class ZarrPages(Pages):
                                 "chunks were left out when it was saved, save it with them (write_empty_chunks=True)")
 
     @contextmanager
-    def _plain_words(self) -> Iterator[None]:
+    def _user_errors(self) -> Iterator[None]:
         """Raise UserError for what the library raises."""
         try:
             yield
