@@ -51,7 +51,7 @@ def test_images_and_labels_go_through_all_steps(command, tmp_path, make, options
         done = command(name, *words)
         assert done.returncode == 0, done.stderr
         said = said or done.stdout
-    assert f"note: labels are taken as {task.split()[0]}; if they are something else, say --task" in said
+    assert f"note: labels are taken as {task.split()[0]}; if they are something else, use --task" in said
     manifest = json.loads((tmp_path / "results" / "augmented" / "manifest.json").read_text())
     assert (manifest["layout"], manifest["task"]["name"]) == ("two folders", task)
     held_out = manifest["sources"][manifest["split"]["holdout"][0]]["name"]

@@ -30,8 +30,8 @@ def with_outlines(numbers: np.ndarray, width: int) -> np.ndarray:
     line[:-1] |= (numbers[:-1] != numbers[1:]) & (numbers[:-1] > 0) & (numbers[1:] > 0)
     line[:, :-1] |= (numbers[:, :-1] != numbers[:, 1:]) & (numbers[:, :-1] > 0) & (numbers[:, 1:] > 0)
     narrow = line & ~binary_opening(line, disk(width // 2)) if width > 1 else line
-    widened = distance_transform_edt(~narrow) <= width // 2 if narrow.any() else narrow
-    return np.where(line | widened, 0, 255).astype(np.uint8)
+    wide_line = distance_transform_edt(~narrow) <= width // 2 if narrow.any() else narrow
+    return np.where(line | wide_line, 0, 255).astype(np.uint8)
 
 
 def numbered_labels(path: Path, like: Path | None) -> Iterator[tuple[str, np.ndarray]]:

@@ -277,7 +277,7 @@ class TwoFolders(Folders):
 
     name, what, noun = "two folders", "a folder of images and labels", "image"
     leave_out, labels_name = "take its label file away: it is predicted then", "labels"
-    doubt = "if they are something else, say --task or --classes"
+    doubt = "if they are something else, use --task or --classes"
     expected = two_folders.LAYOUT
     find = staticmethod(two_folders.find_pairs)
 

@@ -78,10 +78,10 @@ class ZarrPages(Pages):
                    for axis, length in zip(axes, scale, strict=False)}
         if lengths.get("y") and lengths.get("x"):
             self.voxel = Voxel(lengths["y"], lengths["x"], lengths.get("z"))
-        page = math.prod(self.shape[1:]) * self.dtype.itemsize
+        page_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         # the last chunk must exist: a list of names of a damaged length would fill the memory
         self._require_chunks(array, [slice(side - 1, side) for side in array.shape])
-        self._depth = max(1, min(chunk[self._z] if self._z >= 0 else 1, SLAB // page))  # pages that are read at once
+        self._depth = max(1, min(chunk[self._z] if self._z >= 0 else 1, SLAB // page_bytes))  # pages read at once
 
     def _image(self, root: zarr.Array | zarr.Group) -> tuple[str, list[dict], list[float]]:
         """Return the path of the image's array inside the folder, its axes, and the length of a pixel along each."""
@@ -134,7 +134,7 @@ class ZarrPages(Pages):
             return block.reshape(-1, *block.shape[1 - len(self.shape):]).astype(self.dtype, copy=False)
 
     def _require_chunks(self, array: zarr.Array, place: Sequence[slice]) -> None:
-        """Raise UserError if a chunk is missing: Zarr would read zeros, whether they were left out or lost."""
+        """Raise UserError if a chunk is missing: Zarr would read it as zeros, but it may have been lost."""
         size = getattr(array, "shards", None) or array.chunks
         spans = [range(part.start // side, -(-part.stop // side)) for part, side in zip(place, size, strict=True)]
         key = array.metadata.encode_chunk_key if hasattr(array, "metadata") else array._chunk_key
