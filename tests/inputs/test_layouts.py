@@ -265,7 +265,7 @@ def test_large_images_are_read_by_rows(tmp_path, monkeypatch, kept, channels, dt
         tifffile.imwrite(tmp_path / kept, np.stack([image] * 2) if kept == "stack.tif" else image,
                          photometric="minisblack" if channels == 1 else "rgb")
     whole = images_of(tmp_path / kept)[0].image
-    monkeypatch.setattr(lazy, "MAPPED", 100)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", 100)
     rows = images_of(tmp_path / kept)[0].image
     assert isinstance(rows, lazy.PageRows) and (rows.shape, rows.ndim, rows.dtype) == ((40, 30, 3), 3, whole.dtype)
     assert_array_equal(np.asarray(rows), whole)

@@ -50,7 +50,7 @@ def test_rows_of_compressed_strips_and_tiles_are_those_of_the_whole_page(tmp_pat
     strips = {} if "tile" in options else {"rowsperstrip": 9}
     tifffile.imwrite(tmp_path / "a.tif", stack, photometric="rgb" if channels == 3 else "minisblack", **options,
                      **strips)
-    monkeypatch.setattr(lazy, "MAPPED", 100)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", 100)
     pages = pickle.loads(pickle.dumps(open_pages(tmp_path / "a.tif")))
     for number in (2, 0):
         page = pages[number]
@@ -64,12 +64,12 @@ def test_rows_of_compressed_strips_and_tiles_are_those_of_the_whole_page(tmp_pat
 @pytest.mark.parametrize("options", [
     {"rowsperstrip": 9}, {"rowsperstrip": 9, "compression": "zlib", "predictor": True}, {"tile": (16, 16)}, {},
     {"tile": (32, 16), "compression": "lzw", "byteorder": ">"}, {"metadata": None, "byteorder": ">"}], ids=str)
-@pytest.mark.parametrize("mapped", [100, lazy.MAPPED])
+@pytest.mark.parametrize("mapped", [100, lazy.LARGE_PAGE])
 @pytest.mark.parametrize("count", [1, 3])
 def test_colours_that_lie_one_after_the_other_are_those_of_pixels(tmp_path, monkeypatch, rng, options, mapped, count):
     stack = rng.integers(0, 2**16, (count, 3, 70, 45), np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", stack, photometric="rgb", planarconfig="separate", **options)
-    monkeypatch.setattr(lazy, "MAPPED", mapped)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", mapped)
     pages = pickle.loads(pickle.dumps(open_pages(tmp_path / "a.tif")))
     assert (pages.shape, pages.dtype) == ((count, 70, 45, 3), np.uint16)
     assert_array_equal(np.asarray(pages), np.moveaxis(stack, 1, -1))
@@ -83,7 +83,7 @@ def test_a_jpeg_in_a_tiff_is_read_by_rows(tmp_path, monkeypatch):
     image = np.add.outer(np.arange(96), np.arange(80)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", image, compression="jpeg", tile=(32, 32), photometric="minisblack")
     whole = open_pages(tmp_path / "a.tif")[0]
-    monkeypatch.setattr(lazy, "MAPPED", 100)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", 100)
     rows = open_pages(tmp_path / "a.tif")[0]
     assert isinstance(rows, lazy.PageRows)
     assert_array_equal(rows[40:90], whole[40:90])
@@ -92,7 +92,7 @@ def test_a_jpeg_in_a_tiff_is_read_by_rows(tmp_path, monkeypatch):
 def test_only_strips_that_are_asked_for_are_decoded_and_each_once(tmp_path, monkeypatch):
     """So that rows of a page take no more memory than they and two strips do."""
     tifffile.imwrite(tmp_path / "a.tif", STACK[0], compression="zlib", rowsperstrip=8, photometric="minisblack")
-    monkeypatch.setattr(lazy, "MAPPED", 100)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", 100)
     page, decoded = open_pages(tmp_path / "a.tif")[0], []
     decode = tifffile.TiffPage.decode.func
     monkeypatch.setattr(tifffile.TiffPage, "decode", property(
@@ -107,7 +107,7 @@ def test_only_strips_that_are_asked_for_are_decoded_and_each_once(tmp_path, monk
 def test_a_damaged_strip_is_one_line_when_its_rows_are_read(tmp_path, monkeypatch, rng, fault):
     image = rng.integers(0, 256, (400, 330), np.uint8)  # more than what is read ahead
     tifffile.imwrite(tmp_path / "a.tif", image, compression="zlib", rowsperstrip=8, photometric="minisblack")
-    monkeypatch.setattr(lazy, "MAPPED", 100)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", 100)
     page = open_pages(tmp_path / "a.tif")[0]
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         start = tiff.pages[0].dataoffsets[30]
@@ -132,7 +132,7 @@ def test_what_workers_get_is_a_name_and_not_pixels(tmp_path):
 @pytest.mark.parametrize("large", [False, True])
 def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch, name, large):
     """A map of it would end the process."""
-    monkeypatch.setattr(lazy, "MAPPED", 1000 if large else 10**9)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", 1000 if large else 10**9)
     stack = STACK.astype(">u2" if "big" in name else "<u2") * 100
     if name.endswith(".npy"):
         np.save(tmp_path / name, stack)

@@ -100,7 +100,7 @@ def test_pages_of_one_chunk_are_unpacked_together(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16])
 def test_of_a_large_page_only_the_rows_that_are_asked_for_are_read(tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(lazy, "MAPPED", 1000)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", 1000)
     write_array(tmp_path / "a", STACK.astype(dtype), (1, 8, 33))
     for name in ("0.0.0", "1.2.0"):
         (tmp_path / "a" / name).unlink()

@@ -250,7 +250,7 @@ def test_all_tasks_predict_a_large_image_as_they_do_a_small_one(tmp_path, image,
 
     (whole, *objects), table = predict("whole")
     monkeypatch.setattr(task, "LARGE", 200 * 150)
-    monkeypatch.setattr(lazy, "MAPPED", 200 * 150)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", 200 * 150)
     monkeypatch.setattr(bands, "AT_ONCE", 190 * 40)
     assert isinstance(one.inputs(tmp_path / "in.tif")[0].image, lazy.PageRows)
     (banded, *numbers), other = predict("bands")

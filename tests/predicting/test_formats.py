@@ -92,7 +92,7 @@ def test_a_large_slice_of_a_zarr_is_read_by_rows(tmp_path, samples, monkeypatch)
         for page in IMAGES:
             write(page)
     monkeypatch.setattr(task, "LARGE", 80 * 80)
-    monkeypatch.setattr(lazy, "MAPPED", 80 * 80)
+    monkeypatch.setattr(lazy, "LARGE_PAGE", 80 * 80)
     rows = StackSamples(tmp_path / "in.zarr")
     assert isinstance(rows[0].image, PageRows)
     predict(rows, tmp_path / "p.zarr", Bright())

@@ -307,7 +307,7 @@ def test_the_disk_has_room_for_all_images_ahead(tmp_path, monkeypatch):
     np.save(tmp_path / "stack.npy", np.zeros((3, 20, 10), np.uint8))
     NUCLEI.check_outputs(outputs, NUCLEI.inputs(tmp_path / "stack.npy"))
     assert needed == [(600 + 2000) * (4 + 2), 3 * 200 * (4 + 2)]
-    monkeypatch.setattr(pages, "LOOKED_AT", 1)
+    monkeypatch.setattr(pages, "SAMPLE_FILES", 1)
     assert NUCLEI.inputs(tmp_path / "in").area == 2 * 600  # as if all were as large as the first
 
 

@@ -11,7 +11,7 @@ from skimage.draw import polygon
 
 from utils import UserError
 
-SIDE = 2**15  # longest side of an image, pixels: a mistyped size must not fill the memory
+LONGEST_SIDE = 2**15  # of an image, pixels: a mistyped size must not fill the memory
 
 
 def read_coco(path: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -32,8 +32,9 @@ def read_coco(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         raise UserError(f"{path} cannot be read as COCO's JSON ({str(error)[:80]}); expected images, annotations and "
                         "their segmentations") from None
     for number, (name, shape) in sorted(images.items(), key=lambda item: item[1][0]):
-        if not all(0 < side <= SIDE for side in shape):
-            raise UserError(f"{path}: image {name} is {shape[0]}x{shape[1]} pixels, expected 1 to {SIDE} per side")
+        if not all(0 < side <= LONGEST_SIDE for side in shape):
+            raise UserError(f"{path}: image {name} is {shape[0]}x{shape[1]} pixels, expected 1 to "
+                            f"{LONGEST_SIDE} per side")
         try:
             masks = [_mask_of(segmentation, shape) for segmentation in annotations[number]]
         except (ValueError, TypeError, IndexError, KeyError) as error:

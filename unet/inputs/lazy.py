@@ -13,7 +13,7 @@ from unet.inputs.voxel import Voxel
 from utils import UserError
 
 ROWS = 1024  # of a page that are processed at once: it may be larger than memory
-MAPPED = 2**26  # a page of so many bytes or more is read by rows instead of whole
+LARGE_PAGE = 2**26  # a page of so many bytes or more is read by rows instead of whole
 EIGHT_BIT = "in Fiji: Image > Type > 8-bit, then File > Save As > Tiff"
 
 
@@ -99,7 +99,7 @@ class PageRows:
 
 def is_read_by_rows(shape: tuple[int, ...], dtype: np.dtype) -> bool:
     """Tell whether a page (H, W[, C]) is too large to be read whole."""
-    return math.prod(shape) * dtype.itemsize >= MAPPED
+    return math.prod(shape) * dtype.itemsize >= LARGE_PAGE
 
 
 def raw_page(path: Path, stored: np.dtype, start: int, shape: tuple[int, ...], by_rows: bool = True

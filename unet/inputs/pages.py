@@ -21,9 +21,9 @@ from unet.inputs.zarrs import ZarrPages, is_zarr
 from utils import UserError
 
 PNG, JPEG, TIFF = (".png",), (".jpg", ".jpeg"), (".tif", ".tiff")
-LOOKED_AT = 200  # files, whose sizes can be read within a second
+SAMPLE_FILES = 200  # files, whose sizes can be read within a second
 AS_PNG = "open it in Fiji and save it with File > Save As > PNG"
-DECODING = (ValueError, RuntimeError, MemoryError, OSError, SyntaxError, LookupError, struct.error)
+DECODING_ERRORS = (ValueError, RuntimeError, MemoryError, OSError, SyntaxError, LookupError, struct.error)
 
 
 def open_pages(path: str | Path, way_out: str = "") -> Pages:
@@ -96,7 +96,7 @@ class NpyPages(Pages):
     def _open(self) -> np.ndarray:
         try:
             return np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (*DECODING, EOFError, TypeError, ArithmeticError, TokenError) as error:
+        except (*DECODING_ERRORS, EOFError, TypeError, ArithmeticError, TokenError) as error:
             cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
             raise UserError(f"{self.path} cannot be read as a NumPy array ({cause}); save it again with np.save, as an "
                             "array of numbers") from None
@@ -155,13 +155,13 @@ def size_of(path: Path) -> tuple[int, int]:
     try:
         with (JpegImagePlugin.JpegImageFile if suffix in JPEG else PngImagePlugin.PngImageFile)(path) as image:
             return image.height, image.width
-    except DECODING:
+    except DECODING_ERRORS:
         return read_pixels(path).shape[:2]  # reports what is wrong with the file
 
 
 def area_of(files: Sequence[Path]) -> int:
-    """Return how many pixels all image files have together; of more than `LOOKED_AT` files, estimate it by a sample."""
-    sample = files[::max(1, len(files) // LOOKED_AT)]
+    """Return how many pixels all image files have together; estimate it from `SAMPLE_FILES`, if there are more."""
+    sample = files[::max(1, len(files) // SAMPLE_FILES)]
     return sum(math.prod(size_of(path)) for path in sample) * len(files) // max(1, len(sample))
 
 

@@ -17,7 +17,7 @@ from skimage.measure import find_contours
 from utils import UserError, atomic_path
 
 HOLE = "-hole"  # the name of an outline ends so if it is cut out of the object around it
-IN_NAME = re.compile(r"(\d{4,})-\d{4,}")  # ImageJ's own names of ROIs on a stack begin with the slice, from 1
+SLICE_IN_NAME = re.compile(r"(\d{4,})-\d{4,}")  # ImageJ's own names of ROIs on a stack begin with the slice, from 1
 
 
 def roifile_package() -> ModuleType:
@@ -61,7 +61,7 @@ def read_rois(path: Path, shape: Sequence[int]) -> np.ndarray:
 
 def _slice_of(roi: object, count: int, path: Path) -> int:
     """Return the slice of an ROI, from 0, by its position or its name; raise UserError unless it is in 0 .. count-1."""
-    in_name = IN_NAME.match(roi.name)
+    in_name = SLICE_IN_NAME.match(roi.name)
     number = roi.position or max(roi.z_position, roi.t_position) or (int(in_name[1]) if in_name else int(count == 1))
     if not 1 <= number <= count:
         where = f"belongs to slice {number}, but the images have {count}" if number else "belongs to no slice"

@@ -11,7 +11,7 @@ MICROMETRES = {"µm": 1.0, "μm": 1.0, "\\u00b5m": 1.0, "um": 1.0, "micron": 1.0
                "micrometre": 1.0, "nm": 1e-3, "nanometer": 1e-3, "å": 1e-4, "pm": 1e-6, "mm": 1e3, "millimeter": 1e3,
                "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6, "inch": 25400.0, "in": 25400.0}
 TAG_UNITS = {2: "inch", 3: "cm"}  # values of the tag ResolutionUnit
-PRINTED = 10.0  # µm: larger pixels in inches, or in a bare resolution tag, are a printer's, not a microscope's
+LARGEST_PIXEL = 10.0  # µm: a larger one in inches, or in a bare resolution tag, is a printer's, not a microscope's
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def voxel_of_tiff(tiff: tifffile.TiffFile) -> Voxel | None:
     tags, metadata = tiff.pages[0].tags, tiff.imagej_metadata or {}
     unit = metadata.get("unit") or TAG_UNITS.get(_value(tags, "ResolutionUnit"))
     y, x = (in_micrometres(_inverse(_value(tags, name)), unit) for name in ("YResolution", "XResolution"))
-    if y is None or x is None or (max(y, x) > PRINTED and ("unit" not in metadata or unit == "inch")):
+    if y is None or x is None or (max(y, x) > LARGEST_PIXEL and ("unit" not in metadata or unit == "inch")):
         return None
     return Voxel(y, x, in_micrometres(metadata.get("spacing"), unit))
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 MARKS = (".zarray", "zarr.json", ".zgroup", ".zattrs")  # every folder of a Zarr has one of them
 SLAB = 2**28  # pages of so many bytes at most are read at once and kept, if they lie in the same chunks
-FAULTS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, EOFError,
-          MemoryError, AssertionError, SystemError, zlib.error, lzma.LZMAError)
+READ_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, EOFError,
+               MemoryError, AssertionError, SystemError, zlib.error, lzma.LZMAError)
 
 
 def is_zarr(path: Path) -> bool:
@@ -149,7 +149,7 @@ class ZarrPages(Pages):
         """Raise UserError for what the library raises."""
         try:
             yield
-        except (*FAULTS, getattr(zarr_package().errors, "MetadataError", ValueError)) as error:  # of Zarr 2 only
+        except (*READ_ERRORS, getattr(zarr_package().errors, "MetadataError", ValueError)) as error:  # of Zarr 2 only
             cause = (str(error).splitlines() or [""])[0][:90] or type(error).__name__
             raise UserError(f"{self.path} cannot be read as Zarr ({cause}); it is damaged, not a Zarr, or its "
                             "compression is not supported: copy it again, or save it from another program") from None
