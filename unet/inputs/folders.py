@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from skimage.segmentation import relabel_sequential
 
 from unet.inputs.lazy import PageRows, grey_levels, grey_type
 from unet.inputs.pages import JPEG, name_of, read_pixels, without_transparency
@@ -204,10 +205,8 @@ def instance_map(objects: list[np.ndarray], shape: tuple[int, int]) -> tuple[np.
     for number, pixels in enumerate(sorted(objects, key=len, reverse=True), 1):
         labels[pixels] = number
     overlap = int(np.sum(np.bincount(np.concatenate(objects), minlength=1) > 1))
-    visible = np.bincount(labels, minlength=len(objects) + 1) > 0
-    visible[0] = True
-    labels = (np.cumsum(visible) - 1).astype(np.uint16)[labels]  # no number is missing
-    return labels.reshape(shape), overlap, int(np.sum(~visible))
+    labels = relabel_sequential(labels.reshape(shape))[0]
+    return labels, overlap, len(objects) - int(labels.max())
 
 
 # ------------------------------------------------------------------------------------------- what it shows

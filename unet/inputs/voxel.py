@@ -49,8 +49,8 @@ def voxel_of_tiff(tiff: tifffile.TiffFile) -> Voxel | None:
     if tiff.is_ome:
         return _of_ome(tiff.ome_metadata)
     tags, metadata = tiff.pages[0].tags, tiff.imagej_metadata or {}
-    unit = metadata.get("unit") or TAG_UNITS.get(_value(tags, "ResolutionUnit"))
-    y, x = (in_micrometres(_inverse(_value(tags, name)), unit) for name in ("YResolution", "XResolution"))
+    unit = metadata.get("unit") or TAG_UNITS.get(tags.valueof("ResolutionUnit"))
+    y, x = (in_micrometres(_inverse(tags.valueof(name)), unit) for name in ("YResolution", "XResolution"))
     if y is None or x is None or (max(y, x) > LARGEST_PIXEL and ("unit" not in metadata or unit == "inch")):
         return None
     return Voxel(y, x, in_micrometres(metadata.get("spacing"), unit))
@@ -79,11 +79,6 @@ def _of_ome(text: str | None) -> Voxel | None:
     z, y, x = (in_micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
                for axis in "ZYX")
     return Voxel(y, x, z) if y and x else None
-
-
-def _value(tags: tifffile.TiffTags, name: str) -> object:
-    """Return a tag's value; None if there is no such tag."""
-    return tags[name].value if name in tags else None
 
 
 def _inverse(resolution: object) -> float | None:

@@ -56,8 +56,7 @@ def page_writer(path: Path, stack: Stack) -> AbstractContextManager[Callable[[np
         return zarr_writer(path, stack)
     if ending == "":
         return _folder_writer(path, stack)
-    return stack_writer(path, stack.shape, stack.dtype, len(stack.shape) == 4, stack.voxel,
-                        stack.channel_names)
+    return stack_writer(path, stack.shape, stack.dtype, len(stack.shape) == 4, stack.voxel, stack.channel_names)
 
 
 @contextmanager
