@@ -144,13 +144,12 @@ def demo_sections(slices: int, size: int, rng: Rng, look: Look) -> Iterator[tupl
         yield section.owner, label_section(section, look), fill_section(section, darkness, shades, look, rng)
 
 
-def demo_stack(slices: int = 30, size: int = 384, seed: int = 0, look: Look | None = None
-               ) -> tuple[Array, Array, Array]:
+def demo_stack(slices: int = 30, size: int = 384, seed: int = 0) -> tuple[Array, Array, Array]:
     """Make a synthetic stack: images and labels, both uint8 (slices, size, size); 0 = membrane, 255 = cell.
 
     Also return the true cells, uint16 of that shape: 0 = membrane, each cell has the same number through the stack.
     """
-    rng, look = np.random.default_rng(seed), look or Look()
+    rng, look = np.random.default_rng(seed), Look()
     images, labels = (np.empty((slices, size, size), np.uint8) for _ in range(2))
     cells = np.empty(images.shape, np.uint16)
     for z, (owner, label, tissue) in enumerate(demo_sections(slices, size, rng, look)):
