@@ -42,12 +42,12 @@ def write_volume(path, pages):
 
 @pytest.mark.parametrize(("wrong", "reason"), [
     ({"panels": Path("a"), "check_seams": True},
-     "--dask predicts by chunks and cannot do --panels, --check-seams; leave that out"),
-    ({"table": Path("a.csv"), "none": True}, "--table and --link from numbered objects, and none are written"),
-    ({"input": Path("in.tif")}, r"--dask reads chunks of a Zarr, and .*in\.tif is none"),
-    ({"out": "p.tif"}, r"--dask writes chunks of a Zarr, and .*p\.tif is none; let the name end with \.zarr"),
+     "--dask predicts by chunks, not whole pages; leave out --panels, --check-seams"),
+    ({"table": Path("a.csv"), "none": True}, "--table and --link need numbered objects, and none are written"),
+    ({"input": Path("in.tif")}, r"--dask reads the chunks of a Zarr, and .*in\.tif is not one"),
+    ({"out": "p.tif"}, r"--dask writes the chunks of a Zarr, and .*p\.tif is not one; let the name end with \.zarr"),
     ({"zooms": (2.0,)}, "--dask predicts at the image's own size"),
-    ({"flips": 2}, "--dask cannot average flips of a network that loses its border")],
+    ({"flips": 2}, "--dask cannot average flips of a network without padding")],
     ids=["options", "objects", "input", "output", "zooms", "flips"])
 def test_what_chunks_cannot_do_is_said_before(tmp_path, wrong, reason):
     write_volume(tmp_path / "in.zarr", draw_stacks(2, 64)[0])
@@ -90,7 +90,7 @@ def test_the_command_gives_what_it_gives_without_dask_and_resumes(tmp_path, tiny
         if running.returncode != 0:
             break
     assert running.returncode == 130, out + errors
-    assert "chunks that are finished are kept in p.zarr.part" in errors and "Traceback" not in errors
+    assert "finished chunks are kept in p.zarr.part" in errors and "Traceback" not in errors
     done = subprocess.run([*dask, "--resume"], cwd=tmp_path, timeout=600, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "p.zarr, p-cells.zarr: 2 images, " in done.stdout and "Traceback" not in done.stderr

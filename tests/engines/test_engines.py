@@ -95,11 +95,11 @@ def test_a_network_is_compiled_for_each_shape_of_tiles_once_and_few_are_kept(mod
     engine, _ = open_engine(model, "openvino", "float32")
     kept = [rng.integers(0, 256, (1, side, 2 * side, 1), np.uint8) for side in 8 * np.arange(1, 3 + engines.SHAPES)]
     first = [engine(tiles) for tiles in kept]
-    last = engine.compiled.cache_info()
+    last = engine.compile_for.cache_info()
     assert (last.misses, last.currsize) == (len(kept), engines.SHAPES)
     for tiles, expected in zip(kept[::-1], first[::-1], strict=True):
         np.testing.assert_array_equal(engine(tiles), expected)
-    assert engine.compiled.cache_info().misses == len(kept) + len(kept) - engines.SHAPES
+    assert engine.compile_for.cache_info().misses == len(kept) + len(kept) - engines.SHAPES
 
 
 @needs

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import predict
 from unet.engines.ensemble import Ensemble, models_of, read_configs
 from unet.engines.predictor import Limits, Predictor
-from unet.engines.seams import Seams, seams_of
+from unet.engines.seams import Seams, seam_positions
 from unet.inputs.stacks import write_stack
 from unet.network import Network
 from unet.segment.judge import fit_judge, judge, neighbours
@@ -78,10 +78,10 @@ def test_bands_of_networks_with_other_grids_are_those_of_the_whole(rng):
     assert_allclose(np.concatenate(bands), several(image), atol=1e-6)
 
 
-def test_seams_of_all_members_are_looked_at(rng):
+def test_seam_positions_all_members_are_looked_at(rng):
     several = members(SAME, Network(4, 4, dropout=(0,) * 5), core=40)
     noise = rng.random((100, 70), np.float32)
-    places = [seams_of(one, noise.shape)[0].tolist() for one in several]
+    places = [seam_positions(one, noise.shape)[0].tolist() for one in several]
     assert places[0] != places[1]
     seams = Seams(Ensemble(several))
     seams.add(noise)
@@ -238,7 +238,7 @@ def test_models_come_in_order_and_once(tmp_path, monkeypatch):
         file.parent.mkdir()
         file.touch()
     assert models_of([*files, files[0]]) == models_of([tmp_path / "fold-*" / "model.keras"]) == files[::-1]
-    with pytest.raises(UserError, match=r"nowhere-\*\.keras fits no file"):
+    with pytest.raises(UserError, match=r"nowhere-\*\.keras matches no file"):
         models_of([tmp_path / "nowhere-*.keras"])
 
 
@@ -249,7 +249,7 @@ def test_models_that_say_something_else_are_refused(tmp_path, change, what):
     files = write_models(tmp_path, {"on": []}, {"on": []})
     config = json.loads(files[1].with_name("config.json").read_text())
     files[1].with_name("config.json").write_text(json.dumps({**config, **change}))
-    with pytest.raises(UserError, match=f"fold-2/model.keras is of another {what} .* than .*fold-1/model.keras"):
+    with pytest.raises(UserError, match=f"fold-2/model.keras has another {what} .* than .*fold-1/model.keras"):
         read_configs(files)
 
 

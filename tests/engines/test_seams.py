@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unet.engines.predictor import Limits, Predictor
-from unet.engines.seams import Seams, seams_of
+from unet.engines.seams import Seams, seam_positions
 from unet.network import Network
 from unet.tasks.cells import Cells
 
@@ -16,9 +16,9 @@ def predictor(flips=1, core=40):
 
 
 def test_seams_are_where_cores_meet():
-    assert [found.tolist() for found in seams_of(predictor(), (100, 70))] == [[36, 72], [36]]  # cores of 36 x 36
-    assert [found.tolist() for found in seams_of(predictor(8), (100, 70))] == [[28, 36, 64, 72], [36]]
-    assert [found.tolist() for found in seams_of(predictor(8), (40, 40))] == [[], []]
+    assert [found.tolist() for found in seam_positions(predictor(), (100, 70))] == [[36, 72], [36]]  # cores of 36 x 36
+    assert [found.tolist() for found in seam_positions(predictor(8), (100, 70))] == [[28, 36, 64, 72], [36]]
+    assert [found.tolist() for found in seam_positions(predictor(8), (40, 40))] == [[], []]
 
 
 @pytest.mark.parametrize("classes", [(), (3,)])
@@ -34,7 +34,7 @@ def test_noise_has_no_seams_and_a_jump_is_one(rng, classes, monkeypatch):
     across = np.concatenate([pairs[0][[35, 71]].ravel(), pairs[1][:, [35]].ravel()])
     elsewhere = np.concatenate([np.delete(pairs[0], [35, 71], 0).ravel(), np.delete(pairs[1], 35, 1).ravel()])
     assert jump.ratio == pytest.approx(across.mean() / elsewhere.mean(), rel=1e-5)
-    assert jump.ratio > 1.5 and "more than 1.05, they may be seen" in jump.in_words()
+    assert jump.ratio > 1.5 and "more than 1.05, they may be visible" in jump.in_words()
 
 
 def test_one_tile_has_no_seam(rng):

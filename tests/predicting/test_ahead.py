@@ -1,11 +1,11 @@
-"""Work ahead: in order, bounded, at the same time; errors and stops come through."""
+"""Prefetching: in order, bounded, at the same time; errors and stops come through."""
 
 import threading
 from functools import partial
 
 import pytest
 
-from unet.predicting.ahead import ahead
+from unet.predicting.ahead import prefetch
 
 
 def jobs(numbers, make=lambda number: number):
@@ -22,8 +22,8 @@ def test_all_items_come_in_order(threads):
         made[number].set()
         return number
 
-    assert list(ahead(jobs(range(20), after_the_next), 3, threads)) == list(range(20))
-    assert list(ahead([], 1, threads)) == []
+    assert list(prefetch(jobs(range(20), after_the_next), 3, threads)) == list(range(20))
+    assert list(prefetch([], 1, threads)) == []
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -36,7 +36,7 @@ def test_the_next_is_made_meanwhile_and_no_more_than_that(threads):
             next_begun.set()
         return number
 
-    for number in ahead(jobs(range(20), make), threads, threads):
+    for number in prefetch(jobs(range(20), make), threads, threads):
         if number == 0:
             assert next_begun.wait(60)  # without being asked for
         taken.append(number)
@@ -46,7 +46,7 @@ def test_the_next_is_made_meanwhile_and_no_more_than_that(threads):
 
 def test_two_threads_work_at_once():
     both = threading.Barrier(2, timeout=60)
-    assert list(ahead(jobs(range(4), lambda _: both.wait() >= 0), 2, 2)) == [True] * 4
+    assert list(prefetch(jobs(range(4), lambda _: both.wait() >= 0), 2, 2)) == [True] * 4
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -58,7 +58,7 @@ def test_what_is_raised_comes_in_its_turn(error, threads):
         return number
 
     for failing in (jobs(range(9), make), (make(number) if number else partial(make, 0) for number in range(9))):
-        taken = ahead(failing, threads, threads)
+        taken = prefetch(failing, threads, threads)
         assert next(taken) == 0
         with pytest.raises(error, match="here"):
             next(taken)
@@ -67,7 +67,7 @@ def test_what_is_raised_comes_in_its_turn(error, threads):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_caller_that_stops_ends_the_threads(threads):
     begun = []
-    for item in ahead(jobs(range(100), lambda number: begun.append(number) or number), 1, threads):
+    for item in prefetch(jobs(range(100), lambda number: begun.append(number) or number), 1, threads):
         if item == 3:
             break
     assert len(begun) <= 6

@@ -13,7 +13,7 @@ from unet.inputs.layouts import StackSamples
 from unet.inputs.stacks import read_stack, write_stack
 from unet.network import Network
 from unet.predicting import bands
-from unet.predicting.bands import Bands, number_by_bands, pieces_by_bands, redraw_by_bands, segment_by_bands
+from unet.predicting.bands import Bands, map_bands, number_by_bands, pieces_by_bands, segment_by_bands
 from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
 from unet.scores.isbi import components
@@ -133,8 +133,8 @@ def test_rows_are_predicted_where_memory_runs_out(image):
 def test_walls_and_numbers_do_not_depend_on_the_bands(tmp_path, predictor, image, height):
     probability = predictor(image)
     whole = draw_walls(probability, LEARNT["walls"])
-    redrawn = redraw_by_bands(stored(tmp_path / "p", probability, 50), lambda rows: draw_walls(rows, LEARNT["walls"]),
-                              tmp_path / "r", height, overlap=120)
+    redrawn = map_bands(stored(tmp_path / "p", probability, 50), lambda rows: draw_walls(rows, LEARNT["walls"]),
+                        tmp_path / "r", height, overlap=120)
     assert_allclose(np.asarray(redrawn), whole, atol=1e-6)
     cells = np.asarray(number_by_bands(redrawn, lambda rows: rows > 0.5, tmp_path / "c", height, overlap=60))
     assert same_objects(cells, number_cells(whole, 0.5))
@@ -169,7 +169,7 @@ def test_a_large_image_is_predicted_by_bands_and_goes_on_where_it_was_stopped(tm
 
     predict("whole", Bright())
     monkeypatch.setattr(task, "LARGE", 200 * 150)
-    monkeypatch.setattr(bands, "AT_ONCE", 190 * 40)
+    monkeypatch.setattr(bands, "BAND_PIXELS", 190 * 40)
     calls = predict("bands", Bright(), None)
     with pytest.raises(KeyboardInterrupt, match="same command with --resume"):
         predict("stopped", Bright(stop=calls - 9))
@@ -251,7 +251,7 @@ def test_all_tasks_predict_a_large_image_as_they_do_a_small_one(tmp_path, image,
     (whole, *objects), table = predict("whole")
     monkeypatch.setattr(task, "LARGE", 200 * 150)
     monkeypatch.setattr(lazy, "LARGE_PAGE", 200 * 150)
-    monkeypatch.setattr(bands, "AT_ONCE", 190 * 40)
+    monkeypatch.setattr(bands, "BAND_PIXELS", 190 * 40)
     assert isinstance(one.inputs(tmp_path / "in.tif")[0].image, lazy.PageRows)
     (banded, *numbers), other = predict("bands")
     assert_allclose(banded, whole, atol=1e-6)

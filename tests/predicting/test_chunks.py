@@ -21,7 +21,7 @@ from unet.inputs.writers import page_writer, read_page
 from unet.lock import lock_path
 from unet.network import Network
 from unet.predicting import chunks
-from unet.predicting.chunks import Job, connected, predict_by_chunks
+from unet.predicting.chunks import Job, dask_client, predict_by_chunks
 from unet.predicting.images import Extras, predictions
 from unet.predicting.kept import Kept
 from unet.segment.judge import fit_judge
@@ -160,7 +160,7 @@ def test_other_pixels_or_another_process_are_refused(tmp_path, volume, here):
 def test_two_processes_of_which_one_is_killed(tmp_path, volume):
     samples, whole = volume
     outputs, room = outputs_of(tmp_path, "p"), tmp_path / "p.zarr.part"
-    with connected("local", 2) as client:
+    with dask_client("local", 2) as client:
         workers = list(client.run(os.getpid).values())
         assert len(set(workers)) == 2 and os.getpid() not in workers
 
@@ -183,9 +183,9 @@ def test_two_processes_of_which_one_is_killed(tmp_path, volume):
 def test_what_to_install_and_where_nobody_answers(monkeypatch):
     monkeypatch.setattr(chunks, "PATIENCE", 1)
     with pytest.raises(UserError, match=r"--dask tcp://127\.0\.0\.1:9: no scheduler answers there"), \
-            connected("tcp://127.0.0.1:9", 1):
+            dask_client("tcp://127.0.0.1:9", 1):
         pass
     monkeypatch.setitem(sys.modules, "distributed", None)
     missing = r"distributed, which is not installed: pip install -r requirements-zarr\.txt"
-    with pytest.raises(UserError, match=missing), connected("local", 1):
+    with pytest.raises(UserError, match=missing), dask_client("local", 1):
         pass

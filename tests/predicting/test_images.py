@@ -122,7 +122,7 @@ def test_without_resume_it_begins_anew_and_with_nothing_kept_too(stack):
 def test_what_changed_is_refused_by_name(stack):
     with pytest.raises(KeyboardInterrupt):
         predict(stack, stop=4)
-    with pytest.raises(UserError, match=r"--flips 1 \(now 8\); go on as it was begun, or leave out --resume"):
+    with pytest.raises(UserError, match=r"--flips 1 \(now 8\); go on as it was started, or leave out --resume"):
         predict(stack, about={**ABOUT, "--flips": "8"}, resume=True)
     with pytest.raises(UserError, match="a prediction with another model"):
         predict(stack, about={**ABOUT, "model": "other"}, resume=True)
@@ -177,5 +177,5 @@ def test_images_of_two_sizes_cannot_be_linked(stack):
         def writer(self, outputs, samples):
             return nullcontext(lambda judged: None)
 
-    with pytest.raises(UserError, match="--link: slice 1 is not of the size of the image before it"):
+    with pytest.raises(UserError, match="--link: slice 1 does not have the size of the image before it"):
         list(predictions(Bright(), Loose(), samples, LEARNT, Outputs(stack.parent / "p.tif"), extras=Extras(link=True)))

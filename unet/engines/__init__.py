@@ -1,1 +1,1 @@
-"""What runs a trained network on images: engines, and the tiles, flips and magnifications in which they are asked."""
+"""Engines that run a trained network, and prediction of an image in tiles, flips and magnifications."""

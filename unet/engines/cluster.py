@@ -6,46 +6,47 @@ import argparse
 import pickle
 from functools import partial
 
-from unet.engines.ensemble import Ensemble, open_again
+from unet.engines.ensemble import Ensemble, reopen_models
 from unet.engines.predictor import Predictor
 from unet.inputs.samples import Samples
 from unet.inputs.zarrs import ZarrPages
-from unet.predicting.chunks import Job, connected, predict_by_chunks
+from unet.predicting.chunks import Job, dask_client, predict_by_chunks
 from unet.predicting.images import Extras
 from unet.tasks.task import Outputs
 from utils import UserError
 
-WHOLE = ("panels", "submission", "check_seams")  # options that are for pages in memory
+PAGE_OPTIONS = ("panels", "submission", "check_seams")  # they need whole pages in memory
 
 
 def predict_on_cluster(args: argparse.Namespace, predictor: Predictor | Ensemble, learnt: dict, outputs: Outputs,
                        samples: Samples, extras: Extras) -> int:
-    """Predict as the command line says, by chunks; counts objects.
+    """Predict by chunks as the command line asks; return the number of objects.
 
-    Raises UserError where something is asked for that chunks cannot do.
+    Raises UserError if the command line asks for something that prediction by chunks does not support.
     """
-    wanted = [f"--{name.replace('_', '-')}" for name in WHOLE if getattr(args, name)]
-    if wanted:
-        raise UserError(f"--dask predicts by chunks and cannot do {', '.join(wanted)}; leave that out")
+    page_options = [f"--{name.replace('_', '-')}" for name in PAGE_OPTIONS if getattr(args, name)]
+    if page_options:
+        raise UserError(f"--dask predicts by chunks, not whole pages; leave out {', '.join(page_options)}")
     if predictor.task.windowed:
-        raise UserError("--dask is for models of stacks, and this one was trained on single images; leave it out")
+        raise UserError("--dask supports only models of stacks, and this one was trained on single images; leave it "
+                        "out")
     if not isinstance(getattr(getattr(samples, "images", None), "pages", None), ZarrPages):
-        raise UserError(f"--dask reads chunks of a Zarr, and {args.input} is none; save it as one, for instance with "
-                        "bioformats2raw")
+        raise UserError(f"--dask reads the chunks of a Zarr, and {args.input} is not one; convert it, for instance "
+                        "with bioformats2raw")
     for path in predictor.task.files(outputs, samples.names):
         if path.suffix != ".zarr":
-            raise UserError(f"--dask writes chunks of a Zarr, and {path} is none; let the name end with .zarr")
+            raise UserError(f"--dask writes the chunks of a Zarr, and {path} is not one; let the name end with .zarr")
     if (args.link or args.table) and not outputs.objects:
-        raise UserError("--dask takes --table and --link from numbered objects, and none are written; name a Zarr for "
+        raise UserError("--table and --link need numbered objects, and none are written; with --dask, name a Zarr for "
                         "them with --cells")
     if any(member.zooms != (1.0,) for member in predictor.members):
-        raise UserError("--dask predicts at the image's own size; leave --match-pixel-size out, or add --zooms 1")
+        raise UserError("--dask predicts at the image's own size; leave out --match-pixel-size, or add --zooms 1")
     if not predictor.by_rows:
-        raise UserError("--dask cannot average flips of a network that loses its border, as of the preset paper; add "
+        raise UserError("--dask cannot average flips of a network without padding, like that of the preset paper; add "
                         "--flips 1")
-    network = partial(open_again, [model.resolve() for model in args.model], args.engine, args.precision, args.flips)
+    network = partial(reopen_models, [model.resolve() for model in args.model], args.engine, args.precision, args.flips)
     margin = max(member.network.margin + member.network.stride for member in predictor.members)
     job = Job(args.input.resolve(), predictor.task, learnt, pickle.dumps(network), margin, extras.kept.folder.resolve())
-    with connected(args.dask, args.workers) as client:
+    with dask_client(args.dask, args.workers) as client:
         print(f"Dask: {client.scheduler.address}, {len(client.nthreads())} workers")
         return predict_by_chunks(client, job, outputs, samples, extras)

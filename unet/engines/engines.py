@@ -1,7 +1,7 @@
 """Engines: the same trained weights, run by TensorFlow, OpenVINO or ONNX Runtime.
 
 An engine is a function: tiles uint8 or float32 (n, H, W, C) of grey levels -> probability float32 (n, H', W', classes).
-Only the one that is asked for is imported; TensorFlow takes seconds to start.
+Only the requested one is imported; TensorFlow takes seconds to start.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     import openvino
 
 Engine = Callable[[np.ndarray], np.ndarray]
-BATCH = 2**20  # pixels that a processor predicts at once: two flips of an ISBI slice; more are no faster
-GPU_BATCH = 2**23  # all eight
-STREAMS = 2  # images that a processor predicts at once
-SHAPES = 8  # of tiles, for which a network is kept compiled
-FOLDER = "engines"  # beside the model: converted networks, by the hash of their model
+BATCH = 2**20  # pixels in a batch on a CPU: two flips of an ISBI slice; larger batches are no faster
+GPU_BATCH = 2**23  # pixels in a batch on a GPU: all eight flips
+STREAMS = 2  # images that a CPU predicts at the same time
+SHAPES = 8  # tile shapes for which a compiled network is kept
+FOLDER = "engines"  # beside the model: converted networks, named after the hash of their model
 
 
 class TensorFlow:
@@ -46,10 +46,10 @@ class TensorFlow:
 
 
 class OpenVINO:
-    """A network that `to_openvino` wrote, compiled for this machine's processor.
+    """A network that `to_openvino` wrote, compiled for this machine's CPU.
 
-    It has as many streams, each on its share of the cores, as `streams` says; they don't wait for each other as the
-    threads of one do. The tiles of a call are shared out among them, and several threads may call at once.
+    It runs in `streams` streams, each on its share of the cores. Unlike the threads of one stream, they don't wait for
+    each other. The tiles of a call are distributed over the streams, and several threads may call at the same time.
     """
 
     def __init__(self, path: Path, precision: str):
@@ -58,46 +58,47 @@ class OpenVINO:
         self.streams = min(STREAMS, default_workers())
         settings = {"INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
                     "NUM_STREAMS": self.streams, "INFERENCE_NUM_THREADS": default_workers()}
-        # the first array of all is made here: two threads that made it at once would wait for each other for ever
+        # two threads that access their first array at the same time would wait for each other for ever
         openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
-        core, self.one_at_a_time = openvino.Core(), threading.Lock()
-        core.read_model(path)  # raises now what is wrong with it
+        core, self.lock = openvino.Core(), threading.Lock()
+        core.read_model(path)  # raises here if the file is damaged
 
         @lru_cache(SHAPES)
-        def compiled(shape: tuple[int, ...]) -> tuple[openvino.CompiledModel, list[openvino.InferRequest]]:
-            """The network for tiles of one shape, and its requests that are idle.
+        def compile_for(shape: tuple[int, ...]) -> tuple[openvino.CompiledModel, list[openvino.InferRequest]]:
+            """Compile the network for tiles of one shape; return it with the list of its idle requests.
 
-            Compiled in a tenth of a second, it takes three quarters of the time of a network for any shape.
+            This takes a tenth of a second, and saves a quarter of the time that a network for any shape takes.
             """
             network = core.read_model(path)
             network.reshape(shape)
             return core.compile_model(network, "CPU", settings), []
 
-        self.compiled = compiled
+        self.compile_for = compile_for
 
     def __call__(self, tiles: np.ndarray) -> np.ndarray:
         parts = [part for part in np.array_split(np.ascontiguousarray(tiles, np.float32), self.streams) if len(part)]
-        with self.one_at_a_time:
-            homes = [self.compiled(part.shape) for part in parts]
-            running = [idle.pop() if idle else model.create_infer_request() for model, idle in homes]
-        for request, part in zip(running, parts, strict=True):
+        with self.lock:
+            networks = [self.compile_for(part.shape) for part in parts]
+            requests = [idle.pop() if idle else network.create_infer_request() for network, idle in networks]
+        for request, part in zip(requests, parts, strict=True):
             request.start_async([part], share_inputs=True)
-        for request in running:
+        for request in requests:
             request.wait()
-        probability = np.concatenate([request.get_output_tensor().data for request in running])  # copied
-        for request, (_, idle) in zip(running, homes, strict=True):
+        # a copy, as requests are used again
+        probability = np.concatenate([request.get_output_tensor().data for request in requests])
+        for request, (_, idle) in zip(requests, networks, strict=True):
             idle.append(request)
         return probability
 
 
 class OnnxRuntime:
-    """A network that `to_onnx` wrote, on this machine's processor."""
+    """A network that `to_onnx` wrote, run on this machine's CPU."""
 
     def __init__(self, path: Path):
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 3  # errors alone
+        settings.log_severity_level = 3  # errors only
         self.session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
 
     def __call__(self, tiles: np.ndarray) -> np.ndarray:
@@ -105,15 +106,15 @@ class OnnxRuntime:
 
 
 ENGINES = ("auto", "tensorflow", "openvino", "onnxruntime")
-ARITHMETIC = {"openvino": ("bfloat16", "float32"), "onnxruntime": ("float32",)}  # TensorFlow has all
+ARITHMETIC = {"openvino": ("bfloat16", "float32"), "onnxruntime": ("float32",)}  # TensorFlow supports all
 
 
 def open_engine(model: Path, name: str = "auto", precision: str = "auto") -> tuple[Engine, str]:
-    """Open a trained model.keras with the engine of this name; returns it, and what was chosen, for the console.
+    """Open a trained model.keras with the engine of this name; return the engine and its description for the console.
 
-    'auto' is OpenVINO where it is installed and there is no GPU, else TensorFlow. OpenVINO and ONNX Runtime take the
-    network converted, which is done once and kept in the folder 'engines' beside the model. Raises UserError where
-    something is not installed, where the engine has no such arithmetic, or where the model is broken.
+    'auto' is OpenVINO if it is installed and there is no GPU, otherwise TensorFlow. For OpenVINO and ONNX Runtime, the
+    network is converted once and kept in the folder 'engines' beside the model. Raises UserError if a package is not
+    installed, if the engine does not support the precision, or if the model is damaged.
     """
     if name == "auto":
         name = "openvino" if _suits_openvino(model, precision) else "tensorflow"
@@ -124,12 +125,12 @@ def open_engine(model: Path, name: str = "auto", precision: str = "auto") -> tup
     require(name)
     if precision not in ("auto", *ARITHMETIC[name]):
         raise UserError(f"--engine {name} computes in {' or '.join(ARITHMETIC[name])}, not in {precision}; leave "
-                        "--precision out, or take --engine tensorflow")
+                        "out --precision, or use --engine tensorflow")
     cores = f"{os.cpu_count()} CPU cores"
     if name == "onnxruntime":
-        return _converted(model, ".onnx", to_onnx, OnnxRuntime), f"{cores}, float32, ONNX Runtime"
+        return _open_converted(model, ".onnx", to_onnx, OnnxRuntime), f"{cores}, float32, ONNX Runtime"
     precision = cpu_precision() if precision == "auto" else precision
-    engine = _converted(model, ".xml", to_openvino, partial(OpenVINO, precision=precision))
+    engine = _open_converted(model, ".xml", to_openvino, partial(OpenVINO, precision=precision))
     return engine, f"{cores}, {precision}, OpenVINO"
 
 
@@ -139,14 +140,14 @@ def _suits_openvino(model: Path, precision: str) -> bool:
             and os.access(model.parent, os.W_OK))
 
 
-def _converted(model: Path, suffix: str, convert: Callable[[Path, Path], None], start: Callable[[Path], Engine]
-               ) -> Engine:
-    """The model converted, of which one was kept before or is made now, as an engine."""
+def _open_converted(model: Path, suffix: str, convert: Callable[[Path, Path], None], start: Callable[[Path], Engine]
+                    ) -> Engine:
+    """Start an engine on the converted model; convert it first if no intact conversion is there."""
     path = model.parent / FOLDER / f"{file_hash(model)[:16]}{suffix}"
     if path.is_file():
         try:
             return start(path)
         except Exception as error:  # each engine has errors of its own
-            print(f"note: {path} is damaged ({type(error).__name__}), so it is made anew")
+            print(f"note: {path} is damaged ({type(error).__name__}), so the model is converted again")
     convert(model, path)
     return start(path)

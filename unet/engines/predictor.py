@@ -1,4 +1,4 @@
-"""A trained network as a function of an image of any size: tiles, flips, magnifications, and the memory there is."""
+"""A trained network as a function of an image of any size: tiles, flips and magnifications, within the free memory."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from unet.engines.engines import BATCH, Engine
-from unet.engines.windows import CORE, Windows, filled, overlap_tiles
+from unet.engines.windows import CORE, Windows, fill_to_stride, overlap_tiles
 from unet.network import Network
-from unet.predicting.ahead import Item, ahead
+from unet.predicting.ahead import Item, prefetch
 from unet.tasks import task_of
 from unet.tasks.task import Task
 from unet.training.device import ran_out_of_memory
 from utils import turned
 
-MANY = 8  # batches of an image, from which on they are predicted ahead, several at once
-SHARE = 0.5  # of the memory that is free, which a batch may take
+MANY = 8  # batches per image; from this number on, several are predicted at the same time
+SHARE = 0.5  # share of the free memory that a batch may take
 
 
 @dataclass
 class Limits:
-    """What is predicted at once; less after memory ran out."""
+    """How much is predicted at once; less after memory ran out."""
 
-    core: int = CORE
-    pixels: int = BATCH  # of a batch: flips of one tile
+    core: int = CORE  # side of the largest core, pixels
+    pixels: int = BATCH  # in a batch of tiles
 
 
 @dataclass(frozen=True)
@@ -40,95 +40,97 @@ class Predictor:
     engine: Engine
     network: Network
     task: Task
-    flips: int = 1  # of the square's eight symmetries, whose predictions are averaged
-    zooms: Sequence[float] = (1.0,)  # magnifications whose predictions are averaged, too
+    flips: int = 1  # how many of the square's eight symmetries are averaged
+    zooms: Sequence[float] = (1.0,)  # magnifications that are averaged
     limits: Limits = field(default_factory=Limits, compare=False)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Predict a whole image: normalised by itself, as those that trained were."""
-        return self._classes(self._whole(image))
+        """Predict a whole image, normalised on its own, as the training images were."""
+        return self._squeeze(self._average_zooms(image))
 
     def with_spread(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Predict as a call does; gives with it how far flips and magnifications disagree, None where there is one.
+        """Predict as a call does; return with the probability how far flips and magnifications disagree.
 
-        That is their standard deviation, float32 (H, W), 0 to .5; of several classes the greatest. Sums and sums of
-        squares are kept, not the flips.
+        This is their standard deviation, float32 (H, W), 0 to .5, for several classes the greatest; None if there is
+        only one flip and magnification. Memory holds the sums and the sums of squares, not the flips.
         """
         if self.flips == len(self.zooms) == 1:
             return self(image), None
-        mean, squares = np.split(self._whole(image, squares=True), 2, axis=-1)
-        spread = np.sqrt(np.maximum(squares - mean**2, 0)).max(axis=-1)  # what is alike differs by rounding
-        return self._classes(np.ascontiguousarray(mean)), spread
-
-    def _whole(self, image: np.ndarray, squares: bool = False) -> np.ndarray:
-        """Means over flips and magnifications; see `_averaged`."""
-        normalised = self.task.normalise(image, self.task.levels(image))
-        total = sum(self._magnified(normalised, zoom, squares) for zoom in self.zooms) / len(self.zooms)
-        return total if total.shape[:2] == image.shape[:2] else _resized(total, image.shape[:2])
-
-    def _magnified(self, normalised: np.ndarray, zoom: float, squares: bool) -> np.ndarray:
-        if zoom == 1:
-            return self._tiled(normalised, squares=squares)
-        shape = normalised.shape[:2]
-        size = [max(1, round(side * zoom)) for side in shape]
-        larger = np.clip(np.rint(resize(normalised, size, order=1, preserve_range=True)), 0, 255)
-        return _resized(self._tiled(larger.astype(np.uint8), squares=squares), shape)
+        mean, squares = np.split(self._average_zooms(image, squares=True), 2, axis=-1)
+        spread = np.sqrt(np.maximum(squares - mean**2, 0)).max(axis=-1)  # rounding may leave it below 0
+        return self._squeeze(np.ascontiguousarray(mean)), spread
 
     def predict(self, normalised: np.ndarray, core: int | None = None, margin: int | None = None) -> np.ndarray:
-        """Predict what the network sees, uint8 (H, W[, C]), in each flip; the mean is given.
+        """Predict a normalised image, uint8 (H, W[, C]), in each flip; return their mean.
 
         Overlap tiles are predicted and their cores stitched; the default margin covers the network's receptive field,
-        so no seam is left. Where memory runs out, tiles of half the side are tried, then and afterwards. Raises
-        MemoryError where the smallest are too large.
+        so that no seam is left. If memory runs out, retry with tiles of half the side, and keep that size from then on.
+        Raises MemoryError if the smallest tiles are too large.
         """
-        return self._classes(self._tiled(normalised, core, margin))
+        return self._squeeze(self._predict_tiles(normalised, core, margin))
 
     def rows(self, image: np.ndarray, levels: dict, first: int, last: int) -> np.ndarray:
         """Predict rows `first` to `last` - 1 of an image too large to be predicted whole; float32 (rows, W[, classes]).
 
-        The image is cut as it is, and normalised and turned tile by tile: beside its own pixels a few tiles are in
-        memory. Rows are the same whichever others are predicted with them where `first` is a multiple of the network's
-        stride. Raises as `predict`.
+        Tiles are cut from the raw image, then normalised and flipped one by one, so that memory holds only a few tiles
+        besides the image. If `first` is a multiple of the network's stride, rows don't depend on which others are
+        predicted with them. Raises as `predict` does.
         """
         return self.block(image, levels, (first, 0), (last - first, image.shape[1]))
 
     def block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-        """Predict the part of an image whose upper left pixel is at `corner` (y, x), as `rows`; float32 `shape`.
+        """Predict the part of an image whose upper left pixel is at `corner` (y, x), as `rows` does; float32 `shape`.
 
-        The image may be cut out of a larger one, at a multiple of the network's stride and with its margin.
+        The image may be a crop of a larger one that starts at a multiple of the network's stride and has its margin.
         """
-        return self._classes(self._bounded(shape, None, lambda core: self._block(image, levels, corner, shape, core)))
+        return self._squeeze(self._within_memory(
+            shape, None, lambda core: self._predict_block(image, levels, corner, shape, core)))
 
     @property
     def members(self) -> Sequence[Predictor]:
-        """The trained networks that predict, as `Ensemble` has several."""
+        """The trained networks that predict: this one; an `Ensemble` has several."""
         return (self,)
 
     @property
     def at_once(self) -> int:
-        """How many images are predicted best at the same time, in threads."""
+        """The best number of images to predict at the same time, in threads."""
         return getattr(self.engine, "streams", 1)
 
     @property
     def by_rows(self) -> bool:
-        """Whether `rows` gives what a call gives."""
-        # where a valid network pools depends on the image's corner, which is another one in each flip
+        """Whether `rows` returns the same as a call."""
+        # a valid network's pooling grid starts at the image's corner, and each flip has another corner there
         return self.task.by_rows and self.zooms == (1.0,) and (self.network.padding == "same" or self.flips == 1)
 
     def row_step(self, shape: tuple[int, int]) -> int:
-        """How many rows of an image of `shape` are predicted best at once: those of a row of tiles."""
+        """Return the best number of rows of an image of `shape` to predict at once: the height of a row of tiles."""
         return overlap_tiles(self.network, shape, self.limits.core).cores[0]
 
-    def _classes(self, total: np.ndarray) -> np.ndarray:
-        """A probability (H, W, classes) as it is given: (H, W) of one class."""
+    def _squeeze(self, total: np.ndarray) -> np.ndarray:
+        """Drop the last axis of a probability (H, W, classes) if there is only one class."""
         return total if self.network.classes > 1 else total[..., 0]
 
-    def _tiled(self, normalised: np.ndarray, core: int | None = None, margin: int | None = None, squares: bool = False
-               ) -> np.ndarray:
-        return self._bounded(normalised.shape[:2], core, lambda core: self._averaged(normalised, core, margin, squares))
+    def _average_zooms(self, image: np.ndarray, squares: bool = False) -> np.ndarray:
+        """Average over flips and magnifications; see `_average_flips`."""
+        normalised = self.task.normalise(image, self.task.levels(image))
+        total = sum(self._predict_at(zoom, normalised, squares) for zoom in self.zooms) / len(self.zooms)
+        return total if total.shape[:2] == image.shape[:2] else _resize(total, image.shape[:2])
 
-    def _bounded(self, shape: tuple[int, int], core: int | None, call: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Call with the core that the limits allow, then with half of it, and so on, while memory runs out."""
+    def _predict_at(self, zoom: float, normalised: np.ndarray, squares: bool) -> np.ndarray:
+        if zoom == 1:
+            return self._predict_tiles(normalised, squares=squares)
+        shape = normalised.shape[:2]
+        size = [max(1, round(side * zoom)) for side in shape]
+        larger = np.clip(np.rint(resize(normalised, size, order=1, preserve_range=True)), 0, 255)
+        return _resize(self._predict_tiles(larger.astype(np.uint8), squares=squares), shape)
+
+    def _predict_tiles(self, normalised: np.ndarray, core: int | None = None, margin: int | None = None,
+                       squares: bool = False) -> np.ndarray:
+        return self._within_memory(normalised.shape[:2], core,
+                                   lambda core: self._average_flips(normalised, core, margin, squares))
+
+    def _within_memory(self, shape: tuple[int, int], core: int | None, call: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Call with the core that the limits allow; while memory runs out, retry with half of it."""
         core = core or self.limits.core
         while True:
             try:
@@ -141,106 +143,105 @@ class Predictor:
                 if side <= least:
                     raise MemoryError(f"tiles of {side} pixels and their margins are too large") from error
                 core = max(side // 2, least)
-            one = math.prod(overlap_tiles(self.network, shape, core).sides)
-            self.limits.core, self.limits.pixels = core, min(self.limits.pixels // 4, one)  # a tile at a time from now
+            tile_pixels = math.prod(overlap_tiles(self.network, shape, core).sides)
+            # from now on one tile at a time
+            self.limits.core, self.limits.pixels = core, min(self.limits.pixels // 4, tile_pixels)
             tqdm.write(f"note: memory ran out; going on with tiles of {core} pixels and their margins")
 
-    def _block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int], core: int
-               ) -> np.ndarray:
-        high, wide = overlap_tiles(self.network, shape, core).cores
-        tiles = replace(overlap_tiles(self.network, image.shape[:2], core), core=(high, wide))
+    def _predict_block(self, image: np.ndarray, levels: dict, corner: tuple[int, int], shape: tuple[int, int], core: int
+                       ) -> np.ndarray:
+        height, width = overlap_tiles(self.network, shape, core).cores
+        tiles = replace(overlap_tiles(self.network, image.shape[:2], core), core=(height, width))
         total, (top, left) = np.zeros((*shape, self.network.classes), np.float32), corner
-        corners = [(y, x) for y in range(0, shape[0], high) for x in range(0, shape[1], wide)]
-        together = max(1, self.limits.pixels // math.prod(tiles.sides) // self.flips)
+        offsets = [(y, x) for y in range(0, shape[0], height) for x in range(0, shape[1], width)]
+        groups = list(self._batches(offsets, self.flips * math.prod(tiles.sides)))
 
-        def means(some: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-            cut = (tiles.tile_at(image, (top + y, left + x)) for y, x in some)
-            return self._turned_tiles([self.task.normalise(tile, levels) for tile in cut])
+        def predict(group: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+            parts = (tiles.tile_at(image, (top + y, left + x)) for y, x in group)
+            return self._average_tiles([self.task.normalise(part, levels) for part in parts])
 
-        groups = [corners[place:place + together] for place in range(0, len(corners), together)]
-        for some, predicted in zip(groups, self._ahead([partial(means, some) for some in groups]), strict=True):
-            for (y, x), mean in zip(some, predicted, strict=True):
-                part = total[y:y + high, x:x + wide]
+        for group, means in zip(groups, self._results([partial(predict, group) for group in groups]), strict=True):
+            for (y, x), mean in zip(group, means, strict=True):
+                part = total[y:y + height, x:x + width]
                 part[:] = tiles.core_of(mean, (top + y, left + x))[:part.shape[0], :part.shape[1]]
         return total
 
-    def _turned_tiles(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Mean of the predictions of all flips of each tile (h, w[, C]), turned back; float32 (h', w', classes)."""
-        turns = [(place, number, turned(tile if tile.ndim == 3 else tile[..., np.newaxis], number))
-                 for place, tile in enumerate(tiles) for number in range(self.flips)]
+    def _average_tiles(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Predict each tile (h, w[, C]) in all flips, and average them, turned back; float32 (h', w', classes)."""
+        turns = [(index, flip, turned(tile if tile.ndim == 3 else tile[..., np.newaxis], flip))
+                 for index, tile in enumerate(tiles) for flip in range(self.flips)]
         totals: dict[int, np.ndarray] = {}
-        for shape in dict.fromkeys(turn.shape for _, _, turn in turns):
-            for batch in self._batches([turn for turn in turns if turn[2].shape == shape], shape):
-                probability = self.engine(np.stack([turn for _, _, turn in batch]))
-                lost = shape[0] - probability.shape[1]  # of a valid network
-                for (place, number, _), one in zip(batch, probability, strict=True):
-                    if place not in totals:
-                        height, width = tiles[place].shape[:2]
-                        totals[place] = np.zeros((height - lost, width - lost, one.shape[2]), np.float32)
-                    _add(one, turned(totals[place], number))
-        return [totals[place] / self.flips for place in range(len(tiles))]
+        for shape in dict.fromkeys(tile.shape for _, _, tile in turns):
+            for batch in self._batches([turn for turn in turns if turn[2].shape == shape], math.prod(shape[:2])):
+                output = self.engine(np.stack([tile for _, _, tile in batch]))
+                border = shape[0] - output.shape[1]  # which a valid network does not predict
+                for (index, flip, _), probability in zip(batch, output, strict=True):
+                    if index not in totals:
+                        height, width = tiles[index].shape[:2]
+                        totals[index] = np.zeros((height - border, width - border, probability.shape[2]), np.float32)
+                    _add(probability, turned(totals[index], flip))
+        return [totals[index] / self.flips for index in range(len(tiles))]
 
-    def _batches(self, things: Sequence, shape: Sequence[int]) -> Iterator[Sequence]:
-        """Tiles of a shape (h, w) that are predicted in one call, as many as the limits allow."""
-        size = max(1, self.limits.pixels // math.prod(shape[:2]))
-        for first in range(0, len(things), size):
-            yield things[first:first + size]
+    def _batches(self, items: Sequence, pixels: int) -> Iterator[Sequence]:
+        """Iterate over batches of items of so many pixels each, as large as the limits allow."""
+        size = max(1, self.limits.pixels // pixels)
+        for first in range(0, len(items), size):
+            yield items[first:first + size]
 
-    def _averaged(self, normalised: np.ndarray, core: int, margin: int | None, squares: bool) -> np.ndarray:
-        """Means over the flips of the probability and, as further channels, of its `squares`; float32 (H, W, channels).
+    def _average_flips(self, normalised: np.ndarray, core: int, margin: int | None, squares: bool) -> np.ndarray:
+        """Average the probability over flips and, as further channels, its `squares`; float32 (H, W, channels).
 
-        All flips of a tile are predicted together, those of one shape at once.
+        All flips of a tile are predicted together, those of one shape in one batch.
         """
         shape = normalised.shape[:2]
-        image = filled(normalised if normalised.ndim == 3 else normalised[..., np.newaxis], self.network)
+        image = fill_to_stride(normalised if normalised.ndim == 3 else normalised[..., np.newaxis], self.network)
         total = np.zeros((*image.shape[:2], (2 if squares else 1) * self.network.classes), np.float32)
-        images = [turned(image, number) for number in range(self.flips)]
-        sums = [turned(total, number) for number in range(self.flips)]  # views: what is added there is turned back
+        images = [turned(image, flip) for flip in range(self.flips)]
+        sums = [turned(total, flip) for flip in range(self.flips)]  # views: what is added there is turned back
         work = []
-        for turn in dict.fromkeys(one.shape[:2] for one in images):
-            numbers = [number for number, one in enumerate(images) if one.shape[:2] == turn]
-            tiles = overlap_tiles(self.network, turn, core, margin)
+        for size in dict.fromkeys(image.shape[:2] for image in images):
+            flips = [flip for flip, image in enumerate(images) if image.shape[:2] == size]
+            tiles = overlap_tiles(self.network, size, core, margin)
             by_size: dict[tuple[int, int], list] = {}
             for corner in tiles.corners():
-                by_size.setdefault(tiles.window(corner)[1], []).extend((corner, one) for one in numbers)
-            work += [(tiles, batch) for size, turns in by_size.items() for batch in self._batches(turns, size)]
-        predicted = self._ahead([partial(self._predicted, images, tiles, batch) for tiles, batch in work])
-        for (tiles, batch), probability in zip(work, predicted, strict=True):
-            for ((y, x), one), tile in zip(batch, probability, strict=True):
-                part = tiles.core_of(tile, (y, x))
-                there = sums[one][y:y + part.shape[0], x:x + part.shape[1]]
-                _add(np.concatenate([part, part**2], axis=-1) if squares else part, there)
+                by_size.setdefault(tiles.window(corner)[1], []).extend((corner, flip) for flip in flips)
+            work += [(tiles, batch) for sides, items in by_size.items()
+                     for batch in self._batches(items, math.prod(sides))]
+
+        def predict(tiles: Windows, batch: Sequence[tuple[tuple[int, int], int]]) -> np.ndarray:
+            return self.engine(np.stack([tiles.tile_at(images[flip], corner) for corner, flip in batch]))
+
+        outputs = self._results([partial(predict, tiles, batch) for tiles, batch in work])
+        for (tiles, batch), output in zip(work, outputs, strict=True):
+            for ((y, x), flip), probability in zip(batch, output, strict=True):
+                part = tiles.core_of(probability, (y, x))
+                _add(np.concatenate([part, part**2], axis=-1) if squares else part,
+                     sums[flip][y:y + part.shape[0], x:x + part.shape[1]])
         total /= self.flips
         return total[:shape[0], :shape[1]]
 
-    def _predicted(self, images: Sequence[np.ndarray], tiles: Windows, batch: Sequence[tuple[tuple[int, int], int]]
-                   ) -> np.ndarray:
-        """What the network says of a batch of tiles, each known by its corner and the number of its image."""
-        return self.engine(np.stack([tiles.tile_at(images[one], corner) for corner, one in batch]))
-
-    def _ahead(self, jobs: Sequence[Callable[[], Item]]) -> Iterator[Item]:
-        """What the jobs give, in order; of many, the next are done while the caller adds up what it took."""
+    def _results(self, jobs: Sequence[Callable[[], Item]]) -> Iterator[Item]:
+        """Iterate over the results of jobs in order; of many, run the next ones while the caller adds up the last."""
         if self.at_once == 1 or len(jobs) < MANY:
             return (job() for job in jobs)
-        return ahead(jobs, self.at_once, self.at_once)
+        return prefetch(jobs, self.at_once, self.at_once)
 
     def in_words(self) -> str:
-        """What is done to each image, for the console."""
-        at = ", ".join(f"{zoom:g}" for zoom in self.zooms)
-        zooms = f" at {at} times the size" if at != "1" else ""
+        """Describe for the console how each image is predicted."""
+        zooms = ", ".join(f"{zoom:g}" for zoom in self.zooms)
         flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
-        return flips + zooms
+        return flips + (f" at {zooms} times the size" if zooms != "1" else "")
 
 
 def _add(part: np.ndarray, to: np.ndarray) -> None:
-    """Add a part (h, w, channels) to a view of a total, by whose memory pixels are walked: that is 4 times faster."""
+    """Add a part (h, w, channels) to a view of a total, in the order of the total's memory: this is 4 times faster."""
     if abs(to.strides[0]) < abs(to.strides[1]):
         part, to = part.swapaxes(0, 1), to.swapaxes(0, 1)
     to += part
 
 
 def limits_of(network: Network, batch: int = BATCH, free: int | None = None) -> Limits:
-    """Limits of `batch` pixels at once or what fits `free` bytes of memory, by default what this machine has free."""
+    """Return limits of `batch` pixels at once, fewer if `free` bytes of memory (default: all free memory) need it."""
     free = psutil.virtual_memory().available if free is None else free
     pixels, core = int(SHARE * free / bytes_per_pixel(network)), CORE
     while core > 64 and (core + 2 * network.margin) ** 2 > pixels:
@@ -249,19 +250,19 @@ def limits_of(network: Network, batch: int = BATCH, free: int | None = None) -> 
 
 
 def bytes_per_pixel(network: Network) -> int:
-    """Memory that a network takes for a pixel of its input, roughly: what its widest places hold at once, float32."""
+    """Estimate the bytes that a network takes for a pixel of its input: the float32 values of its widest layers."""
     if network.encoder:
         return 4 * 512
     return 4 * (4 * network.filters // (4 if network.half else 1) + 64)
 
 
-def _resized(probability: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def _resize(probability: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return resize(probability, shape, order=1, anti_aliasing=False).astype(np.float32)
 
 
 def predictor_of(engine: Engine, config: dict, flips: int | None = None, zooms: Sequence[float] | None = None
                  ) -> Predictor:
-    """The trained network with the run's own flips and magnifications, or those given."""
+    """Return the trained network as a predictor, with these flips and magnifications (default: those of its run)."""
     recipe, network = config["recipe"], Network(**config["network"])
     return Predictor(engine, network, task_of(config), flips or recipe["flips"],
                      tuple(zooms or recipe.get("zooms", (1.0,))), limits_of(network, getattr(engine, "batch", BATCH)))

@@ -1,4 +1,7 @@
-"""The tiles in which an image is predicted: where the image ends, so do they; a valid network's reach beyond."""
+"""The tiles in which an image is predicted: they end where the image ends; only those of valid networks reach beyond.
+
+Valid networks use convolutions without padding, so that their output is smaller than their input.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,26 @@ import numpy as np
 from unet.network import Network
 from utils import OverlapTile
 
-CORE = 640  # largest core predicted at once, pixels; a whole ISBI slice
+CORE = 640  # side of the largest core to predict at once, pixels: a whole ISBI slice
 
 
 @dataclass(frozen=True)
 class Windows(OverlapTile):
-    """Overlap tiles whose margin is what of the image lies around a core, or with `mirrored` its mirror image, too.
+    """Overlap tiles whose margin is the image around a core, as far as it goes; with `mirrored` also its mirror image.
 
-    A padding network has seen the ends of tiles while it trained, and none of mirror images: on five slices of the ISBI
-    stack that trained no network, the end of the image makes better cells than a mirrored margin, of half the pixels.
+    A padding network sees the ends of tiles while it trains, but never mirror images: on five slices of the ISBI stack
+    that trained no network, tiles that end with the image give better cells than a mirrored margin, and have half the
+    pixels.
 
-    Laws: with a margin of the network's receptive-field radius, what is stitched of cores is what a padding network
-    says of the whole image, filled up to a multiple of its `stride`; a valid one, of the whole mirrored image.
+    Laws: with a margin of the network's receptive-field radius, the stitched cores equal a padding network's prediction
+    of the whole image, filled up to a multiple of its `stride`, or a valid network's of the whole mirrored image.
     """
 
     stride: int = 1
     mirrored: bool = False
 
     def window(self, corner: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Upper left corner (y, x) and size (height, width) of the tile around the core at `corner`, pixels."""
+        """Return upper left corner (y, x) and size (height, width), pixels, of the tile around the core at `corner`."""
         spans = []
         for start, core, size in zip(corner, self.cores, self.shape, strict=True):
             first, last = start - self.margin, start + core + self.margin
@@ -38,32 +42,32 @@ class Windows(OverlapTile):
         return tuple(first for first, _ in spans), tuple(side for _, side in spans)
 
     def tile_at(self, image: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
-        """The tile (h, w[, C]) of an image (H, W[, C]) around the core at `corner`."""
+        """Cut the tile (h, w[, C]) around the core at `corner` out of an image (H, W[, C])."""
         first, size = self.window(corner)
         return OverlapTile(self.shape, size).cut_at(image, [first])[0]
 
     def core_of(self, prediction: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
-        """What of a tile's prediction (h, w, C), a valid network's smaller than the tile, is its core in the image."""
+        """Crop the prediction (h, w, C) of a tile, with a valid network a smaller one, to its core within the image."""
         first, size = self.window(corner)
         parts = []
-        for start, before, side, there, core, whole in zip(
+        for start, tile_start, tile_side, side, core, image_side in zip(
                 corner, first, size, prediction.shape[:2], self.cores, self.shape, strict=True):
-            skip = start - before - (side - there) // 2
-            parts.append(slice(skip, skip + min(core, whole - start)))
+            skip = start - tile_start - (tile_side - side) // 2
+            parts.append(slice(skip, skip + min(core, image_side - start)))
         return prediction[tuple(parts)]
 
 
 def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE, margin: int | None = None) -> Windows:
-    """The tiles in which an image of `shape` is predicted: as few as fit `core` on each axis, and no larger."""
+    """Return the tiles in which to predict an image of `shape`: as few as `core` allows on each axis, evenly sized."""
     cores = tuple(math.ceil(size / math.ceil(size / core) / network.stride) * network.stride for size in shape)
     return Windows(shape, cores, network.margin if margin is None else margin, network.stride,
                    network.padding == "valid")
 
 
-def filled(image: np.ndarray, network: Network) -> np.ndarray:
-    """An image (H, W[, C]) filled up with its mirror image, below and at the right, to a multiple of the stride.
+def fill_to_stride(image: np.ndarray, network: Network) -> np.ndarray:
+    """Extend an image (H, W[, C]) by its mirror image, below and at the right, to a multiple of the stride.
 
-    Before it is turned: so the pixels at its ends are the same in all flips.
+    This comes before flips, so that the pixels at its ends are the same in all of them.
     """
     shape = image.shape[:2]
     size = tuple(math.ceil(side / network.stride) * network.stride for side in shape)

@@ -1,1 +1,1 @@
-"""Prediction of many images: one at a time, by one process at a time, and on from where it stopped."""
+"""Prediction of many images: one at a time, by one process at a time, resumed where it stopped."""

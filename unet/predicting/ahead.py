@@ -1,4 +1,4 @@
-"""Work ahead: what comes next is made in threads of their own while this one goes on with what was made before."""
+"""Prefetching: threads compute the next results while the caller works on those before."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ from itertools import count
 from typing import TypeVar
 
 Item = TypeVar("Item")
-PATIENCE = 5.0  # seconds that a stop waits for what is under way
+PATIENCE = 5.0  # seconds to wait for running jobs after a stop
 
 
-def ahead(jobs: Iterable[Callable[[], Item]], most: int = 1, threads: int = 1) -> Iterator[Item]:
-    """Yield what `jobs` give, in order; `threads` make the next `most` of it while the caller works on what it took.
+def prefetch(jobs: Iterable[Callable[[], Item]], most: int = 1, threads: int = 1) -> Iterator[Item]:
+    """Yield the results of `jobs` in order; `threads` compute the next `most` while the caller works on the last.
 
-    So that memory stays bounded, none is begun before there is room for it. What making one raises is raised here, in
-    its turn, KeyboardInterrupt too. When the caller stops early, no further job is begun.
+    Memory stays bounded: no job begins before there is room for its result. An error of a job is raised here, in its
+    turn, KeyboardInterrupt too. If the caller stops early, no further job begins.
     """
-    places, source, turn = count(), iter(jobs), threading.Lock()
+    numbers, source, source_lock = count(), iter(jobs), threading.Lock()
     room, stop = threading.Semaphore(most), threading.Event()
-    made: dict[int, tuple[Item | None, BaseException | None]] = {}
-    news = threading.Condition()
+    results: dict[int, tuple[Item | None, BaseException | None]] = {}
+    arrival = threading.Condition()
 
-    def make() -> None:
+    def work() -> None:
         going_on = True
         while going_on and room.acquire() and not stop.is_set():
             item, error = None, None
-            with turn:
-                place = next(places)
+            with source_lock:
+                number = next(numbers)
                 try:
                     job = next(source)
-                except BaseException as end:  # the caller's to answer, as what follows; StopIteration is the last
+                except BaseException as end:  # passed on to the caller, as below; StopIteration is the last
                     job, error = None, end
             if job:
                 try:
                     item = job()
                 except BaseException as failure:
                     error = failure
-            with news:
-                made[place] = item, error
-                news.notify_all()
+            with arrival:
+                results[number] = item, error
+                arrival.notify_all()
             going_on = error is None
 
-    # nobody waits for a tile that nobody wants
-    crew = [threading.Thread(target=make, name="ahead", daemon=True) for _ in range(threads)]
-    for thread in crew:
+    # daemons: at exit nobody waits for results that nobody needs
+    workers = [threading.Thread(target=work, name="ahead", daemon=True) for _ in range(threads)]
+    for thread in workers:
         thread.start()
     try:
-        for place in count():
-            with news:
-                while place not in made:
-                    news.wait(1.0)  # in pieces: Ctrl-C comes in between
-                item, error = made.pop(place)
+        for number in count():
+            with arrival:
+                while number not in results:
+                    arrival.wait(1.0)  # again and again, so that Ctrl-C comes through
+                item, error = results.pop(number)
             if isinstance(error, StopIteration):
                 return
             if error is not None:
@@ -60,7 +60,7 @@ def ahead(jobs: Iterable[Callable[[], Item]], most: int = 1, threads: int = 1) -
             yield item
     finally:
         stop.set()
-        for _ in crew:
+        for _ in workers:
             room.release()
-        for thread in crew:
+        for thread in workers:
             thread.join(PATIENCE)

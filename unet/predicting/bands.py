@@ -1,8 +1,9 @@
-"""An image too large for memory many times over: predicted, redrawn and numbered by bands of rows, kept in files."""
+"""Images many times larger than memory: predicted, redrawn and numbered by bands of rows, which are kept in files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,14 @@ from unet.scores.isbi import components
 from unet.segment.basins import basins
 from utils import atomic_path
 
-OVERLAP = 256  # rows around a band that are looked at with it: more than a cell, which then lies whole in one of them
-AT_ONCE = 8_000_000  # pixels of a band without its overlap, roughly: what is drawn and numbered takes 60 bytes a pixel
+OVERLAP = 256  # rows above and below that a band is processed with: more than a cell, so that one of them has it whole
+BAND_PIXELS = 8_000_000  # of a band without its overlap, roughly; drawing and numbering take 60 bytes a pixel
 
 
 class Bands:
-    """An image's rows (H, W[, C]) in files of `step` rows each; gives and takes rows as an array does.
+    """The rows of an image (H, W[, C]) in files of `step` rows each, which are read as an array's rows are.
 
-    What takes an array whole (`np.asarray`) gets it, in memory.
+    `np.asarray` loads the whole image into memory.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: type, step: int):
@@ -36,19 +37,19 @@ class Bands:
         return self.shape[0]
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """First row of each band, and that after its last."""
+        """Iterate over the bands: first row, and the row after the last."""
         for first in range(0, len(self), self.step):
             yield first, min(first + self.step, len(self))
 
     def get(self, first: int) -> np.ndarray | None:
-        """The band that begins at a row; None where it is not there, or a power cut came before it was on the disk."""
+        """Load the band that begins at a row; None if it is missing, or incomplete because of a power cut."""
         try:
             return np.load(self._path(first), allow_pickle=False)
         except (FileNotFoundError, ValueError, EOFError):
             return None
 
     def put(self, first: int, rows: np.ndarray) -> None:
-        """Keep the band that begins at a row; all or nothing."""
+        """Save the band that begins at a row, all or nothing."""
         with atomic_path(self._path(first)) as temporary:
             np.save(temporary, rows.astype(self.dtype, copy=False), allow_pickle=False)
 
@@ -65,11 +66,11 @@ class Bands:
         return result
 
     def channels_first(self) -> Planes:
-        """The same rows as (C, H, W)."""
+        """Return a view of the same rows as (C, H, W)."""
         return Planes(self)
 
     def max(self) -> float:
-        """The greatest value of all."""
+        """Return the greatest value of all."""
         return max(self.get(first).max() for first, _ in self.spans())
 
     def _path(self, first: int) -> Path:
@@ -77,7 +78,7 @@ class Bands:
 
 
 class Planes:
-    """Bands (H, W, C) as (C, H, W): what goes over it gets the planes, each with rows as an array has them."""
+    """Bands (H, W, C) as (C, H, W): iterate over its planes, whose rows are read as an array's are."""
 
     def __init__(self, bands: Bands):
         self.bands, self.shape = bands, (bands.shape[-1], *bands.shape[:-1])
@@ -91,7 +92,7 @@ class Planes:
 
 
 class Plane:
-    """A channel of `Bands`, (H, W)."""
+    """One channel (H, W) of `Bands`."""
 
     def __init__(self, bands: Bands, channel: int):
         self.bands, self.channel = bands, channel
@@ -103,18 +104,18 @@ class Plane:
         return self.bands[rows][..., self.channel]
 
 
-def height_of(width: int) -> int:
-    """Rows of a band to draw and to number at once, of an image so wide."""
-    return max(AT_ONCE // width, OVERLAP)
+def band_height(width: int) -> int:
+    """Return how many rows of an image of this width to draw and to number at once."""
+    return max(BAND_PIXELS // width, OVERLAP)
 
 
-def redraw_by_bands(probability: Bands, redraw: Callable[[np.ndarray], np.ndarray], folder: Path, height: int,
-                    overlap: int = OVERLAP) -> Bands:
-    """`redraw` a probability (H, W), each band together with `overlap` rows above and below it."""
-    result = Bands(folder, probability.shape, np.float32, height)
+def map_bands(image: Bands, call: Callable[[np.ndarray], np.ndarray], folder: Path, height: int,
+              overlap: int = OVERLAP) -> Bands:
+    """Apply `call` to an image (H, W), to each band together with `overlap` rows above and below; keep the dtype."""
+    result = Bands(folder, image.shape, image.dtype, height)
     for first, last in result.spans():
-        above = max(first - overlap, 0)
-        result.put(first, redraw(probability[above:last + overlap])[first - above:last - above])
+        top = max(first - overlap, 0)
+        result.put(first, call(image[top:last + overlap])[first - top:last - top])
     return result
 
 
@@ -122,37 +123,34 @@ def number_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray], 
                     overlap: int = OVERLAP) -> Bands:
     """Number the cells of a probability (H, W), int32 (H, W), 1, 2, ...; 0 = border, which is thinned.
 
-    `inside` says of rows, bool (h, W), where cell is. As `number_cells` of the whole: its pieces flood the border
-    between them, each band together with `overlap` rows around it.
+    `inside` tells where rows show cells, bool (h, W). As in `number_cells` of the whole image, the pieces of cells
+    flood the border between them, in each band together with `overlap` rows around it.
     """
-    cells, result = pieces_by_bands(redrawn, inside, folder / "cells", height), Bands(
-        folder, redrawn.shape, np.int32, height)
-    for first, last in result.spans():
-        top = max(first - overlap, 0)
-        result.put(first, basins(0, cells[top:last + overlap])[first - top:last - top])
-    return result
+    pieces = pieces_by_bands(redrawn, inside, folder / "cells", height)
+    return map_bands(pieces, partial(basins, 0), folder, height, overlap)
 
 
 def pieces_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray], folder: Path, height: int) -> Bands:
-    """Number the 4-connected pieces of one kind, int32 (H, W), 1, 2, ...; 0 = none.
+    """Number the 4-connected pieces of each kind of pixel, int32 (H, W), 1, 2, ...; 0 = none.
 
-    `inside` says of rows (h, W[, C]) of which kind each pixel is, bool or int (h, W), 0 = none. A piece gets one number
-    over all bands: union-find, as connected components of the graph of all that touch across two bands.
+    `inside` returns the kind of each pixel of rows (h, W[, C]), bool or int (h, W), 0 = none. A piece has one number in
+    all bands: pieces that touch across two bands are joined, as connected components of the graph of all that touch.
     """
-    pieces, count, pairs, above = Bands(folder / "pieces", redrawn.shape[:2], np.int32, height), 0, [], None
+    pieces, count, pairs = Bands(folder / "pieces", redrawn.shape[:2], np.int32, height), 0, []
+    kinds_above = numbers_above = None  # the last row of the band above
     for first, last in pieces.spans():
         kinds = inside(redrawn[first:last])
         band = components(kinds) if kinds.dtype == bool else label(kinds, background=0, connectivity=1)
         band[band > 0] += count
         count = max(count, int(band.max()))
-        if above is not None:
-            both = (above[1] > 0) & (above[0] == kinds[0])
-            pairs.append(np.stack([above[1][both], band[0][both]]))
-        above = kinds[-1], band[-1]
+        if numbers_above is not None:
+            touching = (numbers_above > 0) & (kinds_above == kinds[0])
+            pairs.append(np.stack([numbers_above[touching], band[0][touching]]))
+        kinds_above, numbers_above = kinds[-1], band[-1]
         pieces.put(first, band)
-    one, other = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
-    joined = coo_array((np.ones(len(one)), (one, other)), (count + 1, count + 1))
-    numbers = connected_components(joined, directed=False)[1].astype(np.int32)  # of 0, which touches nothing, it is 0
+    above, below = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
+    graph = coo_array((np.ones(len(above)), (above, below)), (count + 1, count + 1))
+    numbers = connected_components(graph, directed=False)[1].astype(np.int32)  # 0 touches nothing and stays 0
     result = Bands(folder, redrawn.shape[:2], np.int32, height)
     for first, last in result.spans():
         result.put(first, numbers[pieces[first:last]])
@@ -162,39 +160,39 @@ def pieces_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray], 
 def segment_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray],
                      segment: Callable[[np.ndarray], np.ndarray], folder: Path, height: int, overlap: int = OVERLAP
                      ) -> Bands:
-    """`segment` a probability (H, W) that is nothing outside of pieces; int32 (H, W), 1, 2, ...; 0 = none.
+    """Apply `segment` to a probability (H, W) whose objects lie inside of pieces; int32 (H, W), 1, 2, ...; 0 = none.
 
-    For what happens in each 4-connected piece of `inside`, bool (h, W), alone, as a watershed within a mask does: the
-    result is that of the whole, up to the order of the numbers. A piece is worked on in the band that it begins in,
-    with as many rows below as it takes, `overlap` of them at first.
+    `segment` must treat each 4-connected piece of `inside`, bool (h, W), on its own, as a watershed within a mask does.
+    The result is that of the whole image, up to the order of the numbers. A piece is segmented in the band in which it
+    begins, with as many rows below as it needs, at first `overlap` of them.
     """
     result, count = Bands(folder, redrawn.shape, np.int32, height), 0
-    hanging = np.zeros((0, redrawn.shape[1]), np.int32)  # what pieces of bands before have in the rows to come
+    pending = np.zeros((0, redrawn.shape[1]), np.int32)  # the part of earlier objects that lies below their band
     for first, last in result.spans():
         top, below = max(first - 1, 0), overlap
         while True:
             window = redrawn[top:last + below]
             pieces = components(inside(window))
-            mine = np.zeros(pieces.max() + 1, bool)
-            mine[pieces[first - top:last - top]] = True
-            mine[pieces[:first - top]] = False  # it goes on from the band before
-            mine[0] = False
-            if top + len(window) == len(redrawn) or not mine[pieces[-1]].any():
+            begins_here = np.zeros(pieces.max() + 1, bool)
+            begins_here[pieces[first - top:last - top]] = True
+            begins_here[pieces[:first - top]] = False
+            begins_here[0] = False
+            if top + len(window) == len(redrawn) or not begins_here[pieces[-1]].any():
                 break
             below *= 2
-        objects = segment(np.where(mine[pieces], window, 0))[first - top:]
+        objects = segment(np.where(begins_here[pieces], window, 0))[first - top:]
         objects[objects > 0] += count
         count = max(count, int(objects.max()))
-        rows = np.zeros((max(len(objects), len(hanging)), redrawn.shape[1]), np.int32)
-        rows[:len(hanging)] = hanging
-        rows[:len(objects)][objects > 0] = objects[objects > 0]  # one that lies in another's hole is itself
+        rows = np.zeros((max(len(objects), len(pending)), redrawn.shape[1]), np.int32)
+        rows[:len(pending)] = pending
+        rows[:len(objects)][objects > 0] = objects[objects > 0]  # an object in another one's hole is its own object
         result.put(first, rows[:last - first])
-        used = np.flatnonzero(rows.any(axis=1))
-        hanging = rows[last - first:used[-1] + 1 if used.size else 0]
+        occupied = np.flatnonzero(rows.any(axis=1))
+        pending = rows[last - first:occupied[-1] + 1 if occupied.size else 0]
     return result
 
 
-NUMBERING = {  # by what a task's `objects_are` says: of redrawn rows, what is inside, how to segment, where to, height
+NUMBERING = {  # by a task's `objects_are`; arguments: redrawn probability, inside, segment, folder, band height
     "thinned": lambda redrawn, inside, segment, folder, height: number_by_bands(redrawn, inside, folder, height),
     "kinds": lambda redrawn, inside, segment, folder, height: pieces_by_bands(redrawn, inside, folder, height),
     "pieces": segment_by_bands}

@@ -1,4 +1,4 @@
-"""What a prediction keeps on its way, image by image, so that a stopped one goes on from there."""
+"""What a prediction keeps, image by image, so that it can be resumed after a stop."""
 
 from __future__ import annotations
 
@@ -15,114 +15,112 @@ from utils import UserError, atomic_path, read_json, write_json
 ABOUT = "about.json"
 
 
-class Room:
-    """A hidden folder beside an output for what is too large for memory; made when it is needed, gone in the end."""
+class Scratch:
+    """A hidden folder beside an output for images too large for memory; created when needed, removed in the end."""
 
     def __init__(self, output: Path):
-        self.output, self.made = output.resolve(), None
+        self.output, self.folder = output.resolve(), None
 
-    def __enter__(self) -> Room:
+    def __enter__(self) -> Scratch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.made:
-            self.made.cleanup()
+        if self.folder:
+            self.folder.cleanup()
 
     def get(self, number: int, image: np.ndarray) -> None:
-        """Nothing: what fits into memory is not kept here."""
+        """Return None: probabilities that fit into memory are not kept here."""
 
     def put(self, number: int, image: np.ndarray, probability: np.ndarray) -> None:
         """Do nothing."""
 
     def folder_of(self, number: int, image: np.ndarray) -> Path:
-        """The folder of image `number`."""
-        self.made = self.made or tempfile.TemporaryDirectory(prefix=f".{self.output.stem}.", dir=self.output.parent)
-        return Path(self.made.name) / f"{number:07}"
+        """Return the folder of image `number`."""
+        self.folder = self.folder or tempfile.TemporaryDirectory(prefix=f".{self.output.stem}.", dir=self.output.parent)
+        return Path(self.folder.name) / f"{number:07}"
 
     def clear(self, number: int) -> None:
-        """Remove all of image `number`."""
-        shutil.rmtree(Path(self.made.name) / f"{number:07}")
+        """Remove everything of image `number`."""
+        shutil.rmtree(Path(self.folder.name) / f"{number:07}")
 
 
 class Kept:
-    """The probabilities of images that are finished, a file each, in a folder beside the output: `<output>.part`.
+    """The probabilities of finished images, a file each, in a folder beside the output: `<output>.part`.
 
-    Each is known by its place and by the pixels that it was made of, so one of an image that has changed is never
-    taken. `about`, ready for JSON, says what else it depends on. The folder goes once the output is whole.
+    A file is identified by the image's number and pixels, so that it is never used after the image has changed.
+    `about`, ready for JSON, says what else the probabilities depend on. The folder is removed once the output is
+    complete.
     """
 
     def __init__(self, output: Path, about: dict[str, object], resume: bool = False):
         self.folder, self.about, self.resume = output.with_name(f"{output.name}.part"), about, resume
 
     def open(self) -> None:
-        """Begin anew, or with `resume` with what is kept; raises UserError where that is of something else."""
-        there = self.folder / ABOUT
-        if self.folder.exists() and not there.is_file():
-            raise UserError(f"{self.folder} is there already, and no stopped prediction left it; move it away, or name "
+        """Create the folder, or with `resume` go on with it; raise UserError if it is of another prediction."""
+        path = self.folder / ABOUT
+        if self.folder.exists() and not path.is_file():
+            raise UserError(f"{self.folder} exists already, and no stopped prediction left it; move it away, or name "
                             "another output with --out")
-        if self.resume and there.is_file():
-            before = read_json(there, f"leave out --resume to begin anew, which removes {self.folder}")
-            changed = [name for name in {**before, **self.about} if before.get(name) != self.about.get(name)]
-            if changed:
-                raise UserError(f"{self.folder} was left by a prediction with {_other(changed, before, self.about)}; "
-                                "go on as it was begun, or leave out --resume to begin anew")
+        if self.resume and path.is_file():
+            before = read_json(path, f"leave out --resume to start again, which removes {self.folder}")
+            changes = [name for name in {**before, **self.about} if before.get(name) != self.about.get(name)]
+            if changes:
+                raise UserError(f"{self.folder} was left by a prediction with {_describe(changes, before, self.about)}"
+                                "; go on as it was started, or leave out --resume to start again")
             return
         self.remove()
         self.folder.mkdir(parents=True)
-        write_json(there, self.about)
+        write_json(path, self.about)
 
     def get(self, number: int, image: np.ndarray) -> np.ndarray | None:
-        """The probability of image `number`, float32 (H, W[, classes]); None where it is still to be predicted.
+        """Load the probability of image `number`, float32 (H, W[, classes]); None if it is not predicted yet.
 
-        Raises UserError where it was predicted of other pixels.
+        Raises UserError if the image had other pixels when it was predicted.
         """
-        if not any(self.folder.glob(f"{number:07}-*")):  # nothing was kept: its pixels need no digest yet
+        if not any(self.folder.glob(f"{number:07}-*")):  # so its pixels need no digest yet
             return None
         try:
-            return np.load(self._place(number, image).with_suffix(".npy"), allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError):  # or a power cut came before its bytes were on the disk
+            return np.load(self.folder_of(number, image).with_suffix(".npy"), allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):  # or the file is incomplete because of a power cut
             return None
 
     def put(self, number: int, image: np.ndarray, probability: np.ndarray) -> None:
-        """Keep the probability of image `number`; all or nothing."""
-        with atomic_path(self._place(number, image).with_suffix(".npy")) as temporary:
+        """Save the probability of image `number`, all or nothing."""
+        with atomic_path(self.folder_of(number, image).with_suffix(".npy")) as temporary:
             np.save(temporary, probability, allow_pickle=False)
 
     def folder_of(self, number: int, image: np.ndarray) -> Path:
-        """The folder of the bands of image `number`, which is too large for a file; raises as `get`."""
-        return self._place(number, image)
+        """Return the folder for the bands of image `number`, if it is too large for one file; raises as `get` does."""
+        folder = self.folder / f"{number:07}-{digest_of(image)}"
+        if any(path.stem != folder.name for path in self.folder.glob(f"{number:07}-*")):
+            raise UserError(f"image {number} of the input has changed since {self.folder} was left; leave out --resume "
+                            "to start again")
+        return folder
 
     def clear(self, number: int) -> None:
-        """Keep the probability of image `number` and nothing else: all else is made again in little time."""
+        """Remove all bands of image `number` except those of its probability: the others are quickly computed again."""
         for folder in (*self.folder.glob(f"{number:07}-*/redrawn"), *self.folder.glob(f"{number:07}-*/objects")):
             shutil.rmtree(folder)
 
     def count(self) -> int:
-        """How many images are kept."""
+        """Count the images that are kept."""
         return len(list(self.folder.glob("[0-9]*-*")))
 
     def remove(self) -> None:
-        """Remove the folder: it holds nothing but what was kept here."""
+        """Remove the folder if a prediction created it."""
         if (self.folder / ABOUT).is_file():
             shutil.rmtree(self.folder)
 
-    def _place(self, number: int, image: np.ndarray) -> Path:
-        place = self.folder / f"{number:07}-{digest_of(image)}"
-        if any(path.stem != place.name for path in self.folder.glob(f"{number:07}-*")):
-            raise UserError(f"image {number} of the input has changed since {self.folder} was left; leave out --resume "
-                            "to begin anew")
-        return place
-
 
 def digest_of(image: np.ndarray) -> str:
-    """By what an image is known: a digest of its type, shape and pixels."""
+    """Return a digest of an image's dtype, shape and pixels."""
     digest = hashlib.sha256(f"{image.dtype.str} {image.shape}".encode())
-    for first in range(0, len(image), ROWS):  # of one too large for memory
+    for first in range(0, len(image), ROWS):  # it may be too large for memory
         digest.update(np.ascontiguousarray(image[first:first + ROWS]))
     return digest.hexdigest()[:20]
 
 
-def _other(changed: list[str], before: dict, now: dict) -> str:
-    """What has changed, in words: options with their values, all else by its name."""
+def _describe(changes: list[str], before: dict, now: dict) -> str:
+    """Describe in words what has changed: options with their values, everything else by its name."""
     return ", ".join(f"{name} {before.get(name)} (now {now.get(name)})" if name.startswith("--") else f"another {name}"
-                     for name in changed)
+                     for name in changes)
