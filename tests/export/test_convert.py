@@ -26,8 +26,7 @@ needs = pytest.mark.skipif(None in (find_spec("onnx"), find_spec("tf2onnx"), fin
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def trained(request, tmp_path_factory):
-    """A model.keras of random weights, saved in mixed bfloat16, the same in float32, and what its sides must be
-    multiples of."""
+    """Write a model.keras of random weights in mixed bfloat16; return it, the same in float32, and its stride."""
     folder, network = tmp_path_factory.mktemp("model"), NETWORKS[request.param]
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -44,7 +43,7 @@ def trained(request, tmp_path_factory):
 
 
 def images(rng, stride):
-    """Batches of both sizes, their sides cut down to multiples of `stride`."""
+    """Draw batches of both sizes, their sides cut down to multiples of `stride`."""
     for n, height, width in SIZES:
         yield rng.integers(0, 256, (n, height - height % stride, width - width % stride, 1)).astype(np.float32)
 
@@ -99,7 +98,7 @@ def test_a_full_disk_is_one_clear_sentence(trained, tmp_path, monkeypatch, conve
     else:
         monkeypatch.setattr(keras.Model, "export", full)
         monkeypatch.setattr(keras.Model, "save", full)
-    with pytest.raises(UserError, match=rf"^{tmp_path} has no room for the converted network, some 5 MB; free"):
+    with pytest.raises(UserError, match=rf"^{tmp_path} has no space for the converted network, about 5 MB; free"):
         getattr(convert, convert_to)(trained[0], tmp_path / "out.xml")
     assert not any(tmp_path.iterdir())
 

@@ -20,7 +20,7 @@ from training.tiny import write_patches
 from unet.engines.engines import TensorFlow
 from unet.engines.predictor import Predictor
 from unet.export import formats
-from unet.export.package import prepared, sides, write_package
+from unet.export.package import apply_steps, sides, write_package
 from unet.inputs.stacks import VOLUME, stack_writer
 from unet.inputs.voxel import Voxel
 from unet.network import Network
@@ -48,7 +48,7 @@ MODELS = {"cells": (Cells(), Network(**SMALL, half=True), gray(160)),
 
 
 def write_model(folder, task, network, data="nowhere"):
-    """A model.keras of random weights, and its config.json."""
+    """Write a model.keras of random weights, and its config.json."""
     folder.mkdir()
     keras.utils.set_random_seed(1)
     build(network, task.channels, task.normalisation).save(folder / "model.keras")
@@ -60,7 +60,7 @@ def write_model(folder, task, network, data="nowhere"):
 
 @pytest.fixture
 def core(monkeypatch):
-    """bioimageio.core, on TensorFlow, where nothing can be asked for over the network."""
+    """Return bioimageio.core on TensorFlow, without access to the network."""
     def refuse(*_):
         raise AssertionError("something asks the network")
 
@@ -102,14 +102,14 @@ def test_the_steps_of_the_package_are_the_tasks_normalisation(name):
     squeezed = task.normalise(image, task.levels(image)) if name == "squeezed" else image
     part = squeezed[np.newaxis, ..., np.newaxis] if image.ndim == 2 else squeezed[np.newaxis]
     wanted = task.normalise(image, task.levels(image)).reshape(part.shape)
-    difference = np.abs(prepared(task, part) - wanted)
+    difference = np.abs(apply_steps(task, part) - wanted)
     assert difference.max() <= 1
     assert difference.mean() < 0.05
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Folder in which a model of cells was exported in all formats, into out/, and what the command printed."""
+    """Export a model of cells in all formats into out/; return the folder and what the command printed."""
     folder = tmp_path_factory.mktemp("exported")
     task, network, _ = MODELS["cells"]
     config = write_model(folder / "run", task, network).with_name("config.json")
@@ -167,7 +167,7 @@ def test_the_size_of_a_pixel_goes_from_the_images_into_the_package(core, command
     assert trained.returncode == 0, trained.stderr
     done = command("model.py", "export", "run/model.keras", "--out", "out", "--format", "bioimageio")
     assert done.returncode == 0, done.stderr
-    assert "size of pixels, here 0.004 x 0.005 µm." in (tmp_path / "out" / "README.md").read_text()
+    assert "pixel size, here 0.004 x 0.005 µm." in (tmp_path / "out" / "README.md").read_text()
     package = core.load_description(tmp_path / "out" / "bioimageio.zip")
     for tensor in (package.inputs[0], package.outputs[0]):
         found = {axis.id: (axis.unit, axis.scale) for axis in tensor.axes if axis.type == "space"}
@@ -183,7 +183,7 @@ def test_what_is_wrong_is_said_in_a_line(command, monkeypatch, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     for words, message in ((("--format", "torch"), "there is no format torch"),
-                           (("--out", "mine", "--format", "savedmodel"), "mine is there already, and no export"),
+                           (("--out", "mine", "--format", "savedmodel"), "mine exists already, and no export"),
                            (("--format", "bioimageio"), "name an image for the package's test")):
         done = command("model.py", "export", model, *words)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

@@ -1,1 +1,1 @@
-"""Trained networks in the formats of other programs."""
+"""Export of trained networks to the formats of other programs."""

@@ -1,7 +1,7 @@
-"""Convert a trained network into the formats that others run: SavedModel, ONNX, OpenVINO's intermediate representation.
+"""Conversion of a trained network for other programs: SavedModel, ONNX, OpenVINO's intermediate representation, Keras.
 
-All of them take float32 grey levels (n, H, W, C), as the task's `normalise` gives them, of any n, H and W that the
-network fits, and put out float32 probabilities (n, H', W', classes).
+The input is float32 grey levels (n, H, W, C), as the task's `normalise` returns them, with any n and any H and W that
+suit the network; the output is float32 probabilities (n, H', W', classes).
 """
 
 from __future__ import annotations
@@ -26,69 +26,69 @@ from utils import UserError, atomic_folder, atomic_path
 if TYPE_CHECKING:
     import keras
 
-# what TensorFlow, h5py, Python and OpenVINO say where the disk is full or its quota reached
+# messages of TensorFlow, h5py, Python and OpenVINO when the disk is full or its quota is reached
 FULL = re.compile("No space left on device|Disk quota exceeded|iostream error")
-OPSET = 17  # of ONNX: what tools that are two years old still read
+OPSET = 17  # version of ONNX's operators that tools two years old still read
 
 
 def to_saved_model(model: Path, out: Path) -> None:
-    """Write the SavedModel of a trained model.keras as the folder `out`; raises UserError where there is none."""
-    with float32_network(model) as (network, _), atomic_folder(out) as folder, _room(model, out.parent):
+    """Write a trained model.keras as a SavedModel, the folder `out`; raise UserError if there is no model."""
+    with float32_network(model) as (network, _), atomic_folder(out) as folder, _check_space(model, out.parent):
         network.export(folder, format="tf_saved_model", verbose=False, input_signature=_signature(network))
 
 
 def to_onnx(model: Path, out: Path) -> None:
-    """Write the ONNX file `out` of a trained model.keras, opset 17.
+    """Write a trained model.keras as the ONNX file `out`, opset 17.
 
-    Its input is named 'image' and its output 'probability'; n, H and W are free. Raises UserError where there
-    is no model or where tf2onnx and onnx are missing.
+    Its input is named 'image' and its output 'probability'; n, H and W are free. Raises UserError if there is no model,
+    or if tf2onnx or onnx is not installed.
     """
     require("onnx", "tf2onnx")
-    with float32_network(model) as (network, _), atomic_path(out) as path, _room(model, out.parent), \
+    with float32_network(model) as (network, _), atomic_path(out) as path, _check_space(model, out.parent), \
             warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # Keras helps tf2onnx over what NumPy took out
-        logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # else a line for each of its steps
+        # Keras patches, with a warning, what NumPy has removed and tf2onnx still uses
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # otherwise it prints a line for each of its steps
         network.export(path, format="onnx", opset_version=OPSET, verbose=False, input_signature=_signature(network))
-        _name_parts(path)
+        _name_tensors(path)
 
 
 def to_openvino(model: Path, out: Path) -> None:
-    """Write OpenVINO's intermediate representation of a trained model.keras: `out`.xml and, beside it, the .bin.
+    """Write a trained model.keras in OpenVINO's intermediate representation: the .xml file `out`, and a .bin beside it.
 
-    The weights stay float32; the processor's own arithmetic is chosen when it is compiled. Raises UserError where there
-    is no model or where openvino is missing.
+    The weights stay float32; the CPU's precision is chosen when the network is compiled. Raises UserError if there is
+    no model, or if openvino is not installed.
     """
     require("openvino")
     import openvino
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    # beside the output, where there has to be room anyway
+    # temporary files go beside the output, where there must be space anyway
     with float32_network(model) as (network, _), TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder, \
-            _room(model, out.parent):
+            _check_space(model, out.parent):
         network.export(Path(folder) / "saved", format="tf_saved_model", verbose=False,
                        input_signature=_signature(network))
-        converted = openvino.Core().read_model(Path(folder) / "saved")
-        weights = out.with_suffix(".bin")
-        with atomic_path(weights) as binary, atomic_path(out) as xml:  # the .xml, by which it is known, comes last
-            openvino.serialize(converted, xml, binary)
+        openvino_model = openvino.Core().read_model(Path(folder) / "saved")
+        with atomic_path(out.with_suffix(".bin")) as binary, atomic_path(out) as xml:
+            openvino.serialize(openvino_model, xml, binary)
 
 
 def to_keras(model: Path, out: Path) -> None:
     """Write a trained model.keras as the Keras file `out` in float32, which any Keras 3 loads without this project."""
-    with float32_network(model) as (network, _), atomic_path(out) as path, _room(model, out.parent):
+    with float32_network(model) as (network, _), atomic_path(out) as path, _check_space(model, out.parent):
         network.save(path)
 
 
 @contextmanager
-def _room(model: Path, folder: Path) -> Iterator[None]:
-    """Raise UserError where the disk of `folder` is too full for the network of a model, ahead or when writing fails.
+def _check_space(model: Path, folder: Path) -> Iterator[None]:
+    """Raise UserError if the disk of `folder` is too full for a converted model, in advance or when writing fails.
 
-    Each library that writes it fails in a way of its own then.
+    On a full disk, each library fails with an error of its own.
     """
-    needed = 2 * model.stat().st_size + 4_000_000
-    message = (f"{folder.resolve()} has no room for the converted network, some {math.ceil(needed / 1e6)} MB; free "
+    size = 2 * model.stat().st_size + 4_000_000
+    message = (f"{folder.resolve()} has no space for the converted network, about {math.ceil(size / 1e6)} MB; free "
                "some space, name another folder with --out, or predict with --engine tensorflow, which needs none")
-    if shutil.disk_usage(folder).free < needed:
+    if shutil.disk_usage(folder).free < size:
         raise UserError(message)
     try:
         yield
@@ -98,22 +98,22 @@ def _room(model: Path, folder: Path) -> Iterator[None]:
         raise
 
 
-def require(*packages: str, where: str = "requirements-fast.txt") -> None:
-    """Raise UserError, which names the requirements file `where`, if one of these packages is not installed."""
-    missing = [name for name in packages if not _is_there(name)]
+def require(*packages: str, requirements: str = "requirements-fast.txt") -> None:
+    """Raise UserError, which names the requirements file, if one of these packages is not installed."""
+    missing = [name for name in packages if not _is_installed(name)]
     if missing:
         raise UserError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
-                        f"pip install -r {where}")
+                        f"pip install -r {requirements}")
 
 
-def _is_there(name: str) -> bool:
-    """Whether a package is installed; of one inside another, too, where the other is missing."""
+def _is_installed(name: str) -> bool:
+    """Tell whether a package is installed; `find_spec` of a package inside a missing one would raise."""
     return all(find_spec(".".join(name.split(".")[:end])) for end in range(1, name.count(".") + 2))
 
 
 @contextmanager
 def float32_network(path: Path) -> Iterator[tuple[keras.Model, Network]]:
-    """A trained network built anew in float32, whatever it trained in and this process computes in; and its shape."""
+    """Yield a trained network in float32, whatever precision it was trained in or this process uses; and its shape."""
     import_quietly()
     import keras
 
@@ -132,8 +132,8 @@ def _signature(network: keras.Model) -> list:
     return [keras.InputSpec("float32", (None, None, None, network.input_shape[-1]), name="image")]
 
 
-def _name_parts(path: Path) -> None:
-    """Give output and dimensions of an ONNX file the names that `to_onnx` promises; tf2onnx numbers them."""
+def _name_tensors(path: Path) -> None:
+    """Give the output and the dimensions of an ONNX file the names that `to_onnx` promises; tf2onnx numbers them."""
     import onnx
 
     content = onnx.load(path)
