@@ -1,4 +1,4 @@
-"""`predict.py --dask`: the same prediction, and one line for what it cannot do."""
+"""`predict.py --dask`: the same prediction, and one line for each unsupported option."""
 
 import os
 import shutil
@@ -65,7 +65,7 @@ def test_what_chunks_cannot_do_is_said_before(tmp_path, wrong, reason):
 
 @pytest.mark.slow
 def test_the_command_gives_what_it_gives_without_dask_and_resumes(tmp_path, tiny_run):
-    """Two processes, as a user calls them; stopped as with Ctrl-C, then --resume."""
+    """Run two processes, as a user calls them; stop them as with Ctrl-C, then --resume."""
     image = np.tile(draw_stacks(1, 350)[0], (2, 2, 2))[:, :CHUNK + 50, :CHUNK + 33]
     write_volume(tmp_path / "in.zarr", image)
     for name in ("model.keras", "config.json"):  # a folder of its own for what is converted

@@ -31,7 +31,7 @@ needs = pytest.mark.skipif(None in (find_spec("onnx"), find_spec("tf2onnx"), fin
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model.keras of random weights whose output depends on the whole receptive field, and its config.json."""
+    """Write a model.keras of random weights whose output depends on the whole receptive field, and its config.json."""
     folder = tmp_path_factory.mktemp("model")
     keras.utils.set_random_seed(3)
     network = build(SAME, 1, Cells.normalisation)
@@ -104,7 +104,7 @@ def test_a_network_is_compiled_for_each_shape_of_tiles_once_and_few_are_kept(mod
 
 @needs
 def test_openvinos_first_array_is_made_before_threads_ask_for_one(tmp_path, monkeypatch):
-    """On Python 3.12 two threads that made it at once once waited for each other; the moment could not be hit again."""
+    """Check the order: on Python 3.12 two threads that made it at the same time deadlocked once, but not again."""
     import openvino
     from openvino import opset13
 
@@ -160,7 +160,7 @@ def test_an_arithmetic_that_an_engine_has_not_is_refused(model):
 
 
 class Recorder:
-    """An engine that says .5 everywhere, keeps the shapes it is asked, and has memory for so many pixels."""
+    """An engine that predicts .5 everywhere, records the shapes of its tiles, and has memory for `most` pixels."""
 
     def __init__(self, most=10**9, error=MemoryError):
         self.shapes, self.most, self.error = [], most, error

@@ -26,7 +26,7 @@ SAME = Network(4, 2, dropout=(0, 0, 0))
 
 
 class Says:
-    """In place of a network: bright pixels are cell, each model with another middle; counts what it is asked."""
+    """A stand-in for a network: bright pixels are cell, each model with another middle; counts its calls."""
 
     def __init__(self, middle=118.0, stop=None):
         self.middle, self.stop, self.calls = middle, stop, 0
@@ -94,7 +94,7 @@ def test_seam_positions_all_members_are_looked_at(rng):
 
 @pytest.fixture(scope="module")
 def learnts():
-    """What three models learnt on slices of their own, the last without walls."""
+    """Return what three models learnt on slices of their own, the last without walls."""
     found = []
     for number, walls in enumerate((True, True, False)):
         images, labels = draw_stacks(4, 128, number)
@@ -140,7 +140,7 @@ def test_where_most_draw_no_walls_none_are_drawn(learnts):
 
 
 def write_models(folder, *learnts, task=None, **more):
-    """results/fold-1/model.keras, ..., that learnt this; gives the files."""
+    """Write results/fold-1/model.keras, ..., that learnt this; return the files."""
     task, files = task or Cells(), []
     for number, learnt in enumerate(learnts, 1):
         work = folder / "results" / f"fold-{number}"

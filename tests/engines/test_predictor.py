@@ -26,7 +26,7 @@ COLOUR = {"mean": 32.0, "sd": 48.0}
 
 
 def random_model(network, channels=1, mean=128.0, sd=40.0):
-    """Random weights whose output depends on the whole receptive field."""
+    """Return a model of random weights whose output depends on the whole receptive field."""
     keras.utils.set_random_seed(3)
     model = build(network, channels, {"mean": mean, "sd": sd})
     for layer in model.layers:
@@ -35,7 +35,7 @@ def random_model(network, channels=1, mean=128.0, sd=40.0):
 
 
 def random_engine(*arguments, **more):
-    """`random_model` as an engine."""
+    """Return `random_model` as an engine."""
     return TensorFlow(random_model(*arguments, **more))
 
 
@@ -73,7 +73,7 @@ def test_a_margin_below_the_receptive_field_shows_seams(same, rng):
 
 
 class InTwoThreads(Bright):
-    """Answers once two are asking at the same time."""
+    """An engine that answers once two threads call at the same time."""
 
     streams = 2
 
@@ -105,7 +105,7 @@ def test_eight_flips_give_the_same_for_a_flipped_slice(same, rng):
 
 @pytest.mark.parametrize("flips", range(1, 9))
 def test_every_flip_is_turned_back(flips, rng):
-    """Of a network that looks at one pixel alone all flips say the same."""
+    """Check that all flips agree for a network that looks at one pixel only."""
     image = rng.integers(0, 256, (23, 34), np.uint8)
     assert_allclose(Predictor(Bright(), SAME, Cells(), flips).predict(image),
                     Predictor(Bright(), SAME, Cells()).predict(image), atol=1e-6)
@@ -125,7 +125,7 @@ def test_a_magnified_prediction_has_the_slices_size_and_place(shape):
 
 
 def test_what_the_network_sees_is_what_it_was_trained_on(rng):
-    """Neither the microscope's brightness nor padding nor depth changes it."""
+    """Check that neither the microscope's brightness nor padding changes the network's input."""
     image = rng.normal(120, 20, (64, 64)).clip(60, 180).astype(np.uint8)
     seen = Cells().normalise(image, Cells().levels(image))
     for other, where in ((image, np.s_[:]), (image + np.uint8(40), np.s_[:]), (np.pad(image, ((0, 0), (0, 30))),
@@ -158,7 +158,7 @@ def test_what_is_done_is_said():
 
 
 class Tilted:
-    """In place of a network of some classes: what it says of a pixel depends on the pixel above, so flips disagree."""
+    """A stand-in for a network: its prediction of a pixel depends on the pixel above, so that flips disagree."""
 
     def __init__(self, classes=1):
         self.classes = classes
@@ -169,7 +169,7 @@ class Tilted:
 
 
 def each_flip(predictor, image):
-    """The predictions of each flip for itself, turned back: (flips, H, W[, classes])."""
+    """Predict each flip on its own, and turn it back: (flips, H, W[, classes])."""
     one = Predictor(predictor.engine, predictor.network, predictor.task)
     found = np.empty((predictor.flips, *one.predict(image).shape), np.float32)
     for number in range(predictor.flips):

@@ -30,7 +30,7 @@ LEARNT = {"walls": {"width": 4.0, "judge": None}, "threshold": 0.5, "on": [0]}
 
 
 class Bright:
-    """In place of an engine: the brightness within two pixels, nothing beyond the tile; stops at call `stop`."""
+    """A stand-in for an engine: the brightness within two pixels, nothing beyond the tile; stops at call `stop`."""
 
     def __init__(self, stop=None):
         self.calls, self.stop = 0, stop
@@ -46,7 +46,7 @@ class Bright:
 
 
 def stored(folder, array, step):
-    """An array as `Bands`."""
+    """Save an array as `Bands`."""
     result = Bands(folder, array.shape, array.dtype, step)
     for first, last in result.spans():
         result.put(first, array[first:last])
@@ -54,7 +54,7 @@ def stored(folder, array, step):
 
 
 def same_objects(one, other):
-    """Whether two label maps number the same objects, but for pixels of the middle of a border and specks beside it."""
+    """Tell whether two label maps number the same objects, except for pixels on borders and specks beside them."""
     cell = (one > 0) & (other > 0)
     pairs, shared = np.unique(np.stack([one[cell], other[cell]]), axis=1, return_counts=True)
     pairs = pairs[:, shared > 12]
@@ -64,13 +64,13 @@ def same_objects(one, other):
 
 @pytest.fixture
 def predictor():
-    """Eight flips of a network of stride 4, in small tiles."""
+    """Return a predictor of eight flips with a network of stride 4, in small tiles."""
     return Predictor(Bright(), Network(4, 2), Cells(), flips=8, limits=Limits(core=40, pixels=1))
 
 
 @pytest.fixture
 def image():
-    """A slice (201, 190) of cells that a wandering membrane divides."""
+    """Draw a slice (201, 190) of cells that a wandering membrane divides."""
     return draw_stacks(1, 201)[0][0][:, :190]
 
 
@@ -94,7 +94,7 @@ def test_rows_are_predicted_as_in_the_whole(predictor, image, step):
 
 
 class Pooled:
-    """In place of an engine: the mean of squares of four pixels, as a network pools, on the grid of what it sees."""
+    """A stand-in for an engine: the mean of squares of 4 x 4 pixels, as a network pools, on the grid of its tile."""
 
     def __call__(self, tiles):
         small = tiles.reshape(len(tiles), tiles.shape[1] // 4, 4, tiles.shape[2] // 4, 4, 1).mean(axis=(2, 4))
@@ -142,7 +142,7 @@ def test_walls_and_numbers_do_not_depend_on_the_bands(tmp_path, predictor, image
 
 
 def test_an_object_that_comes_and_goes_over_many_bands_is_one(tmp_path):
-    """A comb whose teeth meet at the bottom alone, a U upside down beside it, and a dot: three in every band height."""
+    """Number a comb whose teeth meet only at the bottom, an upside-down U and a dot: three objects in any bands."""
     cell = np.zeros((60, 40), np.float32)
     cell[2:58, 2:20:4] = cell[56:58, 2:20] = 1
     cell[2:4, 24:34] = cell[2:40, 24:26] = cell[2:40, 32:34] = cell[50, 30] = 1
@@ -185,14 +185,14 @@ def test_a_large_image_is_predicted_by_bands_and_goes_on_where_it_was_stopped(tm
 
 
 def same_partition(one, other):
-    """Whether two label maps have the same objects, whatever their numbers."""
+    """Tell whether two label maps have the same objects, whatever their numbers."""
     pairs = np.unique(np.stack([one.ravel(), other.ravel()]), axis=1)
     return len(set(pairs[0])) == len(set(pairs[1])) == pairs.shape[1] and ((one > 0) == (other > 0)).all()
 
 
 @pytest.fixture
 def blobs():
-    """A probability (201, 150) of touching and of faint nuclei, of a ring around another, and of one 150 rows long."""
+    """Draw a probability (201, 150) of touching and faint nuclei, a ring around another, and one 155 rows long."""
     rng = np.random.default_rng(3)
     noise = gaussian_filter(rng.normal(0, 1, (201, 150)), 3)
     probability = np.clip(0.5 + 9 * noise, 0, 1).astype(np.float32)

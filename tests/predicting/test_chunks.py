@@ -42,7 +42,7 @@ LEARNT = {**ALONE, "walls": {**ALONE["walls"], "with_neighbours": NEIGHBOURS}}
 
 
 class Slow(Bright):
-    """As `Bright`, in its own time; keeps in a file that it was called, and raises at a call."""
+    """`Bright`, but slow: notes its calls in a file, and raises at call `stop`."""
 
     def __init__(self, calls, seconds, stop):
         super().__init__()
@@ -58,7 +58,7 @@ class Slow(Bright):
 
 
 def network(calls, seconds=0.0, stop=None):
-    """Pickled: what a worker opens its network with."""
+    """Pickle the function with which a worker opens its network."""
     def opened():
         return Predictor(Slow(calls, seconds, stop), Network(4, 2), Cells(), flips=1, limits=Limits(core=640))
 
@@ -68,19 +68,19 @@ def network(calls, seconds=0.0, stop=None):
 
 
 def outputs_of(folder, name):
-    """Three Zarrs."""
+    """Name three Zarrs."""
     return Cells().outputs(folder / f"{name}.zarr", redrawn=folder / f"{name}-walls.zarr")
 
 
 def arrays_of(outputs, samples):
-    """What was written: probabilities, cells and walls, each (N, H, W)."""
+    """Read what was written: probabilities, cells and walls, each (N, H, W)."""
     return [np.stack([read_page(path, stack, number) for number in range(len(samples))])
             for path, stack in Cells().stacks(outputs, samples).items()]
 
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory):
-    """Two pages as a Zarr, and what predicting them in one piece gives."""
+    """Write two pages as a Zarr; return it with the prediction of it in one piece."""
     folder = tmp_path_factory.mktemp("volume")
     with page_writer(folder / "in.zarr", Stack(IMAGES.shape, np.uint8, Voxel(0.004, 0.004, 0.05))) as write:
         for page in IMAGES:
@@ -93,7 +93,7 @@ def volume(tmp_path_factory):
 
 
 def predict(client, samples, outputs, pickled, resume=False, **extras):
-    """Predict by chunks; gives how many objects there are."""
+    """Predict by chunks; return the number of objects."""
     kept = Kept(outputs.out, {}, resume)
     job = Job(samples.images.pages.path, Cells(), LEARNT, pickled, Network(4, 2).margin, kept.folder)
     return predict_by_chunks(client, job, outputs, samples, Extras(kept=kept, **extras))
@@ -101,7 +101,7 @@ def predict(client, samples, outputs, pickled, resume=False, **extras):
 
 @pytest.fixture
 def here():
-    """A client of one worker in this process."""
+    """Yield a client of one worker in this process."""
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as one, \
             distributed.Client(one) as client:
         yield client

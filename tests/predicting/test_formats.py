@@ -32,7 +32,7 @@ IMAGES = draw_stacks(3, 90)[0][:, :, :83]
 
 @pytest.fixture
 def samples(tmp_path):
-    """Three slices (90, 83) with a size, in a file."""
+    """Write three slices (90, 83) with a pixel size into a file."""
     with stack_writer(tmp_path / "in.tif", IMAGES.shape, IMAGES.dtype, voxel=Voxel(0.004, 0.004, 0.05)) as write:
         for page in IMAGES:
             write(page)
@@ -40,7 +40,7 @@ def samples(tmp_path):
 
 
 def predict(samples, out, engine, resume=False):
-    """Predict into `out`; gives the calls of the engine."""
+    """Predict into `out`; return the number of the engine's calls."""
     if out.suffix == ".zarr":
         pytest.importorskip("zarr", reason="zarr is not installed; requirements-zarr.txt has it")
     outputs = Cells().outputs(out, redrawn=out.with_name(f"walls{out.name[1:]}"))
@@ -52,7 +52,7 @@ def predict(samples, out, engine, resume=False):
 
 
 def pages_of(samples, out):
-    """What was written: probabilities, cells, and walls, each (N, H, W)."""
+    """Read what was written: probabilities, cells, and walls, each (N, H, W)."""
     outputs = Cells().outputs(out, redrawn=out.with_name(f"walls{out.name[1:]}"))
     stacks = Cells().stacks(outputs, samples)
     return [np.stack([read_page(path, stack, number) for number in range(len(samples))])

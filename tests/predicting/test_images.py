@@ -26,7 +26,7 @@ ABOUT = {"model": "m", "--flips": "1"}
 
 
 class Bright:
-    """In place of a network: bright pixels are cell; stops at call `stop`."""
+    """A stand-in for a network: bright pixels are cell; stops at call `stop`."""
 
     at_once = 1
 
@@ -42,7 +42,7 @@ class Bright:
 
 @pytest.fixture
 def stack(tmp_path):
-    """A stack of five slices whose membranes stay where they are, as a file."""
+    """Write a stack of five slices whose membranes stay where they are."""
     images, _ = draw_stacks(1)
     noise = np.random.default_rng(0).normal(0, 4, (5, *images[0].shape))
     write_stack(tmp_path / "in.tif", np.clip(images + noise, 0, 255).astype(np.uint8))
@@ -50,7 +50,7 @@ def stack(tmp_path):
 
 
 def predict(stack, stop=None, about=ABOUT, resume=False, name="p", link=True):
-    """Predict a stack; gives how many images the network saw."""
+    """Predict a stack; return the number of images that the network predicted."""
     folder, model = stack.parent, Bright(stop)
     outputs = Outputs(folder / f"{name}.tif", folder / f"{name}-cells.tif")
     extras = Extras(link, folder / f"{name}.csv", kept=Kept(outputs.out, about, resume))
@@ -93,7 +93,7 @@ def test_walls_are_judged_by_the_images_before_and_after(stack):
 
 def test_what_is_kept_when_an_image_is_bad_is_said(stack, capsys, monkeypatch):
     class Fails(Bright):
-        """Fails at a call as where an image is bad."""
+        """Fails at a call as if an image were bad."""
 
         def __call__(self, image):
             try:
@@ -172,7 +172,7 @@ def test_images_of_two_sizes_cannot_be_linked(stack):
     samples.names = samples.names[:2]
 
     class Loose(Cells):
-        """Writes nothing: files are not what this is about."""
+        """Cells that writes nothing: files do not matter here."""
 
         def writer(self, outputs, samples):
             return nullcontext(lambda judged: None)

@@ -58,7 +58,7 @@ class OpenVINO:
         self.streams = min(STREAMS, default_workers())
         settings = {"INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[precision],
                     "NUM_STREAMS": self.streams, "INFERENCE_NUM_THREADS": default_workers()}
-        # two threads that access their first array at the same time would wait for each other for ever
+        # once in this thread: two threads that access their first array at the same time would deadlock
         openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
         core, self.lock = openvino.Core(), threading.Lock()
         core.read_model(path)  # raises here if the file is damaged

@@ -106,6 +106,12 @@ class Predictor:
         """Return the best number of rows of an image of `shape` to predict at once: the height of a row of tiles."""
         return overlap_tiles(self.network, shape, self.limits.core).cores[0]
 
+    def in_words(self) -> str:
+        """Describe for the console how each image is predicted."""
+        zooms = ", ".join(f"{zoom:g}" for zoom in self.zooms)
+        flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
+        return flips + (f" at {zooms} times the size" if zooms != "1" else "")
+
     def _squeeze(self, total: np.ndarray) -> np.ndarray:
         """Drop the last axis of a probability (H, W, classes) if there is only one class."""
         return total if self.network.classes > 1 else total[..., 0]
@@ -174,7 +180,7 @@ class Predictor:
         for shape in dict.fromkeys(tile.shape for _, _, tile in turns):
             for batch in self._batches([turn for turn in turns if turn[2].shape == shape], math.prod(shape[:2])):
                 output = self.engine(np.stack([tile for _, _, tile in batch]))
-                border = shape[0] - output.shape[1]  # which a valid network does not predict
+                border = shape[0] - output.shape[1]  # pixels that a valid network loses
                 for (index, flip, _), probability in zip(batch, output, strict=True):
                     if index not in totals:
                         height, width = tiles[index].shape[:2]
@@ -191,7 +197,7 @@ class Predictor:
     def _average_flips(self, normalised: np.ndarray, core: int, margin: int | None, squares: bool) -> np.ndarray:
         """Average the probability over flips and, as further channels, its `squares`; float32 (H, W, channels).
 
-        All flips of a tile are predicted together, those of one shape in one batch.
+        All flips of a tile are predicted together, those of one shape in the same batches.
         """
         shape = normalised.shape[:2]
         image = fill_to_stride(normalised if normalised.ndim == 3 else normalised[..., np.newaxis], self.network)
@@ -226,12 +232,6 @@ class Predictor:
             return (job() for job in jobs)
         return prefetch(jobs, self.at_once, self.at_once)
 
-    def in_words(self) -> str:
-        """Describe for the console how each image is predicted."""
-        zooms = ", ".join(f"{zoom:g}" for zoom in self.zooms)
-        flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
-        return flips + (f" at {zooms} times the size" if zooms != "1" else "")
-
 
 def _add(part: np.ndarray, to: np.ndarray) -> None:
     """Add a part (h, w, channels) to a view of a total, in the order of the total's memory: this is 4 times faster."""
@@ -241,7 +241,7 @@ def _add(part: np.ndarray, to: np.ndarray) -> None:
 
 
 def limits_of(network: Network, batch: int = BATCH, free: int | None = None) -> Limits:
-    """Return limits of `batch` pixels at once, fewer if `free` bytes of memory (default: all free memory) need it."""
+    """Return limits of `batch` pixels, or fewer if `free` bytes (default: the free memory) hold no more."""
     free = psutil.virtual_memory().available if free is None else free
     pixels, core = int(SHARE * free / bytes_per_pixel(network)), CORE
     while core > 64 and (core + 2 * network.margin) ** 2 > pixels:

@@ -25,7 +25,7 @@ class Windows(OverlapTile):
     pixels.
 
     Laws: with a margin of the network's receptive-field radius, the stitched cores equal a padding network's prediction
-    of the whole image, filled up to a multiple of its `stride`, or a valid network's of the whole mirrored image.
+    of the whole image, extended to a multiple of its `stride`, or a valid network's of the whole mirrored image.
     """
 
     stride: int = 1
@@ -47,12 +47,12 @@ class Windows(OverlapTile):
         return OverlapTile(self.shape, size).cut_at(image, [first])[0]
 
     def core_of(self, prediction: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
-        """Crop the prediction (h, w, C) of a tile, with a valid network a smaller one, to its core within the image."""
+        """Crop the prediction (h, w, C) of the tile around the core at `corner` to that core within the image."""
         first, size = self.window(corner)
         parts = []
         for start, tile_start, tile_side, side, core, image_side in zip(
                 corner, first, size, prediction.shape[:2], self.cores, self.shape, strict=True):
-            skip = start - tile_start - (tile_side - side) // 2
+            skip = start - tile_start - (tile_side - side) // 2  # a valid network's prediction is smaller than its tile
             parts.append(slice(skip, skip + min(core, image_side - start)))
         return prediction[tuple(parts)]
 

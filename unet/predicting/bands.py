@@ -15,7 +15,7 @@ from unet.scores.isbi import components
 from unet.segment.basins import basins
 from utils import atomic_path
 
-OVERLAP = 256  # rows above and below that a band is processed with: more than a cell, so that one of them has it whole
+OVERLAP = 256  # rows above and below a band to process with it: more than a cell, so that some band has it whole
 BAND_PIXELS = 8_000_000  # of a band without its overlap, roughly; drawing and numbering take 60 bytes a pixel
 
 

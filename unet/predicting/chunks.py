@@ -66,7 +66,7 @@ class Job:
         return (self.folder / "marks" / name).is_file()
 
     def mark(self, name: str, count: int = 0) -> None:
-        """Mark a chunk or page as finished, with a number of objects."""
+        """Mark a chunk or page as finished, a page with its number of objects."""
         with atomic_path(self.folder / "marks" / name) as path:
             path.write_text(str(count))
 
@@ -131,6 +131,7 @@ def _neighbouring_pages(array: np.ndarray, number: int, job: Job) -> list[np.nda
 def _read_probability(array: np.ndarray, number: int, task: SliceTask, folder: Path) -> np.ndarray | Bands:
     """Read page `number` as a prediction returns it: float32 (H, W[, classes]), as `Bands` if it is very large."""
     size = array.shape[-2:]
+
     def read_rows(first: int, last: int) -> np.ndarray:
         rows = array[..., number, first:last, :]
         return np.moveaxis(rows, 0, -1) if rows.ndim == 3 else rows
@@ -151,7 +152,7 @@ def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Sampl
 
     Numbers through the stack and the table follow here, slice by slice. What is marked is not computed again; if a
     worker dies, another one takes over its Dask task. Raises UserError if another process writes the outputs, if the
-    kept files are of another prediction, or if workers keep dying.
+    kept files belong to another prediction, or if workers keep dying.
     """
     # the probability comes last: the others are computed from it
     files = {OBJECTS: outputs.objects, REDRAWN: outputs.redrawn, OUT: outputs.out}
@@ -184,15 +185,15 @@ def link_and_measure(job: Job, samples: Samples, extras: Extras) -> int:
     """
     link, image, greatest = Linker() if extras.link else None, Image.open(job.folder / OBJECTS), 0
     size = samples.voxel and (samples.voxel.y, samples.voxel.x)
-    with table_writer(extras.table, size, "um") if extras.table else nullcontext() as rows:
+    with table_writer(extras.table, size, "um") if extras.table else nullcontext() as write_rows:
         for number, name in enumerate(tqdm(samples.names, "measuring", disable=None)):
             objects = image.levels[0][number]
             if link:
                 objects = link(objects)
                 result = Judged(Sample(name, np.empty(0)), objects, objects, objects)
                 image.put_page(number, numbered(result, job.folder / OBJECTS))
-            if rows:
-                rows(number, name, objects, np.asarray(job.images[number]))
+            if write_rows:
+                write_rows(number, name, objects, np.asarray(job.images[number]))
             greatest = max(greatest, int(objects.max()))
     return greatest
 

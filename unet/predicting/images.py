@@ -79,7 +79,7 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
 
     Very large images, see `is_large`, are processed by bands of rows if task and predictor can do so. Their probability
     and objects are `Bands`, whose files exist until the next sample.
-    Raises UserError if another process writes the outputs, or if the kept files are of another prediction.
+    Raises UserError if another process writes the outputs, or if the kept files belong to another prediction.
     """
     kept, link = extras.kept, Linker() if extras.link else None
     files = [path for path in (outputs.out, outputs.objects, outputs.redrawn, extras.table) if path]

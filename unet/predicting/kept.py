@@ -56,7 +56,7 @@ class Kept:
         self.folder, self.about, self.resume = output.with_name(f"{output.name}.part"), about, resume
 
     def open(self) -> None:
-        """Create the folder, or with `resume` go on with it; raise UserError if it is of another prediction."""
+        """Create the folder, or with `resume` go on with it; raise UserError if it belongs to another prediction."""
         path = self.folder / ABOUT
         if self.folder.exists() and not path.is_file():
             raise UserError(f"{self.folder} exists already, and no stopped prediction left it; move it away, or name "
