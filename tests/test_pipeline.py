@@ -28,7 +28,7 @@ def last_line(result):
 
 def test_three_scripts_make_a_prediction(tiny_run, tmp_path):
     said = {name: (tiny_run / f"{name}.txt").read_text() for name in ("augmentation", "preprocessing", "train")}
-    assert said["augmentation"] == ("2 copies of each slice: 16 pairs with the originals, 0.5 MB on the disk\n"
+    assert said["augmentation"] == ("2 copies of each slice: 16 pairs including the originals, 0.5 MB on disk\n"
                                     "results/augmented: 5 slices to train on; held out: slice 5\n")
     assert "135 tiles to train on, 64x64 pixels with labels of 64x64" in said["preprocessing"]
     assert "hold-out, the network's probability, at the threshold chosen before" in said["train"]

@@ -11,7 +11,7 @@ from training.tiny import write_patches
 import train
 from model import PRESETS, Network, Recipe, with_encoder
 from unet.network import OFFSETS
-from unet.training.affinities import affinity_loss, numbered
+from unet.training.affinities import affinity_loss, number_pieces
 from unet.training.parts import InParts
 
 RECIPE = Recipe(Network(8, 1, dropout=(0, 0), half=True), epochs=2, steps=3, batch=4, lr=0.02, optimizer="muon",
@@ -34,7 +34,7 @@ def by_hand(cells, logits, step):
 
 @pytest.mark.parametrize(("step", "side"), [(1, 32), (2, 32), (2, 16)])
 def test_the_loss_is_that_of_all_pairs_of_pixels(rng, step, side):
-    cells = np.stack([numbered(rng.random((side, side, 1)) > 0.3) for _ in range(2)]).astype(np.float32)
+    cells = np.stack([number_pieces(rng.random((side, side, 1)) > 0.3) for _ in range(2)]).astype(np.float32)
     logits = rng.normal(size=(2, side // step, side // step, len(OFFSETS))).astype(np.float32)
     assert float(affinity_loss(tf.constant(cells), tf.constant(logits))) == pytest.approx(
         by_hand(cells, logits, step), rel=1e-5)
@@ -46,7 +46,7 @@ def test_a_tile_smaller_than_every_offset_has_none():
 
 def test_cells_are_numbered_in_a_tile():
     label = np.array([[1, 0, 1], [1, 0, 1], [0, 1, 0]], np.uint8)[..., np.newaxis]
-    np.testing.assert_array_equal(numbered(label)[..., 0], [[1, 0, 2], [1, 0, 2], [0, 3, 0]])
+    np.testing.assert_array_equal(number_pieces(label)[..., 0], [[1, 0, 2], [1, 0, 2], [0, 3, 0]])
 
 
 def test_they_change_what_is_learnt_and_are_no_part_of_the_model(tmp_path, monkeypatch):

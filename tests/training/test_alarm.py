@@ -9,7 +9,7 @@ from training.tiny import write_patches
 
 import train
 from model import Network, Recipe
-from unet.training.alarm import LEAST, Alarm, entropy, told
+from unet.training.alarm import MIN_STEPS, Alarm, entropy, explained_share
 from unet.training.feed import Feed
 from unet.training.keeper import Keeper
 from utils import NotLearning
@@ -162,25 +162,26 @@ def test_shares_are_those_of_a_steps_tiles_and_weights(tmp_path):
     _, labels, weights = feed[2]
     expected = [(weights * (labels[..., 0] == value)).mean() for value in (0, 1)]
     np.testing.assert_allclose(feed.shares(2, 3), [*expected, 0])
-    assert not feed.of_one_value()
+    assert not feed.has_one_value()
     change(work, "labels", np.ones_like)
-    assert Feed(work / "patches", 4).of_one_value()
+    assert Feed(work / "patches", 4).has_one_value()
 
 
-def test_told_by_hand():
+def test_explained_share_by_hand():
     labels = np.array([0, 0, 0, 1] * 2)[:, None]
     right, wrong = np.where(labels, 0.10, 0.01), np.where(labels, 0.01, 0.10)
-    assert told(right, labels) > 0.99  # however far from 1 it is
-    assert told(wrong, labels) < 1e-6  # to take it the other way round is not calibration
-    assert told(np.full((8, 1), 0.3), labels) < 1e-6
-    assert told(right, np.ones((8, 1))) == 1
+    assert explained_share(right, labels) > 0.99  # however far from 1 it is
+    assert explained_share(wrong, labels) < 1e-6  # to take it the other way round is not calibration
+    assert explained_share(np.full((8, 1), 0.3), labels) < 1e-6
+    assert explained_share(right, np.ones((8, 1))) == 1
     half = np.array([0, 0, 1, 1, 0, 0, 1, 1])[:, None]  # of 4 sure of 0, none is 1; of the other 4 every other one is
-    assert told(np.where(half, 0.6, 0.4), labels) == pytest.approx(1 - np.log(2) / 2 / 0.562335, abs=1e-4)
-    assert told(np.where(half, 0.6, 0.4), labels, np.where([0, 0, 1, 1] * 2, 1, 0)) < 1e-6  # where the others weigh 0
+    assert explained_share(np.where(half, 0.6, 0.4), labels) == pytest.approx(1 - np.log(2) / 2 / 0.562335, abs=1e-4)
+    weights = np.where([0, 0, 1, 1] * 2, 1, 0)  # the others weigh 0
+    assert explained_share(np.where(half, 0.6, 0.4), labels, weights) < 1e-6
     three = np.array([0, 1, 2, 2])[:, None]
     chances = np.array([[0.4, 0.3, 0.3], [0.3, 0.4, 0.3], [0.3, 0.3, 0.4], [0.3, 0.3, 0.4]])
-    assert told(chances, three) > 0.99
-    assert told(chances[::-1], three) < 0.2
+    assert explained_share(chances, three) > 0.99
+    assert explained_share(chances[::-1], three) < 0.2
 
 
 class Says:
@@ -202,20 +203,20 @@ class Says:
     (0.60, (0.60, 0.60), (0.1, 0.1), "the loss hardly falls"),
     (0.60, (0.60, 0.57), (0.1, 0.1), ""),  # on its way
     (0.30, (0.60, 0.60), (0.1, 0.1), "the network does not change"),
-    (0.60, (0.60, 0.599), (-0.1, 0.1), ""),  # it tells more than before
+    (0.60, (0.60, 0.599), (-0.1, 0.1), ""),  # it explains more than before
     (0.60, (0.60, 0.57), (0.1, 1e-4), "the same everywhere"),
-    (0.60, (0.60, 0.30), (0.1, -0.1), "tells nothing of the labels"),  # though the loss falls
+    (0.60, (0.60, 0.30), (0.1, -0.1), "unrelated to the labels"),  # though the loss falls
 ])
 def test_a_verdict_by_hand(tmp_path, loss, losses, right, said):
-    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 10 * LEAST)
+    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 10 * MIN_STEPS)
     model = Says(losses, right)
     alarm.set_model(model)
-    for step in range(LEAST):
-        if step == LEAST - 1:
+    for step in range(MIN_STEPS):
+        if step == MIN_STEPS - 1:
             model.losses, model.right = model.losses[1:], model.right[1:]
             if said:
-                with pytest.raises(NotLearning, match=f"stopped after {LEAST} steps: .*{said}; the loss is {loss:g}, .*"
-                                                      "Likely causes: a rate that is too high"):
+                with pytest.raises(NotLearning, match=f"stopped after {MIN_STEPS} steps: .*{said}; the loss is "
+                                                      f"{loss:g}, .*Likely causes: a rate that is too high"):
                     alarm.on_train_batch_end(step, {"loss": loss})
                 return
         alarm.on_train_batch_end(step, {"loss": loss})
@@ -223,29 +224,29 @@ def test_a_verdict_by_hand(tmp_path, loss, losses, right, said):
 
 @pytest.mark.parametrize("loss", [0.30, 0.60])  # below the entropy, and above
 def test_tiles_are_looked_at_once_where_a_run_is_judged(tmp_path, monkeypatch, loss):
-    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 10 * LEAST)
+    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), 0, 10 * MIN_STEPS)
     alarm.set_model(Says((0.60, 0.57)))
     steps, probe = [], Alarm.probe
     monkeypatch.setattr(Alarm, "probe", lambda self: (steps.append(self.step), probe(self))[1])
-    for step in range(LEAST):
-        if step == LEAST - 1:
+    for step in range(MIN_STEPS):
+        if step == MIN_STEPS - 1:
             alarm.model.losses = [0.57]
         alarm.on_train_batch_end(step, {"loss": loss})
-    assert steps == [LEAST // 2, LEAST]
+    assert steps == [MIN_STEPS // 2, MIN_STEPS]
 
 
 def test_after_the_first_tenth_only_a_run_in_doubt_is_looked_at_and_one_that_dies_is_stopped(tmp_path, monkeypatch):
-    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), LEAST, 10 * LEAST)
+    alarm = Alarm(Feed(write_patches(tmp_path) / "patches", 4), MIN_STEPS, 10 * MIN_STEPS)
     alarm.set_model(Says((0.60, 0.60)))
     steps, probe = [], Alarm.probe
     monkeypatch.setattr(Alarm, "probe", lambda self: (steps.append(self.step), probe(self))[1])
-    for _ in range(3 * LEAST):
+    for _ in range(3 * MIN_STEPS):
         alarm.on_train_batch_end(0, {"loss": 0.20})  # the entropy is about .38
-    assert (alarm.step, steps) == (4 * LEAST, [])
-    with pytest.raises(NotLearning, match=f"stopped after {5 * LEAST} steps: the loss hardly falls"):
-        for _ in range(LEAST):
+    assert (alarm.step, steps) == (4 * MIN_STEPS, [])
+    with pytest.raises(NotLearning, match=f"stopped after {5 * MIN_STEPS} steps: the loss hardly falls"):
+        for _ in range(MIN_STEPS):
             alarm.on_train_batch_end(0, {"loss": 0.60})
-    assert steps == [4 * LEAST + LEAST // 2, 5 * LEAST]
+    assert steps == [4 * MIN_STEPS + MIN_STEPS // 2, 5 * MIN_STEPS]
 
 
 def test_the_mean_of_an_epoch_is_taken_apart(tmp_path):
@@ -257,10 +258,10 @@ def test_the_mean_of_an_epoch_is_taken_apart(tmp_path):
 
 def test_short_runs_and_runs_that_go_on_in_a_window_are_left_alone(tmp_path):
     feed = Feed(write_patches(tmp_path) / "patches", 4)
-    for first, total in ((0, LEAST), (LEAST - 3, 200), (0, LEAST - 1)):
+    for first, total in ((0, MIN_STEPS), (MIN_STEPS - 3, 200), (0, MIN_STEPS - 1)):
         alarm = Alarm(feed, first, total)
         alarm.set_model(Says())
-        for batch in range(min(total, LEAST) - first):
+        for batch in range(min(total, MIN_STEPS) - first):
             alarm.on_train_batch_end(batch, {"loss": 9.0})
 
 

@@ -53,6 +53,6 @@ def test_fewer_copies_than_slices_lie_far_from_each_other():
 def test_the_command_says_what_it_makes_and_what_disk_it_takes(command, tiny_folder):
     """5 slices of one tile each: 10,000 tiles would be 2,000 copies of each, so 30 are made."""
     done = command("augmentation.py", "--data", tiny_folder, "--workers", 1)
-    assert done.stdout.splitlines()[0] == "30 copies of each slice: 156 pairs with the originals, 1.3 MB on the disk"
+    assert done.stdout.splitlines()[0] == "30 copies of each slice: 156 pairs including the originals, 1.3 MB on disk"
     done = command("augmentation.py", "--data", tiny_folder, "--workers", 1, "--copies", 0.4)
-    assert done.stdout.splitlines()[0].startswith("2 copies, spread over 5 slices: 8 pairs with the originals, ")
+    assert done.stdout.splitlines()[0].startswith("2 copies, spread over 5 slices: 8 pairs including the originals, ")

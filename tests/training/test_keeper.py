@@ -39,7 +39,7 @@ def test_model_keras_is_described_as_what_it_is():
     assert keeper_after([1] * 9).describe() == "has the weights of epoch 9"
     assert keeper_after([1] * 10).describe() == "has the mean of the weights of epochs 9 to 10"
     assert keeper_after([3, 1, 2], patience=5).describe() == (
-        "has the weights of epoch 2 of 3, of the least loss on the validation block")
+        "has the weights of epoch 2 of 3, with the least loss on the validation block")
 
 
 def test_a_checkpoint_that_is_broken_or_of_something_else_is_refused(tmp_path):
@@ -82,5 +82,5 @@ def test_large_checkpoints_are_written_minutes_apart(tmp_path, monkeypatch):
     assert [count for count, _ in epochs] == [0, 3, 6, 7]
     assert len((work / "history.csv").read_text().splitlines()) == 8
     keeper = keeper_after([1] * 5)
-    keeper.unwritten = 2
+    keeper.unsaved = 2
     assert keeper.describe() == "has the weights of epoch 3"

@@ -21,7 +21,7 @@ def feed(tmp_path):
 def line(feed, capsys, ahead, left=120, steps=30):
     pace = Pace(feed, left)
     for step in range(1, steps + 1):
-        feed.made = step + ahead
+        feed.batches = step + ahead
         pace.on_train_batch_end(step)
     return capsys.readouterr().out
 

@@ -28,7 +28,7 @@ def test_the_plan_counts_pages_and_bytes(planned, capsys):
     stacks = stacks_of(manifest, layout, task)
     assert stacks == {"images": ([12, 256, 256], np.uint8), "labels": ([12, 256, 256], np.uint8)}
     assert announce(manifest, task, stacks, unasked=False) == 12 * 256 * 256 * 2
-    assert capsys.readouterr().out == ("4 copies, spread over 7 slices: 12 pairs with the originals, 1.6 MB on the "
+    assert capsys.readouterr().out == ("4 copies, spread over 7 slices: 12 pairs including the originals, 1.6 MB on "
                                        "disk\n")
     announce({**manifest, "copies": 3}, task, stacks, unasked=True)
     assert capsys.readouterr().out.startswith("3 copies of each slice, as many as training draws: ")

@@ -85,7 +85,7 @@ def test_a_missing_or_strange_model_says_what_to_do(path, content, tmp_path):
     with pytest.raises(UserError, match=r"config\.json not found"):
         load_model(alone)
     (tmp_path / "config.json").write_text(json.dumps({**config, "normalisation": {"mean": 0, "sd": 1}}))
-    with pytest.raises(UserError, match=r"this version brings them to .*; predict with the version that trained it"):
+    with pytest.raises(UserError, match=r"version normalises them to .*; predict with the version that trained it"):
         load_model(alone)
 
 

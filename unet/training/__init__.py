@@ -1,1 +1,1 @@
-"""The feed, what a run leaves on disk, the optimizer, encoders."""
+"""The training data feed, the files of a run, the optimizer, encoders."""

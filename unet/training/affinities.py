@@ -1,8 +1,8 @@
-"""Affinities: whether two pixels lie in one cell, a further output that is trained, and then left out.
+"""Affinities: whether two pixels lie in the same cell. An auxiliary output of the network, used only while it trains.
 
-To say it of pixels that are far apart a network has to follow the membrane between them, gaps and all. Lee et al. 2017
-(arXiv:1706.00120) train on such affinities as an auxiliary task, for the sake of those to the next pixel; here they are
-for the sake of the probability of cell.
+To predict them for pixels that are far apart, a network has to follow the membrane between them, gaps and all. Lee et
+al. 2017 (arXiv:1706.00120) train on such affinities as an auxiliary task, to improve those between neighbouring pixels;
+here they improve the probability of cell.
 """
 
 from __future__ import annotations
@@ -15,41 +15,42 @@ from scipy import ndimage
 from unet.network import OFFSETS
 
 NAME = "affinities"  # of the layer
-FROM = "up0_conv2"  # the layer whose features it reads, the last of the expanding path
+FEATURES = "up0_conv2"  # the layer whose features it reads, the last of the expanding path
 
 
 def output_of(network: keras.Model):
-    """A further output of a network: logits (batch, h, w, offsets), at the resolution of its first level."""
-    return keras.layers.Conv2D(len(OFFSETS), 1, dtype="float32", name=NAME)(network.get_layer(FROM).output)
+    """Return a network's additional output: logits (batch, h, w, offsets), at the resolution of its first level."""
+    return keras.layers.Conv2D(len(OFFSETS), 1, dtype="float32", name=NAME)(network.get_layer(FEATURES).output)
 
 
-def of_affinities(weight: keras.Variable) -> bool:
-    """Whether a weight is that output's."""
+def is_affinity_weight(weight: keras.Variable) -> bool:
+    """Tell whether a weight belongs to that output."""
     return weight.path.rpartition("/")[0].endswith(NAME)
 
 
-def numbered(label: np.ndarray) -> np.ndarray:
-    """Number the cells of a tile's label (H, W, 1), 0 = membrane, that hang together within it; int32 (H, W, 1)."""
+def number_pieces(label: np.ndarray) -> np.ndarray:
+    """Number the connected pieces of cell in a tile's label (H, W, 1), 0 = membrane; int32 (H, W, 1)."""
     return ndimage.label(label[..., 0])[0][..., np.newaxis]
 
 
 def affinity_loss(cells: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Mean binary cross-entropy of logits (batch, h, w, offsets) against what `numbered` cells (batch, H, W, 1) say.
+    """Return the mean binary cross-entropy of logits (batch, h, w, offsets) against the affinities of numbered cells.
 
-    That is 1 where a pixel and the one at the offset from it have one number; pixels without such a one do not count.
-    Where the first level has half the image's resolution, every other pixel is asked.
+    `cells` (batch, H, W, 1) are labels after `number_pieces`. A pixel's affinity is 1 if the pixel at the offset from
+    it has the same number, and 0 otherwise; if there is no such pixel, it does not count. If the first level has half
+    the image's resolution, only every second pixel counts.
     """
     step = cells.shape[1] // logits.shape[1]
     cells = cells[:, ::step, ::step, 0]
     height, width = cells.shape[1:]
-    same, counts = [], np.zeros((height, width, len(OFFSETS)), np.float32)
+    affinities, counts = [], np.zeros((height, width, len(OFFSETS)), np.float32)
     for number, (down, right) in enumerate(OFFSETS):
         down, right = min(down // step, height), max(min(right // step, width), -width)
-        left = [[0, 0], [0, down], [max(0, -right), max(0, right)]]  # of pixels that have no other
-        here = cells[:, :height - down, max(0, -right):width - max(0, right)]
-        there = cells[:, down:, max(0, right):width - max(0, -right)]
-        same.append(tf.pad(tf.cast((here == there) & (here > 0), tf.float32), left))
+        padding = [[0, 0], [0, down], [max(0, -right), max(0, right)]]  # pixels without one at the offset
+        pixels = cells[:, :height - down, max(0, -right):width - max(0, right)]
+        partners = cells[:, down:, max(0, right):width - max(0, -right)]
+        affinities.append(tf.pad(tf.cast((pixels == partners) & (pixels > 0), tf.float32), padding))
         counts[:height - down, max(0, -right):width - max(0, right), number] = 1
-    losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.stack(same, axis=-1), logits)
-    # one sum over all: of ten parts of the logits the gradients took longer than all of the network's
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.stack(affinities, axis=-1), logits)
+    # one sum over all offsets: with one for each of the ten, gradients took longer than those of the whole network
     return tf.reduce_sum(losses * counts) / max(counts.sum(), 1) / tf.cast(tf.shape(cells)[0], tf.float32)

@@ -1,4 +1,4 @@
-"""How many augmented copies training draws, and what is made of each sample for that."""
+"""How many augmented copies training draws, and which pages of each sample are made for that."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ TILE, MARGIN = 256, 32  # of the tiles that preprocessing.py cuts without option
 
 
 def tiles_of(task: Task, page: Sequence[int]) -> int:
-    """How many tiles preprocessing.py cuts of a page (H, W) without options; a window is one."""
+    """Return how many tiles preprocessing.py cuts from a page (H, W) without options; a window is one tile."""
     return 1 if task.windowed else len(OverlapTile(tuple(page), TILE - 2 * MARGIN, MARGIN).inside())
 
 
 def needed_copies(task: Task, sizes: Sequence[tuple[int, int]], tiles: int, reads: int = READS) -> float:
-    """Copies of each training sample, on average, that give training `reads` tiles to draw, and no more.
+    """Return how many copies of each training sample, on average, give training `reads` tiles to draw, and no more.
 
-    Where the unchanged pages give fewer, each is copied until all have been drawn once; where they are more, so many
-    pages are made as would be drawn. The task's default at most.
+    If the unchanged pages give fewer tiles, each page is copied until all tiles have been drawn once. If they give
+    more, as many copies are made as would be drawn. The task's default is the most.
 
     Parameters
     ----------
     sizes : (height, width) of the samples that train, pixels
-    tiles : that a page is cut into
+    tiles : number of tiles that a page is cut into
     """
     pages = sum(task.page_count(size) for size in sizes)
     passes = math.ceil(reads / (pages * tiles))
@@ -36,18 +36,18 @@ def needed_copies(task: Task, sizes: Sequence[tuple[int, int]], tiles: int, read
 
 
 class Job(NamedTuple):
-    """One thing to make of a sample: its unchanged pages, copy 0, or an augmented copy, 1 and more."""
+    """The pages to make from a sample in one go: its unchanged pages (copy 0), or an augmented copy (1 and more)."""
 
     sample: int
     copy: int
-    page: int  # where the first one goes
+    page: int  # where the first page goes
 
 
 def jobs_of(counts: Sequence[tuple[int, int]]) -> list[Job]:
-    """All that is to be made of samples, of each of which there are so many unchanged pages, and augmented copies.
+    """List the jobs for samples, given the number of unchanged pages and of augmented copies of each.
 
-    In the stack the unchanged pages of all come first, then the first copy of each, and so on. The jobs are in another
-    order, sample by sample, so that each is read once.
+    In the stack the unchanged pages of all samples come first, then the first copy of each, and so on. The jobs are
+    sorted by sample, so that each sample is read once.
     """
     jobs, page = [], 0
     for copy in range(max(copies for _, copies in counts) + 1):
@@ -59,7 +59,7 @@ def jobs_of(counts: Sequence[tuple[int, int]]) -> list[Job]:
 
 
 def whole(number: float) -> float:
-    """A whole number as int."""
+    """Return a whole number as int, any other as it is."""
     return int(number) if number == int(number) else number
 
 

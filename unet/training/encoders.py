@@ -1,4 +1,4 @@
-"""Build any U-Net, also one with a network of `keras.applications` as its contracting path. Keras alone."""
+"""Build any U-Net, also one with a network of `keras.applications` as its contracting path. Needs only Keras."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from model import HALVINGS, Network, build_unet
 from unet.signals import put_off
 from utils import UserError
 
-# those that halve the image evenly down to a 32nd; not Xception and Inception, whose unpadded convolutions take odd
-# pixels off, nor EfficientNet and MobileNetV3, which average over the whole tile: no stitching could be seamless
+# those that halve the image evenly down to 1/32; not Xception and Inception, whose unpadded convolutions cut off odd
+# numbers of pixels, nor EfficientNet and MobileNetV3, which average over the whole tile: stitching would show seams
 ENCODERS = {"vgg16": "VGG16", "vgg19": "VGG19", "resnet50": "ResNet50", "resnet101": "ResNet101",
             "resnet50v2": "ResNet50V2", "resnet101v2": "ResNet101V2", "densenet121": "DenseNet121",
             "densenet169": "DenseNet169", "mobilenet": "MobileNet", "mobilenetv2": "MobileNetV2"}
 MODULES = {"resnet101": "resnet", "resnet50": "resnet", "resnet50v2": "resnet_v2", "resnet101v2": "resnet_v2",
-           "densenet121": "densenet", "densenet169": "densenet", "mobilenetv2": "mobilenet_v2"}  # else the same name
+           "densenet121": "densenet", "densenet169": "densenet", "mobilenetv2": "mobilenet_v2"}  # others: their name
 PRETRAINED = ("none", "imagenet")
 PROBE = 256  # side of the image that shows a layer's stride, pixels
 
 
 def build(network: Network, channels: int, normalisation: dict, pretrained: str = "none") -> keras.Model:
-    """Build `model.build_unet` of a network with an encoder or without; raises UserError where a download fails.
+    """Build a network with `model.build_unet`, with an encoder or without; raises UserError if a download fails.
 
     Parameters
     ----------
     normalisation : grey levels `mean` and `sd` that become 0 and 1
-    pretrained : 'imagenet' for an encoder that learnt on ImageNet, else 'none'
+    pretrained : 'imagenet' for an encoder trained on ImageNet, otherwise 'none'
     """
     encoder = partial(encode, name=network.encoder, pretrained=pretrained) if network.encoder else None
-    with put_off() if pretrained == "none" else nullcontext():  # else weights may be downloaded, for long
+    with put_off() if pretrained == "none" else nullcontext():  # a download may take long and has to be stoppable
         return build_unet(network, channels, **normalisation, encode=encoder)
 
 
@@ -43,9 +43,9 @@ def encode(image, name: str, pretrained: str = "none") -> list:
     """Encode grey levels (batch, H, W, C): features (batch, H / 2^k, W / 2^k, any) at strides 2^k, k = 0 .. 5.
 
     C is 1, repeated to three channels, or 3. The application's own preprocessing is the first layer, so that grey
-    levels from 0 to 255 go in. Of each stride the last layer counts; at full resolution None where the encoder has no
-    convolution there. Raises ValueError for an unknown encoder or other channels, UserError where the weights cannot be
-    downloaded.
+    levels from 0 to 255 go in. The features are the output of the last layer at each stride; at full resolution they
+    are None if the encoder has no convolution there. Raises ValueError for an unknown encoder or another number of
+    channels, UserError if the weights cannot be downloaded.
     """
     if name not in ENCODERS:
         raise ValueError(f"encoder {name!r}, expected one of {', '.join(ENCODERS)}")
@@ -55,14 +55,14 @@ def encode(image, name: str, pretrained: str = "none") -> list:
     network = _application(name, pretrained)
     features = keras.Model(network.input, list(last_of_each_stride(network).values()), name=f"encoder_{name}")
     full, *others = features(_preprocessing(image, name))
-    return [None if full.shape[-1] == 3 else full, *others]  # of three channels: the image itself
+    return [None if full.shape[-1] == 3 else full, *others]  # three channels: it is the image itself
 
 
 def last_of_each_stride(network: keras.Model) -> dict:
-    """Give the output of the last layer at each stride 1, 2, 4 .. 32, by the sides of what comes out of a square image.
+    """Return the output of the last layer at each stride 1, 2, 4 .. 32, found by the output's size for a square image.
 
-    Between an odd padding and the convolution that takes it off, sides are no divisors of the image's: not features.
-    Raises ValueError where a stride is missing.
+    Outputs whose side does not divide the image's are skipped: those between an odd padding and the convolution that
+    removes it. Raises ValueError if a stride is missing.
     """
     outputs = [layer.output for layer in network.layers]
     shapes = keras.Model(network.input, outputs).compute_output_shape((1, PROBE, PROBE, 3))
@@ -83,7 +83,7 @@ def _application(name: str, pretrained: str) -> keras.Model:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input_shape. is undefined")  # weights are for any size
             return application(include_top=False, weights=weights, input_shape=(None, None, 3))
-    except Exception as error:  # Keras raises a bare Exception where a download fails
+    except Exception as error:  # Keras raises a bare Exception if a download fails
         if not weights:
             raise
         file = re.search(r"[\w.-]+\.h5", str(error))
@@ -92,10 +92,10 @@ def _application(name: str, pretrained: str) -> keras.Model:
 
 
 def _preprocessing(image, name: str):
-    """(batch, H, W, C) -> (batch, H, W, 3): the application's own arithmetic as a fixed 1x1 convolution.
+    """Apply the application's own preprocessing as a fixed 1x1 convolution: (batch, H, W, C) -> (batch, H, W, 3).
 
-    It is one matrix and one offset for each pixel (channels in another order, scale, mean), found by what it makes of
-    black, red, green and blue; gray goes into all three.
+    It is the same matrix and offset for each pixel (order of channels, scale, mean), found by its output for black,
+    red, green and blue. Gray goes into all three channels.
     """
     module = getattr(keras.applications, MODULES.get(name, name))
     colours = ops.concatenate([ops.zeros((1, 3)), 255 * ops.eye(3)])

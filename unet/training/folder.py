@@ -1,4 +1,4 @@
-"""The folder of a run: by what it is known as one, and what of it may go, file by file."""
+"""The folder of a run: how it is recognised, and which of its files may be removed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from unet.scores.precision import SUFFIX
 from unet.tasks.task import Outputs
 from utils import UserError, read_json
 
-MARKS = {  # what a run is known by: a file that has these keys
+MARKS = {  # a run is recognised by any of these files, if it has these keys
     "augmented/manifest.json": ("inputs", "split", "samples"), "patches/geometry.json": ("tile", "core", "manifest"),
     ".augmented.part/about.json": ("about", "files"), ".patches.part/about.json": ("about", "files"),
     "config.json": ("network", "recipe")}
 FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics.json", "finished.json", "holdout.tif",
          "holdout.png", "curve.png", "next.csv", "report.html", "folds.json")
-FOLDS = "folds.json"  # of a cross-validation, whose folds are runs in fold-1, fold-2, ...
+FOLDS = "folds.json"  # results of a cross-validation, whose folds are runs in fold-1, fold-2, ...
 FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
            "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx"),
            **{f".{name}.part": ("about.json", "finished.jsonl", f"{name}/*") for name in ("augmented", "patches")}}
@@ -30,12 +30,12 @@ UNFINISHED = re.compile(r"\.(augmented|patches)\.(\d+\.)?[a-z0-9_]{8}(\.old)?") 
 
 
 def marks(work: Path) -> set[str]:
-    """Which of MARKS a folder carries; none where it is not a run's."""
+    """Return which of MARKS a folder has; none if it is not the folder of a run."""
     return {name for name, keys in MARKS.items() if _content(work / name, *keys)}
 
 
 def _content(path: Path, *keys: str) -> dict:
-    """A JSON file of ours, or {} where there is none, or another's."""
+    """Return the content of a JSON file with these keys; {} if there is no such file or it is another program's."""
     try:
         return read_json(path, "", keys)
     except (UserError, OSError, TypeError):  # not JSON, or not of this shape
@@ -44,7 +44,7 @@ def _content(path: Path, *keys: str) -> dict:
 
 @contextmanager
 def run_folder(work: Path, whole: bool = False) -> Iterator[None]:
-    """Hold the folder of a run as `working` does, rid of what killed runs left half-written in it."""
+    """Lock the folder of a run as `working` does, and remove the half-written files that killed runs left in it."""
     with working(work, whole):
         for path in leftovers(work):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -52,7 +52,8 @@ def run_folder(work: Path, whole: bool = False) -> Iterator[None]:
 
 
 def leftovers(work: Path) -> list[Path]:
-    """What killed runs left half-written in a folder, by its hidden name; an unfinished step is none of it."""
+    """List what killed runs left half-written in a folder, by its hidden name; unfinished steps, which go on, are not.
+    """
     temporary = re.compile("|".join(rf"\.{re.escape(Path(name).stem)}\.\d+{re.escape(Path(name).suffix)}"
                                     for name in FILES))
     return [path for path in (sorted(work.iterdir()) if work.is_dir() else [])
@@ -60,12 +61,12 @@ def leftovers(work: Path) -> list[Path]:
 
 
 def check_work(work: Path) -> None:
-    """Raise UserError where a run in this folder would replace what no run made."""
-    ours = marks(work)
-    others = [name for name in FILES if not ours and (work / name).exists()]
+    """Raise UserError if a run in this folder would replace what no run made."""
+    found_marks = marks(work)
+    others = [name for name in FILES if not found_marks and (work / name).exists()]
     for name in ("augmented", "patches"):  # replaced as a whole
         folder = work / name
-        if not any(mark.startswith(name) for mark in ours) and folder.exists() and (
+        if not any(mark.startswith(name) for mark in found_marks) and folder.exists() and (
                 not folder.is_dir() or any(folder.iterdir())):
             others.append(name)
     if others:
@@ -74,7 +75,7 @@ def check_work(work: Path) -> None:
 
 
 def outputs(work: Path) -> list[Path]:
-    """The stacks, or the folder, that the run in this folder predicted; none where it did not come so far."""
+    """List the stacks, or the folder, that the run in this folder predicted; none if it did not come so far."""
     files = []
     for name, key in (("finished.json", "predicted"), (FOLDS, "predicted"), ("finished.json", "judged")):
         places = _content(work / name, key).get(key) or {}
@@ -84,55 +85,55 @@ def outputs(work: Path) -> list[Path]:
 
 
 def folds_of(work: Path) -> list[Path]:
-    """The folders of the folds of a cross-validation."""
+    """List the folders of a cross-validation's folds."""
     return sorted(path for path in work.glob("fold-*") if re.fullmatch(r"fold-\d+", path.name) and marks(path))
 
 
 def predictions(work: Path) -> list[Path]:
-    """The files that the run in this folder predicted and nobody changed since."""
+    """List the files that the run in this folder predicted and that nobody has changed since."""
     manifest = _content(work / "augmented" / "manifest.json", "sources")
     names = {source["name"] for source in manifest.get("sources", [])}
     data = Path(_content(work / "config.json", "data").get("data") or manifest.get("data", "nowhere"))
     names |= {source.name for source in (find_sources(data) if is_image_folder(data) else [])}
-    inside = [f"{name}{end}" for name in sorted(names) for end in (".tif", SUFFIX)]
-    files = (file for path in dict.fromkeys(outputs(work))
-             for file in ([path / name for name in inside] if path.is_dir() and path.suffix != ".zarr" else [path]))
+    of_images = [f"{name}{end}" for name in sorted(names) for end in (".tif", SUFFIX)]
+    files = (file for path in outputs(work)
+             for file in ([path / name for name in of_images] if path.is_dir() and path.suffix != ".zarr" else [path]))
     return [path for path in files if is_ours(path)]
 
 
 def remove_run(work: Path) -> list[Path]:
-    """Remove what a run made: its files in `work`, its predictions, and folders left empty; returns what went.
+    """Remove what a run made: its files in `work`, its predictions, and emptied folders; return the removed files.
 
-    Nothing goes where the folder carries no mark of a run.
+    Nothing is removed if the folder has none of MARKS.
     """
     if not marks(work):
         return []
     with run_folder(work):
         removed = _remove_run(work)
-    if not work.is_symlink() and not any(work.iterdir()):  # until now it had the lock
+    if not work.is_symlink() and not any(work.iterdir()):  # the lock was in it until now
         work.rmdir()
     return removed
 
 
 def _remove_run(work: Path) -> list[Path]:
-    folds = [path for fold in folds_of(work) for path in remove_run(fold)]
-    ours, folders = predictions(work), [path for path in outputs(work) if path.is_dir() and path.suffix != ".zarr"]
+    of_folds = [path for fold in folds_of(work) for path in remove_run(fold)]
+    files, folders = predictions(work), [path for path in outputs(work) if path.is_dir() and path.suffix != ".zarr"]
     for folder, patterns in FOLDERS.items():
-        ours += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
-    ours += [work / name for name in FILES if (work / name).is_file()]
-    return folds + remove(ours, work, *folders)
+        files += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
+    files += [work / name for name in FILES if (work / name).is_file()]
+    return of_folds + remove(files, work, *folders)
 
 
 def remove(files: list[Path], *folders: Path) -> list[Path]:
-    """Remove files, and of `folders` and what lies in them those where nothing is left; returns the files.
+    """Remove files, then those of `folders` and of the folders within them that are empty; return the files.
 
     An image that is a folder, a Zarr, counts as a file.
     """
     for path in files:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    inside = {parent for path in files for parent in path.parents
-              if any(parent.is_relative_to(folder) for folder in folders)}
-    for folder in sorted(inside, key=lambda path: -len(path.parts)):
+    parents = {parent for path in files for parent in path.parents
+               if any(parent.is_relative_to(folder) for folder in folders)}
+    for folder in sorted(parents, key=lambda path: -len(path.parts)):
         if not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()
     return files

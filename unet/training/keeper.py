@@ -1,4 +1,4 @@
-"""What a run leaves on disk after every epoch, so that it can be stopped at any moment, and what it goes on from."""
+"""Write a run to disk after every epoch, so that it can be stopped at any moment and resumed."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ import numpy as np
 from tqdm import tqdm
 
 from model import Recipe
-from unet.training.affinities import of_affinities
+from unet.training.affinities import is_affinity_weight
 from unet.training.encoders import build
 from unet.training.strategy import is_chief
 from utils import UserError, atomic_path, write_json
 
 CHECKPOINT = "checkpoint.npz"
-LARGE, SELDOM = 100_000_000, 300  # bytes: larger checkpoints are written this many seconds apart, or more
+LARGE, INTERVAL = 100_000_000, 300  # bytes; larger checkpoints are written at least so many seconds apart
 OUTDATED = ("finished.json", "metrics.json", "holdout.tif", "holdout.png", "curve.png",
-            "next.csv")  # by another model.keras
+            "next.csv")  # as soon as there is a new model.keras
 
 
 class Keeper(keras.callbacks.Callback):
-    """After each epoch writes the weights that predict, the curve and, last, a checkpoint: what a stopped run needs.
+    """A callback that writes, after each epoch, the weights that predict, the curve and, last, a checkpoint.
 
-    The weights that predict are the mean over the schedule's end (Izmailov et al. 2018, algorithm 1), chosen by the
-    schedule and by nothing that was measured; before its end, those of now. With patience they are those of the
-    least loss on the validation block, and the run ends when that has not fallen for so many epochs.
+    The weights that predict are the mean over the last epochs of the schedule (Izmailov et al. 2018, algorithm 1),
+    which the schedule chooses without any measurement; before those, the current weights. With patience they are the
+    weights of the epoch with the least loss on the validation block, and the run ends when that loss has not fallen for
+    so many epochs.
 
-    Of several processes that train together the first one alone writes.
+    If several processes train together, only the first one writes.
 
-    Killed at any moment, a run goes on from the checkpoint, one file that is there whole or as it was: weights,
-    optimizer, the states of dropout's random numbers (which .keras files leave out), the mean, the history.
+    A run that was killed at any moment resumes from the checkpoint, one file that is complete or still the previous
+    one: weights, optimizer, the states of dropout's random numbers (which .keras files leave out), the mean, the
+    history.
     """
 
     def __init__(self, work: Path, recipe: Recipe, config: dict):
@@ -45,28 +47,28 @@ class Keeper(keras.callbacks.Callback):
         self.mean: list[np.ndarray] = []
         self.averaged_from = recipe.epochs - max(1, round(recipe.epochs * recipe.average))  # epoch, from 0
         self.bar = tqdm(disable=True)
-        self.writes = True  # but for other processes than the first
-        self.written, self.unwritten = 0.0, 0  # when the last checkpoint was, s, and epochs since
+        self.writes = True  # only the first process does
+        self.saved_at, self.unsaved = 0.0, 0  # time of the last checkpoint, s, and epochs since
 
     def check(self, state: dict) -> None:
-        """Take the history of a checkpoint's state; raises UserError where its settings or tiles are others."""
+        """Take over the history of a checkpoint's state; raises UserError if it has other settings or tiles."""
         settings = state["config"]["recipe"]
-        other = ", ".join(name for name, value in self.config["recipe"].items() if settings.get(name) != value)
-        if other:
-            raise UserError(f"{self.work / CHECKPOINT} is of a run that differs in {other}; leave out --resume to "
-                            "train anew, or all options of the training to go on with that run")
+        differences = ", ".join(name for name, value in self.config["recipe"].items() if settings.get(name) != value)
+        if differences:
+            raise UserError(f"{self.work / CHECKPOINT} is from a run that differs in {differences}; leave out --resume "
+                            "to train again from the start, or all options of the training to go on with that run")
         self.rows = state["rows"]
 
     def start(self, model: keras.Model) -> None:
-        """Give a compiled model all that the checkpoint has, or write the first checkpoint, at epoch 0."""
+        """Restore a compiled model from the checkpoint, or write the first checkpoint, at epoch 0."""
         self.set_model(model)
         self.writes = is_chief(model.distribute_strategy)
         with model.distribute_strategy.scope():
             model.optimizer.build(model.trainable_variables)
         leftovers = (*self.work.glob(f".{Path(CHECKPOINT).stem}.*.npz"), *self.work.glob(".model.*.keras"))
         for leftover in leftovers if self.writes else ():
-            leftover.unlink()  # of a run that was killed while it wrote
-        # a network of its own, as the one that trains saves its optimizer too, twice the weights and a custom object
+            leftover.unlink()  # a run was killed while it wrote
+        # a separate network: the one that trains would save its optimizer, too, twice the weights and a custom object
         self.predictor = build(self.recipe.network, self.config["channels"], self.config["normalisation"])
         if self.rows:
             self.restore()
@@ -74,40 +76,40 @@ class Keeper(keras.callbacks.Callback):
             self.save_checkpoint()
 
     def restore(self) -> None:
-        """Give the model, and this, what the checkpoint has."""
+        """Restore the model, the mean and the history from the checkpoint."""
         with np.load(self.work / CHECKPOINT) as arrays:
             for variable, name in self.variables():
                 variable.assign(arrays[name])
             self.mean = [arrays[name] for name in arrays.files if name.startswith("mean")]
             self.rows = json.loads(str(arrays["state"]))["rows"]
-        self.unwritten = 0
+        self.unsaved = 0
 
     def variables(self) -> list[tuple]:
-        """Each variable that training changes, and its name in the checkpoint."""
+        """List each variable that training changes, and its name in the checkpoint."""
         groups = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
         return [(variable, f"{group}{number}") for group, variables in groups.items()
                 for number, variable in enumerate(variables)]
 
     @property
     def best(self) -> int:
-        """The epoch, from 0, of the least loss on the validation block."""
+        """The epoch, from 0, with the least loss on the validation block."""
         losses = [row["val_loss"] for row in self.rows]
         return losses.index(min(losses))
 
     @property
     def finished(self) -> bool:
-        """Whether the schedule is at its end, or patience is."""
+        """Whether the schedule has ended, or the loss has not fallen for as many epochs as patience allows."""
         if self.recipe.patience and self.rows and len(self.rows) - 1 - self.best >= self.recipe.patience:
             return True
         return len(self.rows) >= self.recipe.epochs
 
     def describe(self) -> str:
-        """Say what model.keras has after the epochs so far."""
-        count = len(self.rows) - self.unwritten
+        """Say which weights model.keras has after the epochs so far."""
+        count = len(self.rows) - self.unsaved
         if not count:
             return "is as it was"
         if self.recipe.patience:
-            return f"has the weights of epoch {self.best + 1} of {count}, of the least loss on the validation block"
+            return f"has the weights of epoch {self.best + 1} of {count}, with the least loss on the validation block"
         if count > self.averaged_from + 1:
             return f"has the mean of the weights of epochs {self.averaged_from + 1} to {count}"
         return f"has the weights of epoch {count}"
@@ -130,7 +132,7 @@ class Keeper(keras.callbacks.Callback):
             weights, count = self.model.get_weights(), epoch - self.averaged_from + 1
             self.mean = [mean + (new - mean) / count for mean, new in zip(self.mean or weights, weights, strict=True)]
         seconds = round(time.perf_counter() - self.began, 2)
-        if self.bar.disable and self.writes:  # no terminal: a line an epoch instead of the bar
+        if self.bar.disable and self.writes:  # no terminal: a line per epoch instead of the bar
             print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  {seconds:.0f} s", flush=True)
         self.config["seconds"] = round(sum((row["seconds"] for row in self.rows), seconds), 1)
         due = self.due or epoch + 1 >= self.recipe.epochs
@@ -141,9 +143,9 @@ class Keeper(keras.callbacks.Callback):
                           **{name: float(value) for name, value in logs.items()}, "seconds": seconds})
         if self.writes:
             self.save_curve()
-        self.unwritten += 1
+        self.unsaved += 1
         if due or self.finished:
-            self.save_checkpoint()  # last: whatever a kill leaves undone before, the epoch that is trained again does
+            self.save_checkpoint()  # last: if a kill comes before, the epoch is trained again and all is written then
         self.model.stop_training = self.finished
 
     def save_curve(self) -> None:
@@ -155,15 +157,14 @@ class Keeper(keras.callbacks.Callback):
 
     @property
     def due(self) -> bool:
-        """Whether it is time for a checkpoint: after every epoch, but for large networks; their epochs may be seconds.
-        """
+        """Whether to write a checkpoint: after every epoch; less often for large networks, as epochs may be short."""
         size = sum(4 * math.prod(variable.shape) for variable, _ in self.variables())
-        return size < LARGE or time.monotonic() - self.written > SELDOM
+        return size < LARGE or time.monotonic() - self.saved_at > INTERVAL
 
     def save_model(self) -> None:
-        """Write model.keras and the config.json that belongs to it; what judged an older model goes."""
+        """Write model.keras and its config.json; remove the scores and pictures of an older model."""
         weights = zip(self.model.weights, self.mean or self.model.get_weights(), strict=True)
-        self.predictor.set_weights([array for weight, array in weights if not of_affinities(weight)])
+        self.predictor.set_weights([array for weight, array in weights if not is_affinity_weight(weight)])
         if not self.writes:
             return
         with atomic_path(self.work / "model.keras") as temporary:
@@ -173,20 +174,20 @@ class Keeper(keras.callbacks.Callback):
             (self.work / name).unlink(missing_ok=True)
 
     def save_checkpoint(self) -> None:
-        """Write all that a run goes on from as one file, all or nothing."""
+        """Write all that a run resumes from into one file, all or nothing."""
         if self.writes:
             arrays = {name: keras.ops.convert_to_numpy(variable) for variable, name in self.variables()}
             means = {f"mean{number}": array for number, array in enumerate(self.mean)}
             state = json.dumps({"config": self.config, "rows": self.rows})
             with atomic_path(self.work / CHECKPOINT) as temporary:
                 np.savez(temporary, state=state, **arrays, **means)
-        self.written, self.unwritten = time.monotonic(), 0
+        self.saved_at, self.unsaved = time.monotonic(), 0
 
 
 def read_state(work: Path) -> dict | None:
-    """Read what a checkpoint has beside arrays: config and rows; None where no run was started.
+    """Read the config and the rows of a checkpoint; None if no run was started.
 
-    Raises UserError where it is broken, or gone though a model is there.
+    Raises UserError if it is broken, or missing although there is a model.
     """
     path = work / CHECKPOINT
     try:
@@ -194,8 +195,9 @@ def read_state(work: Path) -> dict | None:
             return json.loads(str(arrays["state"]))
     except FileNotFoundError:
         if (work / "model.keras").exists():
-            raise UserError(f"{path} not found, though there is a model.keras; leave out --resume to train "
-                            "anew") from None
+            raise UserError(f"{path} not found, though there is a model.keras; leave out --resume to train again "
+                            "from the start") from None
         return None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint ({error}); leave out --resume to train anew") from None
+        raise UserError(f"{path} cannot be read as a checkpoint ({error}); leave out --resume to train again from the "
+                        "start") from None

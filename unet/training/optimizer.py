@@ -1,4 +1,4 @@
-"""How a network learns: the loss, the schedule of the rate, and Muon. Keras alone."""
+"""How a network learns: the loss, the schedule of the learning rate, and the optimizer Muon. Needs only Keras."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unet.training.affinities import NAME as AFFINITIES
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
     """Give a model its loss and the recipe's optimizer: warm-up, cosine to zero, gradients of norm 1 at most.
 
-    Of one class binary cross-entropy; of more that of the softmax against labels 0 .. classes - 1.
+    The loss is binary cross-entropy for one class, that of the softmax against labels 0 .. classes - 1 for more.
     """
     total = recipe.epochs * recipe.steps
     warmup = max(1, round(total * recipe.warmup))
@@ -24,19 +24,19 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
     optimizer = {"adam": keras.optimizers.Adam, "muon": partial(Muon, ends=(*end_layers(recipe.network), AFFINITIES)),
                  "sgd": partial(keras.optimizers.SGD, momentum=0.99)}[recipe.optimizer]
     loss = "binary_crossentropy" if recipe.network.classes == 1 else "sparse_categorical_crossentropy"
-    # no XLA, which Keras takes on GPUs: it compiles for minutes, anew for other shapes, and not with every installation
+    # no XLA, Keras's default on GPUs: it compiles for minutes, again for each shape, and fails in some installations
     model.compile(optimizer(rate, global_clipnorm=1.0), loss=loss, jit_compile=False)
 
 
 def end_layers(network: Network) -> tuple[str, ...]:
-    """Names of the layers that take the image itself, and of the last one."""
+    """Return the names of the layers whose input is the image itself, and of the last one."""
     first = ("stem", "head_edge") if network.half else ("edge",) if network.encoder else ("down0_conv1",)
     return (*first, "probability")
 
 
 @keras.saving.register_keras_serializable("keras-unet")
 class Muon(keras.optimizers.Adam):
-    """Steps of equal size in every direction for the kernels of hidden convolutions, Adam for all else.
+    """Steps of equal size in every direction for the kernels of hidden convolutions, Adam for everything else.
 
     A kernel's averaged gradient, with its last axis as the columns of a matrix, is replaced by the nearest matrix
     with orthogonal columns or rows, found by five Newton-Schulz iterations (K. Jordan et al. 2024, "Muon: an optimizer
@@ -70,11 +70,11 @@ class Muon(keras.optimizers.Adam):
 
 
 def orthogonal(matrix):
-    """Draw all singular values of a matrix (m, n) towards 1: between about 0.7 and 1.2 after five iterations."""
+    """Move all singular values of a matrix (m, n) towards 1: between about 0.7 and 1.2 after five iterations."""
     rows, columns = matrix.shape
     x = matrix / (ops.norm(matrix) + 1e-12)
     x = ops.cast(x if rows >= columns else ops.transpose(x), keras.config.dtype_policy().compute_dtype)
-    for _iteration in range(5):  # a quintic whose repetition takes every value in (0, 1] near 1
+    for _iteration in range(5):  # a quintic that, repeated, brings every value in (0, 1] near 1
         square = ops.matmul(ops.transpose(x), x)
         x = 3.4445 * x + ops.matmul(x, -4.775 * square + 2.0315 * ops.matmul(square, square))
     return ops.cast(x if rows >= columns else ops.transpose(x), matrix.dtype)

@@ -1,4 +1,4 @@
-"""What step 1 is going to make: who judges and who trains, of what the network sees, how many copies."""
+"""Plan what step 1 makes: which samples train and which are held out, and how many copies."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from unet.training.copies import in_words, needed_copies, tiles_of, whole
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says; None is the task's own default."""
+    """The options of the command line; None is the task's own default."""
 
     copies: float | None = None  # augmented copies of each sample to train on, on average
-    holdout: str | tuple[int, ...] | None = None  # as the user lists them, or their numbers
+    holdout: str | tuple[int, ...] | None = None  # the user's list, or numbers of samples
     seed: int = 0
     workers: int | None = None
-    task: str | None = None  # what the labels say
+    task: str | None = None  # meaning of the labels
     classes: int | None = None
     window: int | None = None
     resize: int | None = None
 
 
 def plan(layout: Layout, task: Task, settings: Settings) -> dict:
-    """The manifest of what is to be made, all but its pages; looks at every sample and prints what was noticed."""
+    """Return the manifest, all but the records of its pages; reads every sample and prints notes about the data."""
     notes = task.check(layout) + ([f"labels are taken as {task.meaning}; {layout.doubt}"] if layout.doubt else [])
     # split first: copies of one sample must not reach the hold-out
     held_out = (list(settings.holdout) if isinstance(settings.holdout, tuple)
@@ -55,24 +55,24 @@ def plan(layout: Layout, task: Task, settings: Settings) -> dict:
 
 
 def stacks_of(manifest: dict, layout: Layout, task: Task) -> dict[str, tuple[list[int], np.dtype]]:
-    """Shape and type of the stacks that step 1 writes: images (N, H, W[, C]) and labels (N, H, W)."""
+    """Return shape and dtype of the stacks that step 1 writes: images (N, H, W[, C]) and labels (N, H, W)."""
     shape = manifest["shape"]
     return {"images": (shape, layout.dtype), "labels": (shape[:3], task.label(layout[0].label).dtype)}
 
 
 def announce(manifest: dict, task: Task, stacks: dict[str, tuple[list[int], np.dtype]], unasked: bool) -> int:
-    """Say how many copies and pairs there will be, and give their bytes; `unasked` where nobody said how many."""
+    """Print how many copies and pairs there will be; return their bytes. `unasked` if the user gave no number."""
     copies, noun = manifest["copies"], LAYOUTS[manifest["layout"]].noun
     enough = ", as many as training draws" if unasked and copies < task.default_copies else ""
     size = sum(prod(shape) * dtype.itemsize for shape, dtype in stacks.values())
-    room = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-    print(f"{in_words(copies, len(manifest['split']['train']), noun)}{enough}: {manifest['shape'][0]:,} pairs with "
-          f"the originals, {room} on the disk", flush=True)
+    volume = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    print(f"{in_words(copies, len(manifest['split']['train']), noun)}{enough}: {manifest['shape'][0]:,} pairs "
+          f"including the originals, {volume} on disk", flush=True)
     return size
 
 
 def write_manifest(path: Path, manifest: dict, records: Iterable[dict]) -> None:
-    """Write a manifest as JSON with the records of all pages, a line each."""
+    """Write a manifest as JSON with the records of all pages, one per line."""
     with open(path, "w") as file:
         file.write(json.dumps(manifest, indent=1)[:-2] + ',\n "samples": [')
         for record in records:

@@ -1,4 +1,4 @@
-"""Several GPUs, or processes on several machines, that take every step together, each with its share of the batch."""
+"""Train on several GPUs, or in processes on several machines: each takes its share of the batch in every step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from utils import UserError
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
-        tf.errors.InternalError, tf.errors.FailedPreconditionError)  # what a process says whose peer is gone
+        tf.errors.InternalError, tf.errors.FailedPreconditionError)  # raised in a process whose peer is gone
 EXAMPLE = '{"cluster": {"worker": ["node1:12345", "node2:12345"]}, "task": {"type": "worker", "index": 0}}'
 
 
 def place(strategy: str) -> tuple[int, int]:
-    """This process's number, and how many train together: 0, the chief, of 1, but for 'multiworker' as TF_CONFIG says.
+    """Return this process's number and how many train together: 0, the chief, of 1; for 'multiworker' from TF_CONFIG.
 
-    Raises UserError where that is absent or wrong.
+    Raises UserError if that is absent or wrong.
     """
     if strategy != "multiworker":
         return 0, 1
@@ -49,10 +49,10 @@ def place(strategy: str) -> tuple[int, int]:
 
 
 def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
-    """Open the strategy of this name for a batch of so many tiles; 'multiworker' waits until all processes are there.
+    """Open the strategy of this name for `batch` tiles per step; 'multiworker' waits until all processes are there.
 
-    'auto' takes as many of this machine's GPUs as share the batch evenly. Raises UserError where there are no two
-    devices, or they cannot share the batch.
+    'auto' takes as many of this machine's GPUs as can share the batch evenly. Raises UserError if there are not two
+    devices, or if they cannot share the batch.
     """
     if name == "multiworker" and place(name)[1] == 1:
         name = "auto"
@@ -62,7 +62,7 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
                 strategy = tf.distribute.MultiWorkerMirroredStrategy()  # first: TensorFlow must not have computed yet
         except tf.errors.OpError as error:
             raise UserError(f"--strategy multiworker cannot begin ({reason(error)}); each process needs an address in "
-                            "TF_CONFIG that is its own, is free, and that the others reach") from None
+                            "TF_CONFIG of its own, which is free and which the others can reach") from None
     else:
         gpus = len(tf.config.list_physical_devices("GPU"))
         if name == "auto":
@@ -83,33 +83,33 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
 
 @contextmanager
 def _signals_at_once() -> Iterator[None]:
-    """End on Ctrl-C and SIGTERM as if Python were not there: it would answer after TensorFlow's wait alone."""
-    heard = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in heard}
+    """End on Ctrl-C and SIGTERM at once: Python's own handlers would run only after TensorFlow has stopped waiting."""
+    numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes."""
+    """Tell whether this process is the one that writes."""
     return strategy.extended.should_checkpoint
 
 
 def several_processes(strategy: tf.distribute.Strategy) -> bool:
-    """Whether other processes take part."""
+    """Tell whether other processes take part."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def prepare_model(model: keras.Model) -> None:
-    """Make a compiled model, built within its strategy's scope, learn on several devices as it would on one."""
+    """Make a compiled model, built within its strategy's scope, train on several devices as it would on one."""
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
         return
-    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # that of float16's loss scale
-    # Keras clips each device's gradients, and only then adds them up: ours come added up, see `InParts`
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16's loss scale wraps it
+    # Keras clips each device's gradients and then adds them up: ours are added up before, see `InParts`
     inner._all_reduce_sum_gradients = list
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -117,9 +117,9 @@ def prepare_model(model: keras.Model) -> None:
 
 
 def draw_apart(model: keras.Model) -> None:
-    """Let dropout draw other pixels on each device; the first one draws as one alone would.
+    """Make dropout draw different pixels on each device; the first one draws as a single device would.
 
-    To be called once after a checkpoint was read or begun: it has the first device's state.
+    Call it once after a checkpoint was read or written: that has the first device's state.
     """
     states = [variable.value for variable in model.variables if variable.path.endswith("seed_generator_state")]
 
@@ -133,26 +133,26 @@ def draw_apart(model: keras.Model) -> None:
 
 
 def check_agreed(strategy: tf.distribute.Strategy, *contents: object) -> None:
-    """Raise UserError where another process has other contents, arrays or what JSON can say; each waits for all."""
+    """Raise UserError if another process has other contents, arrays or JSON values; each process waits for all."""
     if not several_processes(strategy):
         return
     parts = (one.tobytes() if isinstance(one, np.ndarray) else json.dumps(one).encode() for one in contents)
-    number = float(zlib.crc32(b"".join(parts)) >> 12)  # of 20 bits: sums of its squares are exact in float64
+    checksum = float(zlib.crc32(b"".join(parts)) >> 12)  # 20 bits: sums of their squares are exact in float64
 
     @tf.function
     def sums() -> list[tf.Tensor]:
-        values = [tf.constant(number, tf.float64), tf.constant(number**2, tf.float64)]
+        values = [tf.constant(checksum, tf.float64), tf.constant(checksum**2, tf.float64)]
         return tf.distribute.get_replica_context().all_reduce("sum", values)
 
     total, squares = (strategy.experimental_local_results(value)[0].numpy() for value in strategy.run(sums))
     if total**2 != strategy.num_replicas_in_sync * squares:  # their variance is not zero
-        raise UserError("the processes of this run do not agree: start all with the same options, and in the same "
-                        "folder, where each has to see the same tiles and checkpoint")
+        raise UserError("the processes of this run do not agree: start all of them with the same options and in the "
+                        "same folder, where each has to see the same tiles and checkpoint")
 
 
 @contextmanager
 def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Raise KeyboardInterrupt, which says how to go on, where another process of the run is lost meanwhile."""
+    """Raise KeyboardInterrupt, which says how to go on, if another process of the run is lost meanwhile."""
     try:
         yield
     except LOST as error:
@@ -164,6 +164,6 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 
 def reason(error: tf.errors.OpError) -> str:
-    """What TensorFlow says, in a line."""
+    """Return TensorFlow's message, shortened to a line."""
     words = str(error).partition("aborted by: ")[2] or str(error)
     return words.strip().partition("\n")[0][:120]

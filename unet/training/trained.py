@@ -1,4 +1,4 @@
-"""A trained network from disk: its config.json, which needs no Keras to be read, and its weights."""
+"""Read a trained network from disk: its config.json, without Keras, and its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
 
 
 def read_config(model: Path) -> dict:
-    """The config.json that belongs to a model; raises UserError where one of them is missing, broken or too old."""
+    """Return the config.json that belongs to a model; raises UserError if either is missing, broken or too old."""
     if model.is_dir():
         raise UserError(f"{model} is a folder; name the model in it, for instance {model / 'model.keras'}")
     if not model.is_file():
@@ -37,30 +37,30 @@ def read_config(model: Path) -> dict:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{model.with_name('config.json')} is not what this project writes ({error}); {way_out}"
                         ) from None
-    here, there = task.normalisation, config["normalisation"]
-    if here != there:
-        raise UserError(f"{model} was trained on images brought to {there}, but this version brings them to {here}; "
-                        "predict with the version that trained it, or train anew")
+    if config["normalisation"] != task.normalisation:
+        raise UserError(f"{model} was trained on images normalised to {config['normalisation']}, but this version "
+                        f"normalises them to {task.normalisation}; predict with the version that trained it, or train "
+                        "again")
     return config
 
 
 def load_model(path: Path) -> tuple[keras.Model, dict]:
-    """The trained network and its config.json; raises UserError where either is missing or broken.
+    """Return the trained network and its config.json; raises UserError if either is missing or broken.
 
-    The network is built anew for this machine's arithmetic, then gets the weights: a model trained in bfloat16
+    The network is built again for this machine's arithmetic, then gets the weights: a model trained in bfloat16
     predicts anywhere.
     """
-    from unet.training.encoders import build  # Keras comes in here and no sooner
+    from unet.training.encoders import build  # not above, as it imports Keras
 
     config = read_config(path)
     try:
         model = build(Network(**config["network"]), config["channels"], config["normalisation"])
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it skips; what has no weights then is an error
+            warnings.simplefilter("ignore")  # about skipped weights; missing ones raise an error
             model.load_weights(path)
         if not all(np.isfinite(array).all() for array in model.get_weights()):
             raise ValueError("its weights are not numbers")
-        model.jit_compile = False  # on a GPU XLA would compile it anew for the tiles of each size of image
+        model.jit_compile = False  # on a GPU XLA would compile it again for each size of tile
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a model ({str(error).splitlines()[0][:90]}); "
                         f"{TRAIN_FIRST}") from None

@@ -1,4 +1,4 @@
-"""A step that goes on where it was stopped: what is finished lies in a hidden folder, with a line about each part."""
+"""Resume a step where it was stopped: what is finished lies in a hidden folder, with a line about each job."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ ABOUT, JOURNAL = "about.json", "finished.jsonl"  # beside the folder that is bei
 class Unfinished:
     """The output folder of a step while it is written, `.<name>.part/<name>`, and which of its jobs are finished.
 
-    about : what its content depends on, ready for JSON: inputs' hashes, options, seeds. A folder that was left by a run
-        with the same goes on; another one is removed
-    needed : bytes that it takes; raises UserError where a new one has no room
-    make : makes the files of rows in a new folder; those of one that goes on are there
+    about : what its content depends on, ready for JSON: hashes of the inputs, options, seeds. If a stopped run left a
+        folder with the same, it is resumed; any other is removed
+    size : bytes that the folder takes; raises UserError if there is no room for a new one
+    make : makes the files of rows in a new folder; a resumed one has them
 
-    A job's line has the checksums of its rows: after a power cut some may not have come to the disk.
+    A job's line has the checksums of its rows: after a power cut some may not be on the disk.
     """
 
-    def __init__(self, output: Path, about: Mapping, needed: int, make: Callable[[Path], dict[str, Rows]]):
-        self.room = output.with_name(f".{output.name}.part")
-        self.folder, self.journal = self.room / output.name, self.room / JOURNAL
+    def __init__(self, output: Path, about: Mapping, size: int, make: Callable[[Path], dict[str, Rows]]):
+        self.root = output.with_name(f".{output.name}.part")
+        self.folder, self.journal = self.root / output.name, self.root / JOURNAL
         self.about = json.loads(json.dumps({"version": version(), **about}))  # as a file gives it back
-        self.lines: dict[int, int] = {}  # of each finished job, where its line begins in the journal, bytes
-        self.count = 0  # rows that are finished
-        self.rows = self._left()
+        self.offsets: dict[int, int] = {}  # byte at which the line of each finished job begins in the journal
+        self.count = 0  # finished rows
+        self.rows = self._resume()
         if not self.rows:
             self.remove()
-            require_space(output.parent, needed)
+            require_space(output.parent, size)
             self.folder.mkdir(parents=True)
-            self._note({})  # first: what is in there is known as ours from now on
+            self._write_about({})  # first, so that the folder is recognised as this project's
             try:
                 self.rows = make(self.folder)
-                self._note(self.rows)
+                self._write_about(self.rows)
             except BaseException:
                 self.remove()
                 raise
 
-    def _note(self, rows: dict[str, Rows]) -> None:
+    def _write_about(self, rows: dict[str, Rows]) -> None:
         files = {name: [one.path.name, one.start, one.shape, one.dtype] for name, one in rows.items()}
-        write_json(self.room / ABOUT, {"about": self.about, "files": files})
+        write_json(self.root / ABOUT, {"about": self.about, "files": files})
 
-    def _left(self) -> dict[str, Rows]:
-        """The files of a run that was stopped with the same to do, whose finished jobs are known then; else none."""
+    def _resume(self) -> dict[str, Rows]:
+        """Return the files of a stopped run with the same `about`, and note its finished jobs; {} if there is none."""
         try:
-            before = read_json(self.room / ABOUT, "", ("about", "files"))
-        except UserError:  # none, or stopped while that was written
+            before = read_json(self.root / ABOUT, "", ("about", "files"))
+        except UserError:  # there is none, or it was stopped while that was written
             return {}
         rows = {name: Rows(self.folder / file, start, tuple(shape), dtype)
                 for name, (file, start, shape, dtype) in before["files"].items()}
@@ -63,77 +63,77 @@ class Unfinished:
             return {}
         lines = self.journal.read_bytes().splitlines(keepends=True) if self.journal.is_file() else []
         with atomic_path(self.journal) as temporary, open(temporary, "wb") as file:
-            for line in tqdm(lines, desc="checking what is kept", unit="part", leave=False, disable=None):
-                content = _finished(line, rows)
+            for line in tqdm(lines, desc="checking what is finished", unit="part", leave=False, disable=None):
+                content = _read_line(line, rows)
                 if content:
-                    self.lines[content["job"]] = file.tell()
+                    self.offsets[content["job"]] = file.tell()
                     self.count += len(content["places"])
                     file.write(line)
         return rows
 
     def left(self, jobs: int) -> list[int]:
-        """Which of so many jobs are not finished."""
-        return [job for job in range(jobs) if job not in self.lines]
+        """List which of so many jobs are not finished."""
+        return [job for job in range(jobs) if job not in self.offsets]
 
     def add(self, job: int, places: Sequence[int], crcs: dict[str, int], content: object = None) -> None:
-        """Note that a job's rows are written at their places, and what there is to keep of it, ready for JSON."""
+        """Note that a job's rows are written at their places; keep its `content`, ready for JSON."""
         line = json.dumps({"job": job, "places": list(places), "crcs": crcs, "content": content})
         with open(self.journal, "ab") as file:
-            self.lines[job] = file.tell()
+            self.offsets[job] = file.tell()
             file.write(f"{line}\n".encode())
         self.count += len(places)
 
     def contents(self, jobs: Sequence[int]) -> Iterator:
-        """What was kept of jobs, in their order."""
+        """Iterate over the contents that `add` kept for these jobs, in their order."""
         with open(self.journal, "rb") as file:
             for job in jobs:
-                file.seek(self.lines[job])
+                file.seek(self.offsets[job])
                 yield json.loads(file.readline())["content"]
 
     def discard(self) -> None:
-        """Take nothing for finished, so that nothing is kept."""
-        self.lines = {}
+        """Take no job for finished, so that nothing is kept."""
+        self.offsets = {}
 
     def remove(self) -> None:
-        """Remove all of it; raises UserError where the folder is somebody else's."""
-        if self.room.exists():
-            others = (path for path in self.room.rglob("*") if path.is_file() and not path.name.startswith("."))
-            if not (self.room / ABOUT).is_file() and any(others):
-                raise UserError(f"{self.room} is there already, and no stopped step left it; move it away, or name "
+        """Remove all of it; raises UserError if the folder is not this project's."""
+        if self.root.exists():
+            files = (path for path in self.root.rglob("*") if path.is_file() and not path.name.startswith("."))
+            if not (self.root / ABOUT).is_file() and any(files):
+                raise UserError(f"{self.root} is there already, and no stopped step left it; move it away, or name "
                                 "another folder with --work")
-            shutil.rmtree(self.room)
+            shutil.rmtree(self.root)
 
 
-def _finished(line: bytes, rows: dict[str, Rows]) -> dict | None:
-    """What a line says of a job whose rows are as they were written; else None."""
+def _read_line(line: bytes, rows: dict[str, Rows]) -> dict | None:
+    """Read a line of the journal; None if it is broken, or if the job's rows are not as they were written."""
     try:
         content = json.loads(line)
     except ValueError:  # stopped while it was written
         return None
-    whole = all(rows[name].crc(content["places"]) == crc for name, crc in content["crcs"].items())
-    return content if whole else None
+    intact = all(rows[name].crc(content["places"]) == crc for name, crc in content["crcs"].items())
+    return content if intact else None
 
 
 @contextmanager
-def unfinished(output: Path, rows: str, about: Mapping, needed: int, make: Callable[[Path], dict[str, Rows]]
+def unfinished(output: Path, rows: str, about: Mapping, size: int, make: Callable[[Path], dict[str, Rows]]
                ) -> Iterator[Unfinished]:
-    """Write the folder `output` job by job, see `Unfinished`; it takes its place when all went well.
+    """Write the folder `output` job by job, see `Unfinished`; it is put in place when all jobs are finished.
 
-    After a stop what is finished is kept for the next run with the same `about`; nothing is where no job is finished.
-    `rows` is what rows are called.
+    After a stop the finished jobs are kept for the next run with the same `about`; without any nothing is kept. `rows`
+    is what messages call the rows.
     """
-    one = Unfinished(output, about, needed, make)
-    if one.lines:
-        print(f"note: {one.count:,} {rows} were finished when this was stopped; going on from there", flush=True)
+    part = Unfinished(output, about, size, make)
+    if part.offsets:
+        print(f"note: {part.count:,} {rows} were finished when this was stopped; going on from there", flush=True)
     try:
-        yield one
-        replace_folder(output, one.folder)
-        one.discard()
+        yield part
+        replace_folder(output, part.folder)
+        part.discard()
     except KeyboardInterrupt:
-        if one.lines:
-            raise KeyboardInterrupt(f"stopped; {one.count:,} {rows} are finished, and the same command goes on from "
+        if part.offsets:
+            raise KeyboardInterrupt(f"stopped; {part.count:,} {rows} are finished, and the same command goes on from "
                                     "there") from None
         raise
     finally:
-        if not one.lines:
-            one.remove()
+        if not part.offsets:
+            part.remove()
