@@ -64,7 +64,7 @@ def test_other_labels_are_refused(tmp_path, change, reason):
 def test_slices_of_membranes_on_which_nobody_drew_are_refused(tmp_path, value, what):
     labels = draw_stacks()[1]
     labels[[1, 4]] = value
-    with pytest.raises(UserError, match=rf"slice 1, 4 is {what} everywhere, as where nobody drew"):
+    with pytest.raises(UserError, match=rf"slice 1, 4 is {what} everywhere, as if nobody had drawn"):
         CELLS.check(layout_with(tmp_path, labels))
 
 

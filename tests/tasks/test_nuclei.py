@@ -319,10 +319,10 @@ def test_what_cannot_be_predicted_or_written_is_said_before(nuclei_folder, tmp_p
     NUCLEI.check_outputs(outputs, samples)
     assert NUCLEI.holdout_outputs(tmp_path, outputs) == outputs == Outputs(tmp_path / "out", tmp_path / "out")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file is a file; predicted images go into a folder"):
+    with pytest.raises(UserError, match="file is a file; predictions of images go into a folder"):
         NUCLEI.check_outputs(replace(outputs, out=tmp_path / "file"), samples)
     for name in ("p.tif", "p.zarr"):
-        with pytest.raises(UserError, match=rf"{name}: images are predicted into a folder with files for each"):
+        with pytest.raises(UserError, match=rf"{name}: predictions of images go into a folder with files for"):
             NUCLEI.check_outputs(replace(outputs, out=tmp_path / name), samples)
     with pytest.raises(UserError, match="--cells and --walls are for stacks of cells"):
         NUCLEI.outputs(None, tmp_path / "cells.tif")

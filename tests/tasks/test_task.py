@@ -163,7 +163,7 @@ def test_more_objects_than_16_bits_number_are_refused():
     objects = np.arange(65536).reshape(256, 256)
     judged = Judged(Sample("slice 3", objects), objects, objects, objects)
     assert numbered(judged, Path("cells.tif")).dtype == np.uint16
-    with pytest.raises(UserError, match=r"cells\.tif: slice 3 has 65536 objects, and 65535 at most"):
+    with pytest.raises(UserError, match=r"cells\.tif: slice 3 has 65536 objects, and at most 65535 can be"):
         numbered(Judged(Sample("slice 3", objects), objects, objects, objects + 1), Path("cells.tif"))
 
 

@@ -1,4 +1,4 @@
-"""What differs by task: cells, classes, nuclei; one more is one class and its row here."""
+"""What differs by task: cells, classes, nuclei. A new task is a class and its entry in TASKS."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from unet.tasks.task import Task
 from utils import UserError
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Cells, Classes, Nuclei, CellImages, ClassImages)}
-MEANINGS = tuple(dict.fromkeys(task.meaning for task in TASKS.values()))  # what labels may say
+MEANINGS = tuple(dict.fromkeys(task.meaning for task in TASKS.values()))  # what labels may mean
 
 
 def choose_task(layout: Layout, task: str | None = None, **settings: object) -> Task:
-    """The first task that takes such a layout and these settings; those that are None were not asked for.
+    """Return the first task that takes this layout and these settings; settings that are None do not count.
 
-    `task` is what the labels say, one of MEANINGS; without it what they seem to say comes first.
+    `task` is what the labels mean, one of MEANINGS; without it, what they seem to mean is tried first.
     Raises UserError for a setting that no task on this layout has.
     """
-    asked = {name: value for name, value in settings.items() if value is not None}
-    fits = [one for one in TASKS.values() if layout.name in one.layouts and task in (None, one.meaning)]
-    if not fits:
+    options = {name: value for name, value in settings.items() if value is not None}
+    candidates = [kind for kind in TASKS.values() if layout.name in kind.layouts and task in (None, kind.meaning)]
+    if not candidates:
         raise UserError(f"--task {task} is not for {layout.folder}, {layout.what}; leave it out")
-    for one in sorted(fits, key=lambda one: one.meaning != layout.meaning):
-        if asked.keys() <= {field.name for field in fields(one) if field.init}:
-            return one(**asked)
-    known = {field.name for one in fits for field in fields(one) if field.init}
-    strange = next(iter(asked.keys() - known), next(iter(asked)))
-    raise UserError(f"--{strange.removesuffix('_side')} is not for {layout.folder}, {layout.what}; leave it out")
+    for kind in sorted(candidates, key=lambda kind: kind.meaning != layout.meaning):
+        if options.keys() <= {field.name for field in fields(kind) if field.init}:
+            return kind(**options)
+    known = {field.name for kind in candidates for field in fields(kind) if field.init}
+    unknown = next(iter(options.keys() - known), next(iter(options)))
+    raise UserError(f"--{unknown.removesuffix('_side')} is not for {layout.folder}, {layout.what}; leave it out")
 
 
 def task_of(manifest: dict) -> Task:
-    """The task that a manifest, geometry.json or config.json names."""
+    """Return the task that a manifest, geometry.json or config.json names."""
     settings = dict(manifest["task"])
     return TASKS[settings.pop("name")](**settings)

@@ -1,11 +1,11 @@
-"""Cells between membranes: labels are 0 = membrane and 255 = cell, the network puts out the probability of cell."""
+"""Cells between membranes: labels are 0 = membrane and 255 = cell; the network outputs the probability of cell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -24,7 +24,7 @@ SCORED = {"probability": "the network's probability", "walls": "with walls drawn
 
 @dataclass(frozen=True)
 class Cells(SliceTask):
-    """What membranes enclose."""
+    """The task of segmenting what membranes enclose."""
 
     name: ClassVar = "cells"
     meaning: ClassVar = "cells"
@@ -36,39 +36,39 @@ class Cells(SliceTask):
     affinities: ClassVar = True
 
     def check(self, layout: Layout) -> list[str]:
-        """Labels are 0 and 255, or 0 and 1; slices on which nobody drew are refused where membranes were drawn."""
-        path, looks = layout.labels_path, _look(layout)
-        values = [value.item() for value in np.unique(np.concatenate([look.values for look in looks]))]
-        shown = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
+        """Check that labels are 0 and 255, or 0 and 1, and that no slice is unlabelled if they show membranes."""
+        path, summaries = layout.labels_path, _summaries(layout)
+        values = [value.item() for value in np.unique(np.concatenate([one.values for one in summaries]))]
+        value_text = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
         if len(values) == 1:
-            raise UserError(f"{path}: every pixel is {shown}, expected membrane (0) and cell (255); draw the "
+            raise UserError(f"{path}: every pixel is {value_text}, expected membrane (0) and cell (255); draw the "
                             "membranes, or copy the right file")
         if len(values) > 2 or values[0] != 0 or values[1] not in (1, 255):
-            several = (f"; if they are {len(values)} classes say so with 'python augmentation.py --classes "
+            classes = (f"; if they are {len(values)} classes say so with 'python augmentation.py --classes "
                        f"{len(values)}'" if values == list(range(len(values))) and len(values) <= 256 else "")
-            raise UserError(f"{path}: labels have {len(values)} values ({shown}), expected the two 0 = membrane and "
-                            "255 = cell; in Fiji: Image > Adjust > Threshold..., Apply, then File > Save As > Tiff"
-                            + several)
-        blank = [number for number, look in enumerate(looks) if look.values[0] > 0]
-        empty = [number for number, look in enumerate(looks) if not look.values.any()]
-        others = [number for number in range(len(looks)) if number not in {*blank, *empty}]
+            raise UserError(f"{path}: labels have {len(values)} values ({value_text}), expected the two 0 = membrane "
+                            "and 255 = cell; in Fiji: Image > Adjust > Threshold..., Apply, then File > Save As > Tiff"
+                            + classes)
+        blank = [number for number, one in enumerate(summaries) if one.values[0] > 0]
+        empty = [number for number, one in enumerate(summaries) if not one.values.any()]
+        others = [number for number in range(len(summaries)) if number not in {*blank, *empty}]
         what = "cell" if blank else "membrane"
         # objects on background may be absent from a slice; membranes are everywhere in tissue
         if blank or (empty and thin_walls(_labels(layout, few(others, WALLED)))):
-            raise UserError(f"{path}: {layout.listed(blank or empty)} is {what} everywhere, as where nobody drew; "
-                            f"label it, or {layout.leave_out}")
-        notes = polarity_notes([look.grey for look in looks], [look.label for look in looks], path.name)
-        # their background is no membrane to be inverted
+            raise UserError(f"{path}: {layout.listed(blank or empty)} is {what} everywhere, as if nobody had drawn "
+                            f"there; label it, or {layout.leave_out}")
+        notes = polarity_notes([one.grey for one in summaries], [one.label for one in summaries], path.name)
+        # separate objects have a background and no membranes, so that labels are not inverted
         if notes and separate_objects([label > 0 for label in _labels(layout, few(others))], thin_walls):
             notes = []
         if empty:
-            notes.append(f"{path}: {layout.listed(empty)} has no object; it is not scored where it is held out")
+            notes.append(f"{path}: {layout.listed(empty)} has no object; it is not scored if it is held out")
         if values[1] == 1:
             notes.append(f"{path}: labels are 0 and 1; taken as 0 = membrane, 1 = cell")
         return notes
 
     def label(self, label: np.ndarray) -> np.ndarray:
-        """uint8 (H, W), 0 = membrane, 255 = cell."""
+        """Return a label as uint8 (H, W), 0 = membrane, 255 = cell."""
         return np.where(label > 0, 255, 0).astype(np.uint8)
 
     def check_judges(self, layout: Layout, numbers: Sequence[int], way_out: str) -> None:
@@ -80,28 +80,28 @@ class Cells(SliceTask):
         return (label > 0).astype(np.uint8)
 
     def looked_back(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
-        """The last `most` that show cells: walls are learnt on them."""
+        """Return the last samples that show cells, `most` at most: walls are learnt on them."""
         return [number for number in train if layout[number].label.any()][-most:]
 
     def learn(self, outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool) -> dict:
-        """Which walls are membranes, and two thresholds: with walls drawn, and for the probability as it is."""
+        """Learn which walls are membranes, and two thresholds: with walls drawn, and for the unchanged probability."""
         return learn_cells(outputs, labels, walls)
 
     def together(self, learnts: Sequence[dict]) -> dict:
-        """Thresholds and the walls' width are means, walls get the mean of what all judges say.
+        """Average the thresholds and the walls' width; keep all judges, whose scores of a wall `redraw` averages.
 
-        Walls are drawn where most models draw them, as those learnt it.
+        Walls are drawn if most models draw them, by what those models learnt.
         """
-        drawing = [learnt for learnt in learnts if self.redraws(learnt)]
-        draws = 2 * len(drawing) > len(learnts)
-        beside = [learnt["walls"].get("with_neighbours") for learnt in drawing]
-        walls = {"width": float(np.mean([learnt["walls"]["width"] for learnt in drawing])),
-                 "judge": [learnt["walls"]["judge"] for learnt in drawing],
+        with_walls = [learnt for learnt in learnts if self.redraws(learnt)]
+        draws = 2 * len(with_walls) > len(learnts)
+        beside = [learnt["walls"].get("with_neighbours") for learnt in with_walls]
+        walls = {"width": float(np.mean([learnt["walls"]["width"] for learnt in with_walls])),
+                 "judge": [learnt["walls"]["judge"] for learnt in with_walls],
                  "with_neighbours": beside if all(beside) else None} if draws else None
-        chosen = drawing if draws else [self.unlearnt(learnt) for learnt in learnts]
-        means = {name: float(np.mean([learnt[name] for learnt in of]))
-                 for name, of in (("threshold", chosen), ("plain_threshold", learnts))}
-        why = None if draws else f"{len(drawing)} of {len(learnts)} models draw them"
+        voters = with_walls if draws else [self.unlearnt(learnt) for learnt in learnts]
+        means = {name: float(np.mean([learnt[name] for learnt in group]))
+                 for name, group in (("threshold", voters), ("plain_threshold", learnts))}
+        why = None if draws else f"{len(with_walls)} of {len(learnts)} models draw them"
         return {**super().together(learnts), **means, "walls": walls, "why": why}
 
     def redraws(self, learnt: dict) -> bool:
@@ -119,21 +119,21 @@ class Cells(SliceTask):
             walls = f"walls learnt on {self.noun}s {format_slices(learnt['on'])}"
         return f"a number for each cell, 0 = border; {walls}"
 
-    def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        """4-connected cells whose border is thinned to a pixel, as V_rand and V_info do; 0 = border."""
-        return number_cells(redrawn, learnt.get("threshold", 0.5))
+    def segment(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        """Number 4-connected cells, with borders thinned to a pixel as for V_rand and V_info; 0 = border."""
+        return number_cells(probability, learnt.get("threshold", 0.5))
 
-    def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        return redrawn > learnt.get("threshold", 0.5)
+    def inside(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        return probability > learnt.get("threshold", 0.5)
 
     def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
-        """Along the middle lines of the walls; everywhere where there are none."""
+        """Return the middle lines of the walls; True everywhere if there are no walls."""
         walls = find_walls(probability, learnt["walls"]["width"]) if self.redraws(learnt) else None
         return super().decides(probability, learnt) if walls is None else walls.crest
 
-    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
-        """`isbi_scores` of the probability and, where walls are drawn, of what they make of it."""
-        slices = {number: one for number, one in zip(numbers, judged, strict=True) if one.sample.label.any()}
+    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+        """Return `isbi_scores` for the probability and, if walls are drawn, for the probability with them."""
+        slices = {number: one for number, one in zip(numbers, predictions, strict=True) if one.sample.label.any()}
         labels = [self.label(one.sample.label) for one in slices.values()]
 
         def scores(maps: list[np.ndarray], threshold: float) -> dict:
@@ -157,24 +157,23 @@ class Cells(SliceTask):
         return "\n".join([*parts, *summary])
 
     def summary(self, scores: dict) -> dict[str, dict[str, float]]:
-        shown = {"V_rand": "V_rand", "V_info": "V_info", "pixel error": "pixel_error", "membrane IoU": "membrane_iou",
-                 "membrane Dice": "membrane_dice"}
-        return {title: {head: scores[name]["chosen"][key] for head, key in shown.items()}
+        keys = {"V_rand": "V_rand", "V_info": "V_info", "pixel error": "pixel_error", "membrane IoU": "membrane_iou",
+                "membrane Dice": "membrane_dice"}
+        return {title: {head: scores[name]["chosen"][key] for head, key in keys.items()}
                 for name, title in SCORED.items() if scores[name]}
 
 
-@dataclass(frozen=True)
-class Look:
-    """What the labels' check needs of a sample: the values of its label, sorted, and few pixels of both."""
+class Summary(NamedTuple):
+    """What `Cells.check` needs from a sample: its label's values, and few pixels of the image and the label."""
 
-    values: np.ndarray
+    values: np.ndarray  # sorted
     grey: np.ndarray
     label: np.ndarray
 
 
-def _look(layout: Layout) -> list[Look]:
+def _summaries(layout: Layout) -> list[Summary]:
     step = pixel_step(sum(prod(layout.size(number)) for number in range(len(layout))))
-    return [Look(np.unique(sample.label), sample.image[::step, ::step].copy(), sample.label[::step, ::step].copy())
+    return [Summary(np.unique(sample.label), sample.image[::step, ::step].copy(), sample.label[::step, ::step].copy())
             for sample in tqdm(layout, desc="checking the labels", unit=layout.noun, leave=False, disable=None)]
 
 

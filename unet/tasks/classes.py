@@ -1,4 +1,4 @@
-"""Several classes: labels are 0 .. K-1, the network puts out the probability of each."""
+"""Several classes: labels are 0 .. K-1, the network outputs the probability of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST = 256  # labels are kept as uint8
 
 @dataclass(frozen=True)
 class Classes(SliceTask):
-    """Kinds of pixels by number."""
+    """The task of telling kinds of pixels apart, which labels number."""
 
     classes: int = 2
 
@@ -31,45 +31,45 @@ class Classes(SliceTask):
 
     @property
     def output(self) -> str:
-        """What the network puts out, in words."""
+        """What the network outputs, in words."""
         return f"probability of {self.classes} classes, a channel each"
 
     def check(self, layout: Layout) -> list[str]:
-        """Labels are whole numbers below `classes`, and not all of one."""
+        """Check that labels are whole numbers below `classes`, and not all of one class."""
         path = layout.labels_path
         values = np.unique(np.concatenate([np.unique(sample.label) for sample in layout]))
-        shown = ", ".join(f"{value:g}" for value in values[:6].tolist()) + (", ..." if len(values) > 6 else "")
+        value_text = ", ".join(f"{value:g}" for value in values[:6].tolist()) + (", ..." if len(values) > 6 else "")
         if self.classes > MOST:
             raise UserError(f"--classes {self.classes}: expected {MOST} at most")
         if not np.isin(values, np.arange(self.classes)).all():
-            raise UserError(f"{path}: labels are {shown}, expected whole numbers from 0 to {self.classes - 1} for "
+            raise UserError(f"{path}: labels are {value_text}, expected whole numbers from 0 to {self.classes - 1} for "
                             f"--classes {self.classes}; number the classes from 0, in Fiji with Process > Math > "
                             "Macro...")
         if len(values) == 1:
-            raise UserError(f"{path}: every pixel is of class {shown}; draw the others, or copy the right file")
+            raise UserError(f"{path}: every pixel is of class {value_text}; draw the others, or copy the right file")
         missing = sorted(set(range(self.classes)) - set(values.astype(int).tolist()))
         return [f"{path}: no pixel is of class {', '.join(map(str, missing))}; it cannot be learnt"] if missing else []
 
     def label(self, label: np.ndarray) -> np.ndarray:
-        """uint8 (H, W) of 0 .. classes - 1."""
+        """Return a label as uint8 (H, W), 0 .. classes - 1."""
         return label.astype(np.uint8)
 
     def target(self, label: np.ndarray) -> np.ndarray:
         return label
 
-    def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        """Connected pixels of one class, by number; class 0 is the ground between them."""
-        given, numbers = self.inside(redrawn, learnt), np.zeros(redrawn.shape[:2], np.int32)
-        for number in range(1, redrawn.shape[-1]):
-            pieces, _ = ndimage.label(given == number)
+    def segment(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        """Number the connected pixels of each class; class 0 is background."""
+        classes, numbers = self.inside(probability, learnt), np.zeros(probability.shape[:2], np.int32)
+        for number in range(1, probability.shape[-1]):
+            pieces, _ = ndimage.label(classes == number)
             numbers += np.where(pieces, pieces + numbers.max(), 0)
         return numbers
 
-    def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        return redrawn.argmax(axis=-1)
+    def inside(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        return probability.argmax(axis=-1)
 
-    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
-        pairs = [(np.moveaxis(one.probability, -1, 0), self.label(one.sample.label)) for one in judged]
+    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+        pairs = [(np.moveaxis(one.probability, -1, 0), self.label(one.sample.label)) for one in predictions]
         return class_scores(*zip(*pairs, strict=True), numbers)
 
     def table(self, scores: dict) -> str:

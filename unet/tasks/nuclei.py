@@ -1,6 +1,6 @@
-"""Nuclei, a number for each: windows of images of any size, at the resolution that the microscope gave them.
+"""Nuclei, a number for each: windows of images of any size, at the resolution of the microscope.
 
-Pixels stay as large as they are: small nuclei lose nothing. Squeezing whole images is there on request.
+Images are not resized, so that small nuclei lose nothing; squeezing whole images is an option.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from unet.tasks.task import Judged, Options, Task
 from utils import UserError
 
 PERCENTILES = (1.0, 99.8)  # of an image's pixels: they become 0 and 255
-LEAST_SPAN = 16  # grey levels between the two: an empty image's noise is not blown up to a full range
+LEAST_SPAN = 16  # grey levels between the two, so that an empty image's noise is not stretched to the full range
 FAINT = 0.1  # probability from which on a pixel may be nucleus
 RAW = {"inverted": False, "low": [0, 0, 0], "high": [255, 255, 255]}  # levels that leave every pixel as it is
 
 
 @dataclass(frozen=True)
 class Nuclei(ImageFiles, Task):
-    """Objects that may touch, in images of one to three colours."""
+    """The task of segmenting objects that may touch, in images of one to three colours."""
 
-    window_side: int = 256  # of the windows that are cut, pixels
+    window_side: int = 256  # of the windows, pixels
     resize: int | None = None  # squeeze whole images to this side instead, pixels
 
     name: ClassVar = "nuclei"
@@ -52,23 +52,23 @@ class Nuclei(ImageFiles, Task):
 
     @property
     def normalisation(self) -> dict:
-        """Mean and deviation of all pixels of a data set after `normalise`; squeezed images: 0..255 becomes 0..1."""
+        """Mean and deviation of all pixels in a data set after `normalise`; for squeezed images 0..255 becomes 0..1."""
         return {"mean": 0.0, "sd": 255.0} if self.resize else {"mean": 32.0, "sd": 48.0}
 
     @property
     def default_copies(self) -> int:
-        """None of squeezed images: they are those of a recipe that augments nothing."""
+        """The task's number of copies; none for squeezed images, which belong to a recipe without augmentation."""
         return 0 if self.resize else Task.default_copies
 
     @property
     def default_weights(self) -> str:
-        """Gaps between touching nuclei weigh more, unless squeezing closed them."""
+        """More weight for gaps between touching nuclei, unless squeezing has closed them."""
         return "none" if self.resize else "border"
 
     # ------------------------------------------------------------------------------------------- step 1
 
     def check(self, layout: Layout) -> list[str]:
-        """Any masks will do, but objects that lie apart need numbers of their own."""
+        """Check that separate objects have different numbers; any other masks will do."""
         if layout.undivided:
             raise UserError(f"{layout.labels_path}: no label has more than one number, so that all objects of an image "
                             "would be one; number them, in Fiji: Analyze > Analyze Particles..., Show: Count Masks, or "
@@ -76,14 +76,14 @@ class Nuclei(ImageFiles, Task):
         return []
 
     def label(self, label: np.ndarray) -> np.ndarray:
-        """uint16 (H, W), a number for each nucleus, 0 = background."""
+        """Return a label as uint16 (H, W), a number for each nucleus, 0 = background."""
         return label.astype(np.uint16)
 
     def _corners(self, shape: tuple[int, int]) -> list[tuple[int, int]]:
         return [(0, 0)] if self.resize else super()._corners(shape)
 
     def _whole(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """Squeezed, where that was asked for."""
+        """Return image and label, squeezed to (resize, resize) if the user asked for it."""
         image, label = super()._whole(sample)
         if not self.resize:
             return image, label
@@ -93,10 +93,11 @@ class Nuclei(ImageFiles, Task):
     # ------------------------------------------------------------------------------------------- step 2
 
     def levels(self, image: np.ndarray) -> dict:
-        """Grey levels of a whole image (H, W, 3) that become 0 and 255: {'inverted', 'low': [3], 'high': [3]}.
+        """Return the levels of a whole image (H, W, 3) that become 0 and 255: {'inverted', 'low': [3], 'high': [3]}.
 
-        Each channel for itself, which takes a stain's and a lamp's colour out. Bright images are inverted first, so
-        that nuclei are bright in all: pixels are taken from 255 or, of an image of more than 8 bits, from its 'white'.
+        Each channel is stretched separately, which removes the colour of stain and lamp. Bright images are inverted
+        first, so that nuclei are always bright: pixels are subtracted from 255 or, if an image has more than 8 bits,
+        from its 'white'.
         """
         if image.dtype != np.uint8:
             return self._deep_levels(image)
@@ -116,7 +117,7 @@ class Nuclei(ImageFiles, Task):
         return {"inverted": inverted, "low": low, "high": high}
 
     def _deep_levels(self, image: np.ndarray) -> dict:
-        """`levels` of an image uint16 or float32, whose own range says nothing: they are its pixels' alone."""
+        """Return `levels` for an image uint16 or float32, from its pixels only: the range of its dtype says nothing."""
         if self.resize:
             low, high = np.percentile(image, DEEP).tolist()
             return {"inverted": False, "white": 0, "low": [low] * 3, "high": [max(high, low + 1e-6)] * 3}
@@ -131,7 +132,7 @@ class Nuclei(ImageFiles, Task):
         return float(np.mean(np.subtract(levels["high"], levels["low"]))) / 255
 
     def normalise(self, image: np.ndarray, levels: dict) -> np.ndarray:
-        """Stretch each channel between the levels of the whole image; nuclei bright; squeezed ones as they are."""
+        """Stretch each channel between the whole image's levels, nuclei bright; squeezed images stay as they are."""
         image = squeeze(image, self.resize) if self.resize and image.shape[:2] != (self.side,) * 2 else image
         out, deep = np.empty(image.shape, np.uint8), image.dtype != np.uint8
         for channel, (low, high) in enumerate(zip(levels["low"], levels["high"], strict=True)):
@@ -143,15 +144,15 @@ class Nuclei(ImageFiles, Task):
 
     def portable(self) -> tuple[list[tuple[str, dict]], str]:
         if self.resize:
-            return [], f"Images are squeezed to {self.resize} x {self.resize} pixels before."
+            return [], f"Images have to be squeezed to {self.resize} x {self.resize} pixels before."
         low, high = PERCENTILES
         return ([("scale_range", {"min_percentile": low, "max_percentile": high}),
                  ("scale_linear", {"gain": 255.0, "offset": 0.5}), ("clip", {"min": 0.0, "max": 255.5}),
                  ("ensure_dtype", {"dtype": "uint8"})],
-                "Bright nuclei on dark ground; invert other images first. Empty images are not for it.")
+                "Bright nuclei on dark background; invert other images first. Don't use it on empty images.")
 
     def target(self, label: np.ndarray) -> np.ndarray:
-        """Nuclei apart from each other, unless they were squeezed."""
+        """Return 1 where nuclei are, with gaps between touching ones unless images are squeezed."""
         return (label > 0 if self.resize else separated(label)).astype(np.uint8)
 
     def regions(self, label: np.ndarray) -> np.ndarray:
@@ -161,21 +162,21 @@ class Nuclei(ImageFiles, Task):
 
     @property
     def by_rows(self) -> bool:
-        """Not where a whole image is squeezed."""
+        """Whether rows can be normalised on their own: not if whole images are squeezed."""
         return self.resize is None
 
-    def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        return separate_nuclei(redrawn)
+    def segment(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        return separate_nuclei(probability)
 
-    def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        return redrawn > NUCLEUS
+    def inside(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        return probability > NUCLEUS
 
     def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
-        """What may be nucleus; else images with few nuclei would count as sure."""
+        """Return what may be nucleus; with all pixels, images with few nuclei would count as certain."""
         return probability > FAINT
 
-    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
-        """Average precision of the objects, with accuracy and IoU of the pixels at a probability of .5."""
+    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+        """Return average precision for objects, and accuracy and IoU for pixels at a probability of .5."""
         modalities, pixels = [], []
 
         def names(images: Iterable[Judged]) -> Iterator[str]:
@@ -184,7 +185,7 @@ class Nuclei(ImageFiles, Task):
                 pixels.append(pixel_scores(one.probability, one.sample.label))
                 yield one.sample.name
 
-        first, second = tee(judged)  # walked abreast: one image at a time is in memory
+        first, second = tee(predictions)  # consumed in step: only one image at a time is in memory
         scores = nuclei_scores(((one.objects, one.sample.label) for one in second), names(first), modalities)
         for row, values in zip(scores["per_image"], pixels, strict=True):
             row.update(values)
@@ -203,9 +204,10 @@ class Nuclei(ImageFiles, Task):
 
 
 def separated(labels: np.ndarray) -> np.ndarray:
-    """Where nuclei are and touch no other: bool (H, W) of instances (H, W).
+    """Return where nuclei are and touch no other: instances (H, W) -> bool (H, W).
 
-    A pixel with another nucleus in its 3x3 neighbourhood is background: where nuclei touch, a gap two pixels wide.
+    A pixel with another nucleus in its 3x3 neighbourhood becomes background: a gap two pixels wide between touching
+    nuclei.
     """
     most = np.iinfo(labels.dtype).max
     alone = maximum_filter(labels, 3) == labels
@@ -214,7 +216,7 @@ def separated(labels: np.ndarray) -> np.ndarray:
 
 
 def squeeze(image: np.ndarray, side: int) -> np.ndarray:
-    """Resize (H, W, 3) to (side, side, 3), dtype kept, linearly; aspect ratio not kept."""
+    """Resize (H, W, 3) linearly to (side, side, 3), with the same dtype but not the same aspect ratio."""
     small = resize(image, (side, side), order=1, preserve_range=True)
     if image.dtype.kind == "f":
         return small.astype(image.dtype)

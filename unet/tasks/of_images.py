@@ -1,4 +1,4 @@
-"""Cells and classes in images of any size, gray or coloured: they mean what they mean in slices; windows train."""
+"""Cells and classes in images of any size, gray or coloured: the same as in slices, but windows train."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from unet.tasks.task import Judged, Options
 
 
 class ColourImages(ImageFiles):
-    """Put before a task on slices: colours, which the network sees beside each other, have their grey's levels."""
+    """Mixin for a task on slices: the network sees three channels, normalised together by the levels of their mean."""
 
     layouts: ClassVar = ("two folders",)
-    options: ClassVar = Options(crop_probability=0.0)  # windows have surroundings of their own to turn in
+    options: ClassVar = Options(crop_probability=0.0)  # no crops: a window is cut with the context that turning needs
 
     def levels(self, image: np.ndarray) -> dict:
-        """Those of the mean of the channels: between them, colours stay what they are."""
+        """Return the levels of the mean of the channels, which keeps the colours' relations."""
         grey = image.mean(axis=2)
-        return super().levels((np.rint(grey) if image.dtype == np.uint8 else grey).astype(
-            image.dtype if image.dtype == np.uint8 else np.float32))
+        return super().levels(np.rint(grey).astype(np.uint8) if image.dtype == np.uint8 else grey.astype(np.float32))
 
     def portable(self) -> tuple[list[tuple[str, dict]], str]:
-        return super().portable()[0], ("Gray images in three channels become what trained; colours come out paler than "
-                                       "in predict.py.")
+        return super().portable()[0], ("Gray images in three channels are normalised as in training; colours become "
+                                       "paler than in predict.py.")
 
-    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
-        """As of slices; the rows have the images' names, too."""
-        judged = list(judged)
-        return self.named(super().score(judged, numbers, learnt),
-                          {number: one.sample.name for number, one in zip(numbers, judged, strict=True)})
+    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+        """Return the scores as for slices, with the images' names in the rows."""
+        predictions = list(predictions)
+        return self.named(super().score(predictions, numbers, learnt),
+                          {number: one.sample.name for number, one in zip(numbers, predictions, strict=True)})
 
     def named(self, scores: dict | list | None, names: dict[int, str]) -> dict | list | None:
-        """Scores in which each row that is a slice's has the name of its image."""
+        """Return scores in which each row for a slice has the name of its image, too."""
         if isinstance(scores, list):
             return [self.named(one, names) for one in scores]
         if not isinstance(scores, dict):
@@ -48,9 +47,9 @@ class ColourImages(ImageFiles):
 
 @dataclass(frozen=True)
 class CellImages(ColourImages, Cells):
-    """What membranes enclose, or objects that do not touch, in images."""
+    """The task of segmenting what membranes enclose, or objects that do not touch, in images."""
 
-    window_side: int = 256  # of the windows that are cut, pixels
+    window_side: int = 256  # of the windows, pixels
 
     name: ClassVar = "cells of images"
     noun: ClassVar = "image"
@@ -58,8 +57,8 @@ class CellImages(ColourImages, Cells):
 
 @dataclass(frozen=True)
 class ClassImages(ColourImages, Classes):
-    """Kinds of pixels by number, in images."""
+    """The task of telling kinds of pixels apart, in images."""
 
-    window_side: int = 256  # of the windows that are cut, pixels
+    window_side: int = 256  # of the windows, pixels
 
     name: ClassVar = "classes of images"

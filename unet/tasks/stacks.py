@@ -18,7 +18,7 @@ from unet.tasks.task import Judged, Outputs, Page, Task, channels_first, number_
 from utils import UserError
 
 HOLDOUT = 5  # slices at the end of the stack that judge and never train: 25-29 of ISBI's 30
-CLIPPED = (0.1, 99.9)  # percentiles between which pixels of more than 8 bits count: a hot pixel moves nothing
+CLIPPED = (0.1, 99.9)  # percentiles to which pixels of more than 8 bits are clipped: hot pixels change nothing
 
 
 class SliceTask(Task):
@@ -27,17 +27,17 @@ class SliceTask(Task):
     layouts: ClassVar = ("stacks",)
 
     def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
-        """`holdout` like '25-29' or 'none'; without it the last 5, of short stacks fewer."""
+        """Return the slices that `holdout` lists ('25-29', 'none'); without it the last 5, fewer in short stacks."""
         count = len(layout)
         if holdout is None:
             return list(range(count - min(HOLDOUT, max(count // 6, int(count > 1))), count))
-        chosen = parse_slices(holdout, count)
-        if len(chosen) == count:
+        numbers = parse_slices(holdout, count)
+        if len(numbers) == count:
             raise UserError(f"--holdout {holdout} holds out all {count} slices; leave some to train on")
-        return chosen
+        return numbers
 
     def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
-        """Blocks of neighbours, which resemble each other."""
+        """Return blocks of neighbouring slices, as these resemble each other."""
         return [block.tolist() for block in np.array_split(np.arange(len(layout)), count)]
 
     def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
@@ -50,9 +50,9 @@ class SliceTask(Task):
         return sample.image, self.label(sample.label), {}
 
     def levels(self, image: np.ndarray) -> dict:
-        """Mean and standard deviation of the pixels that are no padding, from the image's own depth."""
+        """Return mean and standard deviation of the pixels that are not padding, in the image's own grey levels."""
         inside = image[~padding(image)]
-        pixels = inside if np.ptp(inside) else image.ravel()  # one value on another is a picture, not padding
+        pixels = inside if np.ptp(inside) else image.ravel()  # two values are a picture, not padding
         if image.dtype != np.uint8:
             pixels = np.clip(pixels, *np.percentile(pixels, CLIPPED))
         sd = float(pixels.std(dtype=np.float64)) if np.ptp(pixels) else 0.0
@@ -64,18 +64,18 @@ class SliceTask(Task):
     def normalise(self, image: np.ndarray, levels: dict) -> np.ndarray:
         """Bring the image to the mean and deviation of `normalisation`; uint8, clipped.
 
-        What a microscope's brightness and contrast settings change linearly is gone after this; an image of one grey
-        level becomes the mean everywhere.
+        This removes linear differences in a microscope's brightness and contrast. An image of one grey level becomes
+        the mean everywhere.
         """
         scale = self.normalisation["sd"] / levels["sd"] if levels["sd"] else 0.0
         grey = (image.astype(np.float32) - np.float32(levels["mean"])) * np.float32(scale)
         return np.clip(np.rint(grey + np.float32(self.normalisation["mean"])), 0, 255).astype(np.uint8)
 
     def portable(self) -> tuple[list[tuple[str, dict]], str]:
-        to = self.normalisation
-        return ([("zero_mean_unit_variance", {}), ("scale_linear", {"gain": to["sd"], "offset": to["mean"] + 0.5}),
+        mean, sd = self.normalisation["mean"], self.normalisation["sd"]
+        return ([("zero_mean_unit_variance", {}), ("scale_linear", {"gain": sd, "offset": mean + 0.5}),
                  ("clip", {"min": 0.0, "max": 255.5}), ("ensure_dtype", {"dtype": "uint8"})],
-                "Gray images of 8 bits without black padding; of others cut off hot pixels and padding first.")
+                "Gray images of 8 bits without black padding; in others, remove hot pixels and padding first.")
 
     def inputs(self, path: Path) -> Samples:
         return StackSamples(path, "name the stack to segment")
@@ -84,7 +84,7 @@ class SliceTask(Task):
         return [path for path in (outputs.out, outputs.objects, outputs.redrawn) if path]
 
     def stacks(self, outputs: Outputs, samples: Samples) -> dict[Path, Stack]:
-        """What is written where: float32 probabilities (of several classes a channel each), uint16 objects."""
+        """Return what is written where: float32 probabilities, a channel per class if several; uint16 or 32 objects."""
         count, size = len(samples), samples[0].image.shape
         several = self.classes > 1
         names = [f"class {number}" for number in range(self.classes)] if several else [self.output]
@@ -101,17 +101,17 @@ class SliceTask(Task):
 
     @contextmanager
     def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
-        """Stacks of a page a slice, in the formats that their names say."""
+        """Write stacks with a page per slice, in the formats of their names."""
         with ExitStack() as files:
             write_to = {path: files.enter_context(page_writer(path, stack))
                         for path, stack in self.stacks(outputs, samples).items()}
 
-            def write(judged: Judged) -> None:
-                write_to[outputs.out](channels_first(judged.probability))
+            def write(prediction: Judged) -> None:
+                write_to[outputs.out](channels_first(prediction.probability))
                 if outputs.objects:
-                    write_to[outputs.objects](numbered(judged, outputs.objects))
+                    write_to[outputs.objects](numbered(prediction, outputs.objects))
                 if outputs.redrawn:
-                    write_to[outputs.redrawn](channels_first(judged.redrawn))
+                    write_to[outputs.redrawn](channels_first(prediction.redrawn))
 
             yield write
 

@@ -1,11 +1,11 @@
-"""What a task has to answer: what its labels mean, what the network sees and should say, what follows from that."""
+"""The interface of a task: what its labels mean, what the network sees and should output, and how that is used."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,39 +17,39 @@ from unet.inputs.writers import beside
 from utils import UserError
 
 Range = tuple[float, float]  # least and most, drawn uniformly
-LARGE = 5000**2  # pixels from which on an image is worked on by bands, and may have more objects than 16 bit count
-LEARNT = 0.05  # difference in probability from which on a network tells pixels apart
-Page = tuple[np.ndarray, np.ndarray, dict]  # image, label, and what the manifest keeps of where it was cut
+LARGE = 5000**2  # pixels from which on an image is processed in bands of rows, and objects may need 32-bit numbers
+LEARNT = 0.05  # mean difference in probability from which on a network tells pixels apart
+Page = tuple[np.ndarray, np.ndarray, dict]  # image, label, and for the manifest the place where it was cut
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is drawn for each augmented copy; grey levels are those of the normalised image that the network sees."""
+    """What is drawn at random for each augmented copy; grey levels are those of the normalised image."""
 
     turn_probability: float = 0.7
     angle: Range = (-180.0, 180.0)  # rotation, degrees
-    zoom: Range = (0.8, 1.25)  # magnification; other microscopes have other pixels
+    zoom: Range = (0.8, 1.25)  # magnification, as pixel sizes differ between microscopes
     elastic_probability: float = 0.8
     elastic_alpha: Range = (2.0, 5.0)  # root mean square displacement along each axis, pixels
     elastic_sigma: Range = (24.0, 48.0)  # smoothness of the deformation, pixels
     crop_probability: float = 0.1
-    crop_share: Range = (0.6, 0.9)  # side of the crop, share of the image's
-    brightness: float = 15.0  # at most this shift up or down, grey levels
-    noise_probability: float = 0.25  # Gaussian or uniform, either as likely
+    crop_share: Range = (0.6, 0.9)  # side of the crop, as a share of the image's
+    brightness: float = 15.0  # largest shift up or down, grey levels
+    noise_probability: float = 0.25  # Gaussian or uniform, equally likely
     gaussian_sd: Range = (1.0, 6.0)  # standard deviation, grey levels
     uniform_intensity: Range = (2.0, 10.0)  # largest change, grey levels
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a prediction goes: `out` is a file or a folder, as the task writes; the others are None where unwanted."""
+    """Where a prediction goes: `out` is a file or a folder, as the task writes; the others are None if not wanted."""
 
     out: Path
     objects: Path | None = None  # a number for each object
     redrawn: Path | None = None  # the probability with walls drawn
 
     def in_words(self, probability: str, objects: str) -> str:
-        """What lies where, in a line for each place."""
+        """Return a line for each place, with what lies there."""
         if self.objects == self.out:
             return f"{self.out}: {probability}; {objects}"
         return f"{self.out}: {probability}" + (f"\n{self.objects}: {objects}" if self.objects else "")
@@ -57,13 +57,13 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Judged:
-    """A sample and what was predicted of it.
+    """A sample and its prediction.
 
-    probability : float32 (H, W[, classes]), the network's
+    probability : float32 (H, W[, classes]), the network's output
     redrawn : the same with walls drawn, or that very array
     objects : int32 (H, W), a number for each object, 0 = none
-    spread : float32 (H, W), how far flips disagree; None where it is not known
-    Of a very large image they are no arrays, but give rows as arrays do, and `np.asarray` reads them whole.
+    spread : float32 (H, W), how far the predictions of flips disagree; None if it is not known
+    For a very large image they are not arrays, but give rows as arrays do; `np.asarray` reads them whole.
     """
 
     sample: Sample
@@ -75,74 +75,73 @@ class Judged:
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """The base of cells, classes and nuclei; its fields are the settings that step 1 is told once."""
+    """The base class of cells, classes and nuclei; its fields are the settings that step 1 gets once."""
 
     name: ClassVar[str]
-    meaning: ClassVar[str]  # what its labels say: cells, classes or nuclei
+    meaning: ClassVar[str]  # what its labels show: cells, classes or nuclei
     layouts: ClassVar[tuple[str, ...]]
-    output: ClassVar[str]  # what the network puts out, in words
+    output: ClassVar[str]  # what the network outputs, in words
     weights: ClassVar[tuple[str, ...]] = ("none", "balance", "border")
-    normalisation: ClassVar[dict] = {"mean": 128.0, "sd": 40.0}  # of all that the network sees, grey levels
+    normalisation: ClassVar[dict] = {"mean": 128.0, "sd": 40.0}  # of the images that the network sees, grey levels
     options: ClassVar[Options] = Options()
-    default_copies: ClassVar[int] = 30  # of each sample to train on, at most where nobody says how many
+    default_copies: ClassVar[int] = 30  # of each training sample, at most, if the user gives no number
     default_weights: ClassVar[str] = "none"
     default_out: ClassVar[Path] = Path("prediction.tif")
-    numbers_objects: ClassVar[bool] = False  # into a file of their own, unasked
+    numbers_objects: ClassVar[bool] = False  # into a file of their own, without an option
     windowed: ClassVar[bool] = False  # pages are windows of larger images, not whole
     by_rows: ClassVar[bool] = True  # whether rows of an image can be normalised as the whole is
-    objects_are: ClassVar[str]  # how `inside` leads to objects: 'thinned' borders between, 'kinds', or 'pieces' apart
-    channels: ClassVar[int] = 1  # of what the network sees
-    varied: ClassVar[float] = 0.4  # the most of a recipe's `intensity` that is drawn; nuclei lose by more
-    affinities: ClassVar[bool] = False  # whether pixels that hang together in a label are one cell, as affinities ask
-    classes: int = field(default=1, init=False)  # of what it puts out
+    objects_are: ClassVar[str]  # how objects follow from `inside`: 'thinned' (borders), 'kinds', or 'pieces' (separate)
+    channels: ClassVar[int] = 1  # of the images that the network sees
+    varied: ClassVar[float] = 0.4  # upper limit of a recipe's `intensity`; more makes nuclei worse
+    affinities: ClassVar[bool] = False  # whether connected pixels of a label are one cell, as affinities need it
+    classes: int = field(default=1, init=False)  # of the network's output
 
     def settings(self) -> dict:
-        """What `task_of` makes the same task of."""
-        own = {name: value for name, value in asdict(self).items() if self.__dataclass_fields__[name].init}
-        return {"name": self.name, **own}
+        """Return the settings from which `task_of` makes the same task."""
+        return {"name": self.name, **{one.name: getattr(self, one.name) for one in fields(self) if one.init}}
 
     # ------------------------------------------------------------------------------------------- step 1
 
     @abstractmethod
     def check(self, layout: Layout) -> list[str]:
-        """Notes on the labels, a sentence each; raises UserError where this task cannot learn from them."""
+        """Return notes on the labels, a sentence each; raises UserError if this task cannot learn from them."""
 
     @abstractmethod
     def label(self, label: np.ndarray) -> np.ndarray:
-        """A label (H, W) as this task keeps it."""
+        """Return a label (H, W) as this task stores it."""
 
     @abstractmethod
     def split(self, layout: Layout, holdout: str | None, seed: int) -> list[int]:
-        """Numbers of the samples that judge and never train, sorted; `holdout` is the user's list, or None."""
+        """Return the sorted numbers of the held-out samples, which never train; `holdout`: the user's list, or None."""
 
     @abstractmethod
     def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
-        """Numbers of the samples that judge in each fold of a cross-validation, sorted; each sample judges in one."""
+        """Return the sorted numbers of the held-out samples in each fold of a cross-validation; each is in one fold."""
 
     def check_judges(self, layout: Layout, numbers: Sequence[int], way_out: str) -> None:
-        """Raise UserError, which ends with the way out, where these samples alone would leave nothing to score."""
+        """Raise UserError, which ends with `way_out`, if holding out these samples would leave nothing to score."""
         return None  # most tasks score any sample
 
     @abstractmethod
     def page_shape(self, samples: Sequence[Sample]) -> tuple[int, ...]:
-        """Shape (H, W[, C]) of every page that step 1 writes."""
+        """Return the shape (H, W[, C]) of every page that step 1 writes."""
 
     @abstractmethod
     def pages(self, sample: Sample) -> Iterator[Page]:
-        """The parts of a sample that are written unchanged; they cover it."""
+        """Iterate over the parts of a sample that are written unchanged; together they cover it."""
 
     @abstractmethod
     def window(self, sample: Sample, rng: np.random.Generator) -> Page:
-        """The part that one augmented copy is made of, with the context that turning it needs, as large or larger."""
+        """Return the part for one augmented copy, of a page's size or, with the context that turning needs, larger."""
 
     def page_count(self, shape: tuple[int, int]) -> int:
-        """How many parts `pages` gives of a sample (H, W)."""
+        """Return how many parts `pages` gives for a sample (H, W)."""
         return 1
 
     def copies(self, sizes: Sequence[tuple[int, int]], groups: Sequence[str], copies: float) -> list[int]:
-        """How many augmented copies each of the samples that train gives, `copies` on average, at even distances.
+        """Return the number of augmented copies of each training sample, `copies` on average, evenly spread.
 
-        Of each its (height, width) in pixels and its group.
+        `sizes` and `groups` are the (height, width) in pixels and the group of each sample.
         """
         count, total = len(sizes), round(copies * len(sizes))
         return [(number + 1) * total // count - number * total // count for number in range(count)]
@@ -151,102 +150,102 @@ class Task(ABC):
 
     @abstractmethod
     def levels(self, image: np.ndarray) -> dict:
-        """What `normalise` has to know of a whole image (H, W[, C]), for JSON; copies keep that of their original."""
+        """Return what `normalise` needs from a whole image (H, W[, C]), for JSON; copies use that of their original."""
 
     @abstractmethod
     def grey_level(self, levels: dict) -> float:
-        """How much of the image's own range makes one grey level after `normalise`."""
+        """Return how many of the image's own grey levels make one grey level after `normalise`."""
 
     @abstractmethod
     def normalise(self, image: np.ndarray, levels: dict) -> np.ndarray:
-        """What the network sees of an image or a part of it: uint8 (H, W[, C])."""
+        """Return what the network sees of an image or a part of it: uint8 (H, W[, C])."""
 
     @abstractmethod
     def portable(self) -> tuple[list[tuple[str, dict]], str]:
-        """`normalise` for other programs: steps by bioimage.io's names, and a sentence on where they differ."""
+        """Return `normalise` for other programs: steps by their bioimage.io names, and a sentence on their limits."""
 
     @abstractmethod
     def target(self, label: np.ndarray) -> np.ndarray:
-        """What the network should say, uint8 (H, W) of 0 .. classes - 1; of one class 1 where it is."""
+        """Return what the network should output, uint8 (H, W) of 0 .. classes - 1; for one class 1 where it is."""
 
     def regions(self, label: np.ndarray) -> np.ndarray:
-        """What a border weight map separates: label map (H, W), 0 outside of all."""
+        """Return the label map (H, W) whose regions a border weight map separates, 0 outside of all."""
         return label
 
     # --------------------------------------------------------------------------------------- afterwards
 
     def looked_back(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
-        """Which samples that trained are predicted, too, before the held-out ones: the last, at most five."""
+        """Return the training samples that are predicted, too, before the held-out ones: the last, five at most."""
         return list(train[-5:])
 
     def learn(self, outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool) -> dict:
-        """What is learnt from probabilities and labels of samples that trained; for config.json."""
+        """Return what is learnt from probabilities and labels of training samples, for config.json."""
         return {}
 
     def together(self, learnts: Sequence[dict]) -> dict:
-        """What several models learnt, as `learn` gives it with the samples that it was learnt "on", as one."""
+        """Merge what several models learnt, as `learn` gives it, with the numbers of the samples under "on"."""
         return {"on": sorted({number for learnt in learnts for number in learnt["on"]})}
 
     def redraws(self, learnt: dict) -> bool:
-        """Whether `redraw` changes anything."""
+        """Tell whether `redraw` changes anything."""
         return False
 
     def redraw(self, probability: np.ndarray, learnt: dict, beside: Sequence[np.ndarray] = ()) -> np.ndarray:
-        """The probability with what was learnt drawn into it; the same array where there is nothing to draw.
+        """Return the probability with what was learnt drawn into it; the same array if there is nothing to draw.
 
-        `beside` are the probabilities of the images before and after it, as far as there are any of its size.
+        `beside` are the probabilities of the images before and after it, if there are any of its size.
         """
         return probability
 
     def unlearnt(self, learnt: dict) -> dict:
-        """`learnt` without what `redraw` draws."""
+        """Return `learnt` without what `redraw` draws."""
         return learnt
 
     def in_words(self, learnt: dict) -> str:
-        """What the numbered objects are, for the console."""
+        """Describe the numbered objects, for the console."""
         return "a number for each object, 0 = none"
 
     @abstractmethod
-    def segment(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        """Numbered objects, int32 (H, W), 0 = none, of a probability that `redraw` gave."""
+    def segment(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        """Return numbered objects, int32 (H, W), 0 = none, for a probability that `redraw` returned."""
 
     @abstractmethod
-    def inside(self, redrawn: np.ndarray, learnt: dict) -> np.ndarray:
-        """Where `segment` looks for objects, bool (H, W), or of which kind each pixel is, int (H, W), 0 = none."""
+    def inside(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+        """Return where `segment` looks for objects, bool (H, W), or each pixel's kind, int (H, W), 0 = none."""
 
     def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
-        """Where labels would decide something, bool (H, W): doubt about what to label next is counted there."""
+        """Return where a label would decide something, bool (H, W): uncertainty for `next.csv` is averaged there."""
         return np.ones(probability.shape[:2], bool)
 
     @abstractmethod
-    def score(self, judged: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
-        """All scores of held-out samples, ready for JSON; `numbers` are theirs in the layout."""
+    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+        """Return all scores of held-out samples, ready for JSON; `numbers` are theirs in the layout."""
 
     @abstractmethod
     def table(self, scores: dict) -> str:
-        """The table to print of what `score` returned; its last line is the summary."""
+        """Return a table of what `score` returned, to be printed; its last line is the summary."""
 
     @abstractmethod
     def summary(self, scores: dict) -> dict[str, dict[str, float]]:
-        """A few numbers of what `score` returned, by their name and that of what is scored, to be compared."""
+        """Return a few numbers from what `score` returned, to be compared: by what is scored, and by name."""
 
     @abstractmethod
     def inputs(self, path: Path) -> Samples:
-        """What a user names to be predicted; raises UserError where it is nothing that this task takes."""
+        """Open the images to be predicted, which the user names; raises UserError if this task cannot take them."""
 
     def outputs(self, out: Path | None, objects: Path | None = None, redrawn: Path | None = None) -> Outputs:
-        """The files asked for; by default `default_out`, and objects beside it."""
+        """Return the files that the user asked for; by default `default_out`, and objects beside it."""
         out = out or self.default_out
         cells = out.with_name("cells.tif") if out.name == self.default_out.name else beside(out, "cells")
         return Outputs(out, objects or (cells if self.numbers_objects else None), redrawn)
 
     @abstractmethod
     def files(self, outputs: Outputs, names: Sequence[str]) -> list[Path]:
-        """All files that predictions of samples of these names go into."""
+        """List all files into which the predictions of samples of these names go."""
 
     @abstractmethod
     def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
-        """Raise UserError where something cannot be written or is an input, ahead of the work."""
+        """Raise UserError if something cannot be written or is an input, ahead of the work."""
 
     @abstractmethod
     def writer(self, outputs: Outputs, samples: Samples) -> AbstractContextManager[Callable[[Judged], None]]:
@@ -254,19 +253,19 @@ class Task(ABC):
 
     @abstractmethod
     def read(self, outputs: Outputs, samples: Samples, number: int) -> np.ndarray | None:
-        """The probability (H, W[, classes]) of `samples[number]` as `writer` wrote it; None where it isn't there."""
+        """Return the probability (H, W[, classes]) of `samples[number]` as `writer` wrote it; None if it is missing."""
 
     def holdout_outputs(self, work: Path, outputs: Outputs) -> Outputs:
-        """Where the held-out samples' predictions go."""
+        """Return where the held-out samples' predictions go."""
         return Outputs(work / "holdout.tif")
 
     def remove_stale(self, outputs: Outputs, names: Sequence[str]) -> int:
-        """Remove what an earlier run predicted of samples that train now; returns of how many."""
+        """Remove an earlier run's predictions of samples that train now; return the number of these samples."""
         return 0
 
 
 def channels_first(probability: np.ndarray) -> np.ndarray:
-    """A probability (H, W, classes), or `Bands` of one, as (classes, H, W); (H, W) stays as it is."""
+    """Return a probability (H, W, classes), or `Bands` of one, as (classes, H, W); (H, W) stays as it is."""
     if probability.ndim == 2:
         return probability
     if isinstance(probability, np.ndarray):
@@ -275,40 +274,40 @@ def channels_first(probability: np.ndarray) -> np.ndarray:
 
 
 def is_large(shape: tuple[int, ...]) -> bool:
-    """Whether an image (H, W[, C]) is worked on by bands."""
+    """Tell whether an image (H, W[, C]) is processed in bands of rows."""
     return shape[0] * shape[1] >= LARGE
 
 
 def number_type(shape: tuple[int, ...]) -> type:
-    """The type of the numbers of an image's objects: uint16, which ImageJ has, or of very large ones uint32."""
+    """Return the dtype for the numbers of an image's objects: uint16, which ImageJ knows, or uint32 if it is large."""
     return np.uint32 if is_large(shape) else np.uint16
 
 
-def numbered(judged: Judged, path: Path) -> np.ndarray:
-    """The objects of a sample (H, W), to be written as `number_type`; raises UserError where there are too many.
+def numbered(prediction: Judged, path: Path) -> np.ndarray:
+    """Return a sample's objects (H, W), to be written as `number_type`; raises UserError if there are too many.
 
-    Those of a very large one stay in their files: what writes their rows gives them the type.
+    Those of a very large sample stay in their files; they get the dtype when their rows are written.
     """
-    count, dtype = judged.objects.max(), number_type(judged.objects.shape)
+    count, dtype = prediction.objects.max(), number_type(prediction.objects.shape)
     if count > np.iinfo(dtype).max:
-        raise UserError(f"{path}: {judged.sample.name} has {count} objects, and {np.iinfo(dtype).max} at most can be "
-                        "numbered; cut it into pieces")
-    return np.asarray(judged.objects, dtype) if isinstance(judged.objects, np.ndarray) else judged.objects
+        raise UserError(f"{path}: {prediction.sample.name} has {count} objects, and at most {np.iinfo(dtype).max} can "
+                        "be numbered; cut it into pieces")
+    return np.asarray(prediction.objects, dtype) if isinstance(prediction.objects, np.ndarray) else prediction.objects
 
 
 def separates(outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], classes: int) -> bool:
-    """Whether outputs (H, W[, K]) are greater where the target (H, W) says so, by `LEARNT` on average, for any class.
+    """Tell whether any class's output (H, W[, K]) is greater where the target (H, W) is it, by `LEARNT` on average.
 
-    A network that did not learn says the same everywhere; one that found a class of few pixels says much there. True
-    where the targets are all of one class: then nothing can be said.
+    A network that did not learn has the same output everywhere; one that found a class of few pixels has a greater one
+    there. True if the targets are all of one class: then nothing can be said.
     """
     gaps = []
     for number in range(classes) if classes > 1 else [1]:
-        sums, counts = np.zeros(2), np.zeros(2)  # elsewhere, and where the target says so
+        sums, counts = np.zeros(2), np.zeros(2)  # over pixels of other classes, and of this one
         for output, target in zip(outputs, targets, strict=True):
-            here = (target == number).ravel()
-            sums += np.bincount(here, (output[..., number] if classes > 1 else output).ravel(), 2)
-            counts += np.bincount(here, minlength=2)
+            is_class = (target == number).ravel()
+            sums += np.bincount(is_class, (output[..., number] if classes > 1 else output).ravel(), 2)
+            counts += np.bincount(is_class, minlength=2)
         if counts.all():
             gaps.append(sums[1] / counts[1] - sums[0] / counts[0])
     return not gaps or max(gaps) > LEARNT
