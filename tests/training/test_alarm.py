@@ -59,7 +59,7 @@ BREAKAGES = {  # what is done to the folder, the changes of the recipe, and what
                                  "images of one grey level"),
     "a deviation of a million": (lambda work: change_normalisation(work, mean=128.0, sd=1e9), {"intensity": 0.0},
                                  "normalisation"),
-    "dead activations": ("kill", {}, "the same everywhere"),
+    "dead activations": ("kill", {}, "output is the same everywhere"),
 }
 
 
@@ -204,7 +204,7 @@ class Says:
     (0.60, (0.60, 0.57), (0.1, 0.1), ""),  # on its way
     (0.30, (0.60, 0.60), (0.1, 0.1), "the network does not change"),
     (0.60, (0.60, 0.599), (-0.1, 0.1), ""),  # it explains more than before
-    (0.60, (0.60, 0.57), (0.1, 1e-4), "the same everywhere"),
+    (0.60, (0.60, 0.57), (0.1, 1e-4), "output is the same everywhere"),
     (0.60, (0.60, 0.30), (0.1, -0.1), "unrelated to the labels"),  # though the loss falls
 ])
 def test_a_verdict_by_hand(tmp_path, loss, losses, right, said):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from tqdm import tqdm
@@ -37,8 +37,9 @@ class Cells(SliceTask):
 
     def check(self, layout: Layout) -> list[str]:
         """Check that labels are 0 and 255, or 0 and 1, and that no slice is unlabelled if they show membranes."""
-        path, summaries = layout.labels_path, _summaries(layout)
-        values = [value.item() for value in np.unique(np.concatenate([one.values for one in summaries]))]
+        path = layout.labels_path
+        values_by_sample, greys, labels = zip(*_summaries(layout), strict=True)
+        values = [value.item() for value in np.unique(np.concatenate(values_by_sample))]
         value_text = ", ".join(f"{value:g}" for value in values[:6]) + (", ..." if len(values) > 6 else "")
         if len(values) == 1:
             raise UserError(f"{path}: every pixel is {value_text}, expected membrane (0) and cell (255); draw the "
@@ -49,15 +50,15 @@ class Cells(SliceTask):
             raise UserError(f"{path}: labels have {len(values)} values ({value_text}), expected the two 0 = membrane "
                             "and 255 = cell; in Fiji: Image > Adjust > Threshold..., Apply, then File > Save As > Tiff"
                             + classes)
-        blank = [number for number, one in enumerate(summaries) if one.values[0] > 0]
-        empty = [number for number, one in enumerate(summaries) if not one.values.any()]
-        others = [number for number in range(len(summaries)) if number not in {*blank, *empty}]
+        blank = [number for number, its_values in enumerate(values_by_sample) if its_values[0] > 0]
+        empty = [number for number, its_values in enumerate(values_by_sample) if not its_values.any()]
+        others = [number for number in range(len(layout)) if number not in {*blank, *empty}]
         what = "cell" if blank else "membrane"
         # objects on background may be absent from a slice; membranes are everywhere in tissue
         if blank or (empty and thin_walls(_labels(layout, few(others, WALLED)))):
             raise UserError(f"{path}: {layout.listed(blank or empty)} is {what} everywhere, as if nobody had drawn "
                             f"there; label it, or {layout.leave_out}")
-        notes = polarity_notes([one.grey for one in summaries], [one.label for one in summaries], path.name)
+        notes = polarity_notes(greys, labels, path.name)
         # separate objects have a background and no membranes, so that labels are not inverted
         if notes and separate_objects([label > 0 for label in _labels(layout, few(others))], thin_walls):
             notes = []
@@ -163,17 +164,10 @@ class Cells(SliceTask):
                 for name, title in SCORED.items() if scores[name]}
 
 
-class Summary(NamedTuple):
-    """What `Cells.check` needs from a sample: its label's values, and few pixels of the image and the label."""
-
-    values: np.ndarray  # sorted
-    grey: np.ndarray
-    label: np.ndarray
-
-
-def _summaries(layout: Layout) -> list[Summary]:
+def _summaries(layout: Layout) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return for each sample the sorted values of its label, and a subset of the image's and of the label's pixels."""
     step = pixel_step(sum(prod(layout.size(number)) for number in range(len(layout))))
-    return [Summary(np.unique(sample.label), sample.image[::step, ::step].copy(), sample.label[::step, ::step].copy())
+    return [(np.unique(sample.label), sample.image[::step, ::step].copy(), sample.label[::step, ::step].copy())
             for sample in tqdm(layout, desc="checking the labels", unit=layout.noun, leave=False, disable=None)]
 
 

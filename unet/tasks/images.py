@@ -20,7 +20,7 @@ from unet.tasks.task import Judged, Outputs, Page, channels_first, number_type, 
 from utils import OverlapTile, UserError, require_space
 
 SPARE = 10_000_000  # bytes of disk besides the predictions, for temporary files of an image
-HOLDOUT_SHARE = 0.1  # of the images of each modality, at least one where there are two
+HOLDOUT_SHARE = 0.1  # of the images of each modality, at least one if there are two
 
 
 class ImageFiles:
@@ -44,7 +44,8 @@ class ImageFiles:
         Nothing tells which images are from one experiment, so similar images may train and be held out.
         """
         if holdout is None:
-            return _tenth_of_each(layout.groups, seed)
+            return sorted(number for members in _shuffled(layout.groups, seed)
+                          for number in members[:max(round(HOLDOUT_SHARE * len(members)), int(len(members) > 1))])
         numbers: set[int] = set()
         for word in [] if holdout.strip().lower() == "none" else map(str.strip, holdout.split(",")):
             matches = [number for number, name in enumerate(layout.names) if word and name.startswith(word)]
@@ -127,21 +128,21 @@ class ImageFiles:
         return [outputs.out / f"{name}{end}" for name in names for end in ends]
 
     def check_outputs(self, outputs: Outputs, samples: Samples) -> None:
-        samples.check_apart(self.files(outputs, samples.names))
-        out = outputs.out
+        out, files = outputs.out, self.files(outputs, samples.names)
+        samples.check_apart(files)
         if out.name.lower().endswith(ENDINGS) and (out.suffix == ".zarr" or not out.is_dir()):
-            raise UserError(f"{outputs.out}: predictions of images go into a folder with files for each, not into one "
-                            f"file; name a folder with --out, for instance {outputs.out.with_name('prediction')}")
-        if outputs.out.exists() and not outputs.out.is_dir():
-            raise UserError(f"{outputs.out} is a file; predictions of images go into a folder, name one with --out, "
-                            f"for instance {outputs.out.with_name('prediction')}")
-        for path in self.files(outputs, samples.names):
+            raise UserError(f"{out}: predictions of images go into a folder with files for each, not into one file; "
+                            f"name a folder with --out, for instance {out.with_name('prediction')}")
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file; predictions of images go into a folder, name one with --out, for "
+                            f"instance {out.with_name('prediction')}")
+        for path in files:
             require_ours(path)
         number_bytes = (np.dtype(number_type((samples.area // max(1, len(samples)), 1))).itemsize if outputs.objects
                         else 0)
-        present = sum(path.stat().st_size for path in self.files(outputs, samples.names) if path.is_file())
+        present = sum(path.stat().st_size for path in files if path.is_file())
         needed = samples.area * (np.dtype(np.float32).itemsize * self.classes + number_bytes)
-        require_space(outputs.out, max(needed - present, 0) + SPARE)
+        require_space(out, max(needed - present, 0) + SPARE)
 
     @contextmanager
     def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
@@ -179,12 +180,6 @@ class ImageFiles:
                 path.unlink()
             count += bool(files)
         return count
-
-
-def _tenth_of_each(groups: Sequence[str], seed: int) -> list[int]:
-    """Return the numbers of a seeded tenth of each group, sorted."""
-    return sorted(number for members in _shuffled(groups, seed)
-                  for number in members[:max(round(HOLDOUT_SHARE * len(members)), int(len(members) > 1))])
 
 
 def _shuffled(groups: Sequence[str], seed: int) -> Iterator[list[int]]:

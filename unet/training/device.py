@@ -28,20 +28,17 @@ def prepare_device(precision: str = "auto") -> str:
     for gpu in gpus:
         if not tf.config.experimental.get_memory_growth(gpu):
             tf.config.experimental.set_memory_growth(gpu, True)
-    if precision == "auto":
-        precision = _gpu_precision(gpus) if gpus else cpu_precision()
+    if precision == "auto" and gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        capability = min(one.get("compute_capability", (0, 0)) for one in details)
+        precision = "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
+    elif precision == "auto":
+        precision = cpu_precision()
     keras.mixed_precision.set_global_policy(PRECISIONS[precision])
     if gpus:
         return f"{counted(len(gpus), 'GPU')}, {precision}"
     card = " though there is an NVIDIA card (see docs/gpu.md)" if CARD.exists() else ""
     return f"no GPU found{card}, {os.cpu_count()} CPU cores, {precision}"
-
-
-def _gpu_precision(gpus: list) -> str:
-    import tensorflow as tf
-
-    capability = min(tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in gpus)
-    return "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else "float32"
 
 
 def cpu_precision() -> str:

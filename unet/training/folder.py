@@ -109,19 +109,15 @@ def remove_run(work: Path) -> list[Path]:
     if not marks(work):
         return []
     with run_folder(work):
-        removed = _remove_run(work)
+        of_folds = [path for fold in folds_of(work) for path in remove_run(fold)]
+        files, folders = predictions(work), [path for path in outputs(work) if path.is_dir() and path.suffix != ".zarr"]
+        for folder, patterns in FOLDERS.items():
+            files += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
+        files += [work / name for name in FILES if (work / name).is_file()]
+        removed_files = of_folds + remove(files, work, *folders)
     if not work.is_symlink() and not any(work.iterdir()):  # the lock was in it until now
         work.rmdir()
-    return removed
-
-
-def _remove_run(work: Path) -> list[Path]:
-    of_folds = [path for fold in folds_of(work) for path in remove_run(fold)]
-    files, folders = predictions(work), [path for path in outputs(work) if path.is_dir() and path.suffix != ".zarr"]
-    for folder, patterns in FOLDERS.items():
-        files += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
-    files += [work / name for name in FILES if (work / name).is_file()]
-    return of_folds + remove(files, work, *folders)
+    return removed_files
 
 
 def remove(files: list[Path], *folders: Path) -> list[Path]:

@@ -135,7 +135,9 @@ class Keeper(keras.callbacks.Callback):
         if self.bar.disable and self.writes:  # no terminal: a line per epoch instead of the bar
             print(f"epoch {epoch + 1}/{self.recipe.epochs}  loss {logs['loss']:.4f}  {seconds:.0f} s", flush=True)
         self.config["seconds"] = round(sum((row["seconds"] for row in self.rows), seconds), 1)
-        due = self.due or epoch + 1 >= self.recipe.epochs
+        size = sum(4 * math.prod(variable.shape) for variable, _ in self.variables())
+        # not after every epoch if the network is large: its epochs may last only seconds
+        due = size < LARGE or time.monotonic() - self.saved_at > INTERVAL or epoch + 1 >= self.recipe.epochs
         if all(logs["val_loss"] < row["val_loss"] for row in self.rows) if self.recipe.patience else due:
             self.save_model()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -154,12 +156,6 @@ class Keeper(keras.callbacks.Callback):
             writer = csv.DictWriter(file, self.rows[0])
             writer.writeheader()
             writer.writerows(self.rows)
-
-    @property
-    def due(self) -> bool:
-        """Whether to write a checkpoint: after every epoch; less often for large networks, as epochs may be short."""
-        size = sum(4 * math.prod(variable.shape) for variable, _ in self.variables())
-        return size < LARGE or time.monotonic() - self.saved_at > INTERVAL
 
     def save_model(self) -> None:
         """Write model.keras and its config.json; remove the scores and pictures of an older model."""
