@@ -240,7 +240,7 @@ def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_pati
     assert model.evaluate(images, labels, batch_size=2, verbose=0) == pytest.approx(min(values), rel=1e-4)
 
     stop_at(monkeypatch, len(whole) - 1)  # one epoch before patience ends
-    with pytest.raises(KeyboardInterrupt, match=f"epoch {best + 1} of {best + 2}, with the least loss on the validation"):
+    with pytest.raises(KeyboardInterrupt, match=f"epoch {best + 1} of {best + 2}, with the least loss on the valid"):
         train.train(work, replace(recipe, patience=2))
     monkeypatch.undo()
     train.train(work, replace(recipe, patience=2), resume=True)

@@ -89,7 +89,7 @@ class Cells(SliceTask):
         return learn_cells(outputs, labels, walls)
 
     def together(self, learnts: Sequence[dict]) -> dict:
-        """Average the thresholds and the walls' width; keep all judges, whose scores of a wall `redraw` averages.
+        """Average the thresholds and the walls' width, and keep all judges: `redraw` averages their scores of a wall.
 
         Walls are drawn if most models draw them, by what those models learnt.
         """

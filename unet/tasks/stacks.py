@@ -17,7 +17,7 @@ from unet.inputs.writers import check_writable, page_writer, read_page
 from unet.tasks.task import Judged, Outputs, Page, Task, channels_first, number_type, numbered
 from utils import UserError
 
-HOLDOUT = 5  # slices at the end of the stack that judge and never train: 25-29 of ISBI's 30
+HOLDOUT = 5  # held-out slices at the end of the stack, which never train: 25-29 of ISBI's 30
 CLIPPED = (0.1, 99.9)  # percentiles to which pixels of more than 8 bits are clipped: hot pixels change nothing
 
 

@@ -36,14 +36,15 @@ CAUSES = ("Likely causes: a rate that is too high, or far too low (--lr); labels
 
 
 class Alarm(keras.callbacks.Callback):
-    """A callback that raises NotLearning if the loss is not a number, or the run is dead after a tenth of its schedule.
+    """A callback that raises NotLearning if the loss is not a number, or if the network does not learn.
 
     A constant output, the same everywhere in every image, has a loss that is at best the entropy of the classes'
     shares, weighted as the loss is. A run learns if its loss is below this entropy of the very labels from which the
     loss was computed. Otherwise it has to make progress on the probe, some tiles: its output has to be related to their
     labels, and since the beginning of the judged steps it has to explain more of them or to have less loss. The loss of
     a dead run falls, too, on its way to the entropy and no further, but its output stays unrelated to the labels. In
-    the first tenth a run whose loss does not change at all is dead, too. The run is judged after each tenth.
+    the first tenth a run whose loss does not change at all is dead, too. The run is judged after each tenth of the
+    schedule.
 
     Parameters
     ----------

@@ -52,8 +52,7 @@ def run_folder(work: Path, whole: bool = False) -> Iterator[None]:
 
 
 def leftovers(work: Path) -> list[Path]:
-    """List what killed runs left half-written in a folder, by its hidden name; unfinished steps, which go on, are not.
-    """
+    """List what killed runs left half-written in a folder, by its hidden name; not steps that can be resumed."""
     temporary = re.compile("|".join(rf"\.{re.escape(Path(name).stem)}\.\d+{re.escape(Path(name).suffix)}"
                                     for name in FILES))
     return [path for path in (sorted(work.iterdir()) if work.is_dir() else [])

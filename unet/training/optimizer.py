@@ -36,7 +36,7 @@ def end_layers(network: Network) -> tuple[str, ...]:
 
 @keras.saving.register_keras_serializable("keras-unet")
 class Muon(keras.optimizers.Adam):
-    """Steps of equal size in every direction for the kernels of hidden convolutions, Adam for everything else.
+    """An optimizer: steps of equal size in every direction for kernels of hidden convolutions, Adam for the rest.
 
     A kernel's averaged gradient, with its last axis as the columns of a matrix, is replaced by the nearest matrix
     with orthogonal columns or rows, found by five Newton-Schulz iterations (K. Jordan et al. 2024, "Muon: an optimizer
