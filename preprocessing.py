@@ -1,7 +1,7 @@
-"""Step 2: tiles of one size that the network trains on. results/augmented/ -> results/patches/
+"""Step 2: cut the training pairs into tiles of one size for the network. results/augmented/ -> results/patches/
 
-Every page of what trains is normalised, cut into overlapping tiles, and written as memory-mappable .npy in a shuffled
-order.
+Every page that trains is normalised and cut into overlapping tiles, which are written in random order as .npy files
+that can be memory-mapped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEP_1 = "run 'python augmentation.py' first (with the same --work)"
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tile and margin in pixels; a valid network predicts the core alone, a same-padding one the whole tile."""
+    """Tile and margin in pixels; a valid network predicts only the core, a same-padding one the whole tile."""
 
     tile: int = TILE
     margin: int = MARGIN
@@ -44,7 +44,7 @@ class Tiling:
 
     @property
     def core(self) -> int:
-        """Side of what is left of a tile without its margins, pixels."""
+        """Side of a tile without its margins, pixels."""
         return self.tile - 2 * self.margin
 
     @property
@@ -60,23 +60,24 @@ PRESETS = {"paper": Tiling(572, 92, valid=True)}  # 572 in, 388 out: Ronneberger
 
 
 def balance_weights(target: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Weights float32 (H, W) with which all classes of a target (H, W) count the same; `shares` are theirs.
+    """Return weights, float32 (H, W), with which all classes of a target (H, W) count the same.
 
-    Ronneberger et al. 2015, w_c of equation 2: the inverse of a class's frequency, with a mean of 1; of absent ones 0.
+    `shares` are the classes' shares of all pixels. Ronneberger et al. 2015, w_c of equation 2: the inverse of a class's
+    frequency, with a mean of 1; 0 for absent classes.
     """
     present = sum(share > 0 for share in shares)
     return np.array([1 / (present * share) if share > 0 else 0.0 for share in shares], np.float32)[target]
 
 
 def border_weights(regions: np.ndarray, w0: float = BORDER_W0, sigma: float = BORDER_SIGMA) -> np.ndarray:
-    """The part of the weight map that makes narrow gaps between cells count: float32 (H, W), 0 .. w0.
+    """Return the part of the weight map that stresses narrow gaps between cells: float32 (H, W), 0 .. w0.
 
     w0 * exp(-(d1 + d2)² / (2 sigma²)) with d1 and d2 the distances in pixels to the nearest and second nearest cell,
     for pixels outside all cells; Ronneberger et al. 2015, equation 2. Distances over 4 sigma count as infinite.
 
     Parameters
     ----------
-    regions : (H, W), 0 outside cells; instances where it has more than one other value, else 4-connected cells
+    regions : (H, W), 0 outside cells; instances if it has two or more other values, otherwise 4-connected cells
     """
     cells = components(regions)[0] if len(np.unique(regions)) <= 2 else regions
     reach = int(np.ceil(4 * sigma))
@@ -97,16 +98,16 @@ def border_weights(regions: np.ndarray, w0: float = BORDER_W0, sigma: float = BO
 
 @dataclass(frozen=True)
 class TrainingArrays:
-    """How a page of step 1 becomes image, target and weights; `shares` are those of the target's classes."""
+    """The way from a page of step 1 to image, target and weights; `shares` are the classes' shares of all pixels."""
 
     task: Task
     weights: str
     shares: Sequence[float]
 
     def arrays(self, image: np.ndarray, label: np.ndarray, levels: dict) -> dict[str, np.ndarray]:
-        """Of a page its image uint8 (H, W[, C]), target uint8 (H, W) and, where they count, weights float32 (H, W).
+        """Return a page's image uint8 (H, W[, C]), target uint8 (H, W) and, if used, weights float32 (H, W).
 
-        A copy is normalised with the levels of its original: with its own, a drawn brightness would be undone.
+        A copy is normalised with the grey levels of its original: its own would undo the augmented brightness.
         """
         target = self.task.target(label)
         content = {"images": self.task.normalise(image, levels), "labels": target}
@@ -120,10 +121,10 @@ class TrainingArrays:
 def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = None, seed: int = 0) -> dict:
     """Write `work`/patches/: train-images, -labels, -sources (and -weights) as .npy, and geometry.json.
 
-    images uint8 (n, tile, tile[, 3]), labels uint8 (n, label, label) of 0 and 1, or of 0 .. classes - 1, weights
-    float32, sources int32 (n): the sample that each tile comes from. Without `weights` what the task takes by default.
-    Returns the geometry. Raises UserError where step 1 has to run first. What is finished at a stop is kept for the
-    next call with the same to do.
+    images are uint8 (n, tile, tile[, 3]), labels uint8 (n, label, label) of 0 and 1, or of 0 .. classes - 1, weights
+    float32, sources int32 (n): the sample that each tile comes from. `weights` defaults to the task's own.
+    Return the geometry. Raise UserError if step 1 has to run first. A stopped call's finished tiles stay for the next
+    call with the same settings.
     """
     manifest = fresh_manifest(work)
     task = task_of(manifest)
@@ -133,7 +134,7 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     check_tiling(task, tiling, weights, shape)
     images = stack_rows(work / "augmented" / "images.tif", manifest["shape"])
     labels = stack_rows(work / "augmented" / "labels.tif", manifest["shape"][:3])
-    held_out = set(manifest["split"]["holdout"])  # judged whole by predict.py: no tile of them is needed
+    held_out = set(manifest["split"]["holdout"])  # predict.py scores them whole: they need no tiles
     pages = [page for page in manifest["samples"] if page["source"] not in held_out]
     corners = tile_corners(tiling, shape, task.windowed)
     count = len(pages) * len(corners)
@@ -142,24 +143,24 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
         originals, desc="counting classes", unit="page", leave=False, disable=None)), task.classes)
     if max(shares) == 1:
         raise UserError(f"{manifest['data']}: the labels to train on have one value everywhere, expected objects and "
-                        "background; label what is missing, or hold out others with --holdout in augmentation.py")
+                        "background; label the missing one, or hold out others with --holdout in augmentation.py")
     geometry = {
         "task": manifest["task"], "tile": tiling.tile, "margin": tiling.margin, "core": tiling.core,
         "label": tiling.label, "valid": tiling.valid, "channels": task.channels, "classes": task.classes,
         "normalisation": task.normalisation, "weights": weights, "shares": shares, "seed": seed,
         "split": manifest["split"], "data": manifest["data"], "count": count,
         "manifest": file_hash(work / "augmented" / "manifest.json")}
-    content, levels = TrainingArrays(task, weights, shares), [source["levels"] for source in manifest["sources"]]
+    training, levels = TrainingArrays(task, weights, shares), [source["levels"] for source in manifest["sources"]]
     places = np.random.default_rng((seed, 5)).permutation(count).reshape(-1, len(corners))
     needed = count * (tiling.tile**2 * task.channels + tiling.label**2 * (1 if weights == "none" else 5))
     with unfinished(work / "patches", "tiles", {"geometry": geometry}, needed,
                     lambda folder: _new_tiles(folder, geometry)) as part:
-        left = part.left(len(pages))
-        for number in tqdm(left, total=len(pages), initial=len(pages) - len(left), desc="tiles", unit="page",
+        waiting = part.left(len(pages))
+        for number in tqdm(waiting, total=len(pages), initial=len(pages) - len(waiting), desc="tiles", unit="page",
                            disable=None):
-            page, its_places = pages[number], places[number].tolist()
-            arrays = content.arrays(images[page["page"]], labels[page["page"]], levels[page["source"]])
-            part.add(number, its_places, _write_tiles(part.rows, arrays, its_places, corners, tiling))
+            page, page_places = pages[number], places[number].tolist()
+            arrays = training.arrays(images[page["page"]], labels[page["page"]], levels[page["source"]])
+            part.add(number, page_places, _write_tiles(part.rows, arrays, page_places, corners, tiling))
         sources = np.repeat(np.int32([page["source"] for page in pages]), len(corners))
         np.save(part.folder / "train-sources.npy", sources[np.argsort(places, axis=None)])
         write_json(part.folder / "geometry.json", geometry)
@@ -167,13 +168,13 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
 
 
 def task_tiling(task: Task, shape: Sequence[int], tile: int | None = None, margin: int | None = None) -> Tiling:
-    """The tiles asked for; by default as `Tiling` says, of windows all of the page."""
-    usual = Tiling(shape[0], 0) if task.windowed else Tiling()
-    return Tiling(usual.tile if tile is None else tile, usual.margin if margin is None else margin)
+    """Return the requested tiles; by default those of `Tiling`, or for windows the whole page (H, W)."""
+    default = Tiling(shape[0], 0) if task.windowed else Tiling()
+    return Tiling(default.tile if tile is None else tile, default.margin if margin is None else margin)
 
 
 def check_tiling(task: Task, tiling: Tiling, weights: str, shape: Sequence[int]) -> None:
-    """Raise UserError for tiles and weights that this task's pages (H, W) cannot give."""
+    """Raise UserError for tiles and weights that are impossible with this task's pages (H, W)."""
     if weights not in task.weights:
         raise UserError(f"--weights {weights} is not for {task.name}; choose {' or '.join(task.weights)}")
     if tiling.core < 1 or tiling.margin < 0:
@@ -185,16 +186,16 @@ def check_tiling(task: Task, tiling: Tiling, weights: str, shape: Sequence[int])
 
 
 def class_shares(targets: Iterable[np.ndarray], classes: int) -> list[float]:
-    """Share of all pixels that each class has in targets (H, W); of one class the shares of 0 and 1."""
+    """Return each class's share of all pixels in targets (H, W); for one class the shares of 0 and 1."""
     counts = sum(np.bincount(target.ravel(), minlength=max(classes, 2)) for target in targets)
     return (counts / counts.sum()).tolist()
 
 
 def tile_corners(tiling: Tiling, shape: Sequence[int], windowed: bool) -> list[tuple[int, int]]:
-    """Upper left corners (y, x) of the tiles of a page (H, W) to train on.
+    """Return the upper left corners (y, x) of the tiles of a page (H, W) to train on.
 
-    They lie inside the page: a padding network learns worse from tiles that reach into the mirror image, a third of
-    their pixels in 512x512. A valid network's reach beyond it by their margin, but for windows.
+    They lie inside the page, because a padding network learns worse from tiles that reach into the mirror image (a
+    third of their pixels in 512x512). A valid network's tiles reach beyond the page by their margin, except in windows.
     """
     cut = OverlapTile(tuple(shape), tiling.core, tiling.margin)
     mirrored = [(y - tiling.margin, x - tiling.margin) for y, x in cut.corners()]
@@ -202,26 +203,27 @@ def tile_corners(tiling: Tiling, shape: Sequence[int], windowed: bool) -> list[t
 
 
 def _new_tiles(folder: Path, geometry: dict) -> dict[str, Rows]:
-    """Make the files of the tiles; neighbours in them are strangers."""
+    """Make the files for the tiles."""
     tile, label = (geometry["tile"],) * 2, (geometry["label"],) * 2
-    kinds = {"images": (tile if geometry["channels"] == 1 else (*tile, geometry["channels"]), np.uint8),
-             "labels": (label, np.uint8), "weights": (label, np.float32)}
+    layouts = {"images": (tile if geometry["channels"] == 1 else (*tile, geometry["channels"]), np.uint8),
+               "labels": (label, np.uint8)}
+    if geometry["weights"] != "none":
+        layouts["weights"] = (label, np.float32)
     return {name: new_array(folder / f"train-{name}.npy", (geometry["count"], *shape), dtype)
-            for name, (shape, dtype) in kinds.items() if name != "weights" or geometry["weights"] != "none"}
+            for name, (shape, dtype) in layouts.items()}
 
 
 def _write_tiles(files: dict[str, Rows], arrays: dict[str, np.ndarray], places: Sequence[int],
                  corners: list[tuple[int, int]], tiling: Tiling) -> dict[str, int]:
-    """Write the tiles of a page at their places, and give their checksum in each file.
+    """Write the tiles of a page at their places, and return their checksum in each file.
 
-    Labels and weights lack a valid network's edge.
+    Labels and weights are smaller by the edge that a valid network does not predict.
     """
     edge, crcs = (tiling.tile - tiling.label) // 2, {}
     inner = [(y + edge, x + edge) for y, x in corners]
     for name, array in arrays.items():
-        whole = name == "images"
-        cut = OverlapTile(array.shape[:2], tiling.tile if whole else tiling.label)
-        crcs[name] = files[name].write(places, cut.cut_at(array, corners if whole else inner))
+        side, starts = (tiling.tile, corners) if name == "images" else (tiling.label, inner)
+        crcs[name] = files[name].write(places, OverlapTile(array.shape[:2], side).cut_at(array, starts))
     return crcs
 
 
@@ -229,18 +231,18 @@ def _write_tiles(files: dict[str, Rows], arrays: dict[str, np.ndarray], places: 
 
 
 def fresh_manifest(work: Path) -> dict:
-    """The manifest of step 1; raises UserError where step 1 did not run, or its input changed since."""
+    """Read the manifest of step 1; raise UserError if step 1 did not run, or its input changed since."""
     manifest = read_json(work / "augmented" / "manifest.json", STEP_1,
                          ("inputs", "task", "split", "shape", "data", "sources", "samples"))
-    for path, was in manifest["inputs"].items():
-        if not Path(path).exists() or input_hash(path) != was:
+    for path, digest in manifest["inputs"].items():
+        if not Path(path).exists() or input_hash(path) != digest:
             raise UserError(f"{path} is gone or changed since it was augmented; run 'python augmentation.py' and then "
                             "'python preprocessing.py' again")
     return manifest
 
 
 def fresh_geometry(work: Path) -> dict:
-    """The geometry of step 2; raises UserError where step 1 or 2 did not run, or its input changed since."""
+    """Read the geometry of step 2; raise UserError if step 1 or 2 did not run, or its input changed since."""
     geometry = read_json(work / "patches" / "geometry.json",
                          "run 'python augmentation.py' and 'python preprocessing.py' first (with the same --work)",
                          ("task", "tile", "margin", "core", "label", "valid", "channels", "classes", "normalisation",
@@ -253,23 +255,24 @@ def fresh_geometry(work: Path) -> dict:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line of `python preprocessing.py`."""
-    parser = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes")
-    parser.add_argument("--tile", type=at_least(1), help=f"side of a tile, pixels (without it {Tiling.tile}, of images "
-                                                         "the windows that step 1 cut)")
-    parser.add_argument("--margin", type=at_least(0), help=f"context around the core, pixels (without it "
-                                                           f"{Tiling.margin}, of images 0)")
+    """Return the command line of `python preprocessing.py`."""
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all files of a run")
+    parser.add_argument("--tile", type=at_least(1), help=f"side of a tile, pixels (default: {Tiling.tile}; for single "
+                                                         "images that of the windows that step 1 cut)")
+    parser.add_argument("--margin", type=at_least(0), help="context on each side of a tile, pixels: neighbouring tiles "
+                        f"overlap by twice as much (default: {Tiling.margin}; 0 for single images)")
     parser.add_argument("--preset", choices=sorted(PRESETS), help="the tiles of a published network: paper = 572 in, "
                                                                   "388 out, for valid convolutions")
-    parser.add_argument("--weights", choices=WEIGHTS, help="per-pixel weights of the loss (without it none, of nuclei "
-                                                           "border unless they were squeezed)")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="order of the tiles")
+    parser.add_argument("--weights", choices=WEIGHTS, help="per-pixel weights of the loss: balance makes classes count "
+                        "the same, border stresses narrow gaps between cells, too (default: none; border for nuclei, "
+                        "unless step 1 resized the images)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="decides the order of the tiles")
     return parser
 
 
 def tiling_of(args: argparse.Namespace, task: Task, shape: Sequence[int]) -> Tiling:
-    """The tiles that the command line asks for, of pages (H, W)."""
+    """Return the tiles that the command line asks for, for pages (H, W)."""
     return PRESETS[args.preset] if args.preset else task_tiling(task, shape, args.tile, args.margin)
 
 

@@ -321,10 +321,21 @@ def at_least(least: float, kind: type = int) -> Callable[[str], float]:
     return number
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that adds each default value; if there is none, an option's text says what happens without it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_value = action.default not in (None, "") and not isinstance(action.default, bool)
+        return super()._get_help_string(action) if has_value else action.help
+
+
 class Parser(argparse.ArgumentParser):
-    """A script's options; what is wrong with them is one line, exit status 2, and names what may have been meant."""
+    """A script's options; an error in them is one line, exit status 2, and suggests an option of a similar name."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**{"formatter_class": Help, **settings})
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
         near = get_close_matches(unknown[1], self._option_string_actions, 1) if unknown else []
-        self.exit(2, f"{self.prog}: {message}; {f'is {near[0]} meant? ' if near else ''}--help lists what there is\n")
+        self.exit(2, f"{self.prog}: {message}; {f'did you mean {near[0]}? ' if near else ''}--help lists all options\n")

@@ -114,9 +114,9 @@ def test_an_encoder_is_handed_in():
     model = build_unet(network, encode=encode)
     assert model.compute_output_shape((1, 64, 96, 1)) == (1, 64, 96, 1)
     for given, encoder in ((network, None), (Network(2, 4), encode)):
-        with pytest.raises(ValueError, match="takes it as `encode`"):
+        with pytest.raises(ValueError, match="pass `encode` for a network"):
             build_unet(given, encode=encoder)
-    with pytest.raises(ValueError, match="5 times"):
+    with pytest.raises(ValueError, match="a depth of 5"):
         build_unet(Network(4, encoder="of the test"), encode=encode)
 
 

@@ -46,5 +46,5 @@ def test_an_import_that_fails_says_so(capfd):
 def test_a_script_says_nothing_of_its_libraries():
     told = subprocess.run([sys.executable, "train.py", "--prset", "cpu"], cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 2
-    assert told.stderr == ("train.py: unrecognized arguments: --prset cpu; is --preset meant? --help lists what there "
-                           "is\n")
+    assert told.stderr == ("train.py: unrecognized arguments: --prset cpu; did you mean --preset? --help "
+                           "lists all options\n")
