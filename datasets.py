@@ -1,10 +1,10 @@
-"""Data to try the pipeline with, and a look at your own before it is trained on.
+"""Make or download data to try the pipeline with, and check your own before training on it.
 
     python datasets.py demo             make the demo stack in data/demo
     python datasets.py isbi             download the ISBI 2012 stacks into data
-    python datasets.py import LABELS    other programs' labels to this project's: RoiSet.zip, COCO, numbered masks
-    python datasets.py export CELLS     numbered cells to a RoiSet.zip, to be corrected in Fiji
-    python datasets.py check DIR        examine a folder and say in plain words what is there
+    python datasets.py import LABELS    convert other programs' labels: RoiSet.zip, COCO, numbered masks
+    python datasets.py export CELLS     write numbered cells as a RoiSet.zip, to correct them in Fiji
+    python datasets.py check DIR        examine a folder and report in plain words what it holds
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from utils import Parser, UserError, at_least, counted, run
 
 
 def examine(folder: Path, classes: int | None = None) -> tuple[str, bool]:
-    """What is there to say of a folder, of any layout, and whether it can be trained on, on so many classes if any.
+    """Return a report on a folder of any layout, and whether it is fit for training, on `classes` classes if given.
 
-    Raises UserError where it is no folder, or an image in it cannot be read.
+    Raises UserError if it is no folder, or an image in it cannot be read.
     """
     kind = kind_of(folder)
     if kind is not Stacks:
@@ -48,41 +48,40 @@ def examine(folder: Path, classes: int | None = None) -> tuple[str, bool]:
 
 
 def is_ready(findings: list[Finding]) -> bool:
-    """Whether nothing stands against training."""
+    """Tell whether no problem was found that prevents training."""
     return all(finding.level != "problem" for finding in findings)
 
 
 def check_task(layout: Layout, classes: int | None) -> list[Finding]:
-    """What the labels are taken as, and what step 1 would say of them."""
+    """Return what the labels are taken as, and what step 1 would say about them."""
     task = choose_task(layout, classes=classes)
     try:
         return [*(Finding("warning", note) for note in task.check(layout)),
                 Finding("ok", f"{layout.labels_name} are taken as {task.meaning}")]
     except UserError as error:
-        what, _, remedy = str(error).partition("; ")
-        return [Finding("problem", what, "Step 1 would refuse it.", remedy)]
+        problem, _, remedy = str(error).partition("; ")
+        return [Finding("problem", problem, "Step 1 would refuse it.", remedy)]
 
 
 def describe(layout: Folders, classes: int | None) -> list[Finding]:
-    """What a folder of images holds, by modality; raises UserError for files that would stop step 1."""
-    layout.to_predict()  # raises what is wrong with images without labels: training would, after steps 1 and 2
+    """Describe a folder of images, by modality; raise UserError for files that would stop step 1."""
+    layout.to_predict()  # raises for bad images without labels: otherwise training would, after steps 1 and 2
     groups: dict[str, list[tuple[int, int, int]]] = {}
     for sample in layout:
         count = np.count_nonzero(np.unique(layout.objects(sample.label)))
         groups.setdefault(sample.group, []).append((*sample.image.shape[:2], count))
-    findings = [Finding("ok", f"{len(layout)} {layout.noun}s with {layout.labels_name}, which are read without fault")]
-    findings += check_task(layout, classes)
-    findings += look_for_gaps(layout)
+    findings = [Finding("ok", f"{len(layout)} {layout.noun}s with {layout.labels_name}, all of which can be read"),
+                *check_task(layout, classes), *look_for_gaps(layout)]
     for group, members in groups.items():
         sizes = [f"{height}x{width}" for height, width, _ in sorted(members)]
         counts = sorted(count for *_, count in members)
         findings.append(Finding("ok", f"{group}: {counted(len(members), layout.noun)} of {span(sizes)} pixels "
-                                f"(y, x), {counted(sum(counts), 'object')}, {span(counts)} in one"))
+                                f"(y, x), {counted(sum(counts), 'object')}, {span(counts)} in each"))
     return findings + [Finding("note", note) for note in layout.notes]
 
 
 def look_for_gaps(layout: Folders) -> list[Finding]:
-    """Where membranes of labelled cells seem to have gaps; nothing where labels have no thin walls."""
+    """Find places where membranes of labelled cells seem to have gaps; none if labels have no thin walls."""
     samples = list(layout)
     if not thin_walls([sample.label for sample in samples]):
         return []
@@ -93,36 +92,36 @@ def look_for_gaps(layout: Folders) -> list[Finding]:
 
 def add_exchange(commands: argparse._SubParsersAction) -> None:
     """Add the commands that exchange labels with other programs."""
-    bring = commands.add_parser("import", help="make labels of a RoiSet.zip, of COCO's JSON or of numbered masks")
-    bring.add_argument("labels", type=Path, metavar="LABELS", help="RoiSet.zip, COCO's .json, or a stack or a folder "
-                                                                   "of numbered masks")
-    bring.add_argument("--like", type=Path, metavar="STACK", help="the images that ROIs were drawn on")
-    bring.add_argument("--out", type=Path, default=Path("train-labels.tif"), help="the label stack, or a folder for a "
-                       "TIFF an image (default %(default)s)")
-    bring.add_argument("--outline", type=at_least(1), default=OUTLINE, help="width of the membrane that is drawn "
-                       "between cells, pixels (default %(default)s)")
-    bring.add_argument("--numbers", action="store_true", help="keep a number for each object, in place of membrane and "
-                                                              "cell")
-    give = commands.add_parser("export", help="write the outlines of numbered cells as a RoiSet.zip")
-    give.add_argument("cells", type=Path, nargs="?", default=Path("cells.tif"), metavar="CELLS",
-                      help="a stack with a number for each cell (default %(default)s)")
-    give.add_argument("--out", type=Path, default=Path("RoiSet.zip"), help="the ROI set (default %(default)s)")
+    importing = commands.add_parser("import", help="make labels from a RoiSet.zip, COCO's JSON or numbered masks")
+    importing.add_argument("labels", type=Path, metavar="LABELS", help="RoiSet.zip, COCO's .json, or a stack or a "
+                                                                       "folder of numbered masks")
+    importing.add_argument("--like", type=Path, metavar="STACK", help="the images that the ROIs were drawn on")
+    importing.add_argument("--out", type=Path, default=Path("train-labels.tif"), help="the label stack, or a folder "
+                                                                                      "for a TIFF per image")
+    importing.add_argument("--outline", type=at_least(1), default=OUTLINE, help="width of the membrane that is drawn "
+                                                                                "between cells, pixels")
+    importing.add_argument("--numbers", action="store_true", help="keep a number for each object, instead of membrane "
+                                                                  "and cell")
+    exporting = commands.add_parser("export", help="write the outlines of numbered cells as a RoiSet.zip")
+    exporting.add_argument("cells", type=Path, nargs="?", default=Path("cells.tif"), metavar="CELLS",
+                           help="a stack with a number for each cell")
+    exporting.add_argument("--out", type=Path, default=Path("RoiSet.zip"), help="the ROI set")
 
 
 def main() -> None:
     parser = Parser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="make a synthetic stack that looks like ssTEM; no network needed")
-    demo.add_argument("--data", type=Path, default=Path("data/demo"), help="folder to write (default %(default)s)")
-    demo.add_argument("--seed", type=at_least(0), default=0, help="same seed, same bytes (default %(default)s)")
+    demo.add_argument("--data", type=Path, default=Path("data/demo"), help="folder to write into")
+    demo.add_argument("--seed", type=at_least(0), default=0, help="the same seed gives the same bytes")
     isbi = commands.add_parser("isbi", help="download the ISBI 2012 stacks, 24 MB unpacked")
-    isbi.add_argument("--data", type=Path, default=Path("data"), help="folder to write (default %(default)s)")
-    isbi.add_argument("--url", default=ISBI_URL, help="where the zip is (default %(default)s)")
-    check = commands.add_parser("check", help="examine a folder and say in plain words what is there")
+    isbi.add_argument("--data", type=Path, default=Path("data"), help="folder to write into")
+    isbi.add_argument("--url", default=ISBI_URL, help="address of the zip")
+    check = commands.add_parser("check", help="examine a folder and report in plain words what it holds")
     check.add_argument("data", type=Path, nargs="?", default=Path("data"), metavar="DIR",
-                       help="folder of the stacks, or of images with masks (default %(default)s)")
-    check.add_argument("--classes", type=at_least(2), help="the labels number so many kinds of pixels from 0 (without "
-                                                           "it membrane and cell)")
+                       help="folder of the stacks, or of images with masks")
+    check.add_argument("--classes", type=at_least(2), help="number of classes, if the labels number kinds of pixels "
+                                                           "from 0 (default: membrane and cell)")
     add_exchange(commands)
     args = parser.parse_args()
     if args.command == "demo":
@@ -133,9 +132,9 @@ def main() -> None:
         print(f"{args.data}: {', '.join(path.name for path in files)}. Please cite what data/README.md names")
     elif args.command == "import":
         images, objects = import_labels(args.labels, args.out, args.like, None if args.numbers else args.outline)
-        kind = "a number for each" if args.numbers else (f"cells of 255 between membranes of 0, {args.outline} pixels "
-                                                         "wide where they were narrower")
-        print(f"{args.out}: {counted(objects, 'object')} in {counted(images, 'image')}, {kind}")
+        values = "a number for each" if args.numbers else (f"cells = 255, membranes = 0 and at least {args.outline} "
+                                                           "pixels wide")
+        print(f"{args.out}: {counted(objects, 'object')} in {counted(images, 'image')}, {values}")
     elif args.command == "export":
         print(f"{args.out}: {export_rois(args.cells, args.out)} outlines; in Fiji: Analyze > Tools > ROI Manager > "
               "More > Open..., with the images open")

@@ -1,7 +1,7 @@
-"""Step 3: train a U-Net on the tiles, judge it on what was held out, predict the test stack or images without masks.
+"""Step 3: train a U-Net on the tiles, score it on held-out slices, predict the test stack or images without masks.
 
-results/patches/ -> results/model.keras, then prediction.tif, of single images prediction/
-After any stop, at any moment, python train.py --work DIR --resume does what is left.
+results/patches/ -> results/model.keras, then prediction.tif, or prediction/ for single images
+A run that was stopped at any moment continues with python train.py --work DIR --resume
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ from utils import Parser, UserError, at_least, counted, file_hash, require_space
 
 DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
             "early_stopping", "validation", "precision")  # options that decide what is trained
-GPU_BATCH = 16  # tiles a step that the preset auto takes on a GPU; untested on one
-VALIDATED = 0.04  # tiles of the validation block after an epoch, share of those that trained: some 1.5 % of its time
+GPU_BATCH = 16  # tiles per step that the preset auto takes on a GPU; not tested on one
+VALIDATION_SHARE = 0.04  # validation tiles per epoch, share of those that train: takes some 1.5 % of its time
 
 
 # ------------------------------------------------------------------------------------------------------- the run
@@ -71,12 +71,12 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
           strategy: tf.distribute.Strategy | None = None) -> tuple[keras.Model, dict]:
     """Train on `work`/patches, write model.keras, config.json, history.csv, curve.png; return model and configuration.
 
-    With `resume` a run goes on where its checkpoint is, to the same weights as if it had never stopped; a finished one
-    is only read. `notes` go into the configuration: preset, device, and the command's options, of which `tensorboard`
-    logs there, too. With a `strategy` several devices train together; of several processes the first alone writes, and
-    the others give the network as it is at the end.
-    Raises UserError where an earlier step has to run first, NotLearning for a dead run, KeyboardInterrupt, all saved,
-    on Ctrl-C.
+    With `resume` a run continues from its checkpoint, to the same weights as if it had never stopped; a finished one is
+    only read. `notes` are added to the configuration: preset, device, and the command's options; its `tensorboard`
+    turns logging on. With a `strategy` several devices train together. If there are several processes, only the first
+    writes, and the others return the network as it is at the end.
+    Raises UserError if an earlier step has to run first, NotLearning if the network does not learn, and
+    KeyboardInterrupt on Ctrl-C, when all is saved.
     """
     geometry = fresh_geometry(work)
     task = task_of(geometry)
@@ -86,7 +86,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
     _check_fit(recipe, geometry)
     if (recipe.patience or recipe.validation) and len(geometry["split"]["train"]) < 2:
         raise UserError("--early-stopping and --validation set training slices aside and need two or more")
-    settings = json.loads(json.dumps({  # as a file gives it back
+    settings = json.loads(json.dumps({  # as it is read from a file: lists, not tuples
         **asdict(recipe), "seed": seed, "precision": keras.config.dtype_policy().name,
         "tiles": file_hash(work / "patches" / "geometry.json")}))
     config = {"task": geometry["task"], "network": settings["network"], "channels": geometry["channels"],
@@ -109,14 +109,14 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
         with strategy.scope():
             network = build(recipe.network, geometry["channels"], geometry["normalisation"],
                             "none" if keeper.rows else recipe.pretrained)
-            beside = [output_of(network)] if recipe.affinities else []
-            model = InParts(network.input, [network.output, *beside] if beside else network.output, name=network.name)
+            outputs = [network.output, output_of(network)] if recipe.affinities else network.output
+            model = InParts(network.input, outputs, name=network.name)
             model.affinities = recipe.affinities
             compile_model(model, recipe)
         prepare_model(model)
         config["parameters"] = network.count_params()
         if is_chief(strategy):
-            require_space(work, 40 * model.count_params() + 10_000_000)  # checkpoints, old and new, and the model
+            require_space(work, 40 * model.count_params() + 10_000_000)  # old and new checkpoint, and the model
         keeper.start(model)
         _fit(model, geometry, keeper)
         check_agreed(strategy, *model.get_weights(), *keeper.mean)
@@ -128,23 +128,23 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
 
 
 def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
-    """Run the schedule from where `keeper` stands; raises KeyboardInterrupt, which says what was saved, on Ctrl-C.
+    """Run the rest of the schedule; on Ctrl-C raise KeyboardInterrupt, which says what was saved.
 
-    Where memory runs out, the run goes on from its checkpoint with a batch in parts; raises MemoryError where one tile
-    is too much, or where other processes know nothing of it.
+    If memory runs out, continue from the checkpoint with each batch in parts; raise MemoryError if even one tile is too
+    much, or if other processes, which cannot know of it, train along.
     """
     recipe, work, strategy = keeper.recipe, keeper.work, model.distribute_strategy
-    patches, keep, checks = work / "patches", geometry["split"]["train"], {}
+    patches, slices, validation = work / "patches", geometry["split"]["train"], {}
     if recipe.patience or recipe.validation:
-        block, most = max(1, len(keep) // 5), max(1, int(VALIDATED * recipe.steps * recipe.batch))
-        most = most // recipe.batch * recipe.batch or most  # whole batches, where there is one
-        tiles = Feed(patches, recipe.batch, keep=keep[-block:]).unchanged(64 if recipe.patience else most)
+        block, most = max(1, len(slices) // 5), max(1, int(VALIDATION_SHARE * recipe.steps * recipe.batch))
+        most = most // recipe.batch * recipe.batch or most  # whole batches, if there is one
+        tiles = Feed(patches, recipe.batch, keep=slices[-block:]).unchanged(64 if recipe.patience else most)
         data, count = in_shares(tiles, recipe.batch, strategy)
-        checks = {"validation_data": data, "validation_steps": count}
-        keep = keep[:-block]
-    feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=keep,
+        validation = {"validation_data": data, "validation_steps": count}
+        slices = slices[:-block]
+    feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=slices,
                 numbers=bool(recipe.affinities))
-    total, began = recipe.epochs * recipe.steps, time.perf_counter()
+    total, start = recipe.epochs * recipe.steps, time.perf_counter()
     while True:
         epochs = len(keeper.rows)
         first = epochs * recipe.steps
@@ -159,35 +159,35 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
                 callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: answer(),
                                                                 on_test_batch_begin=lambda batch, logs: answer()))
                 model.fit(feed.from_step(first, total, strategy), epochs=recipe.epochs, initial_epoch=epochs,
-                          steps_per_epoch=recipe.steps, verbose=0, shuffle=False, callbacks=callbacks, **checks)
+                          steps_per_epoch=recipe.steps, verbose=0, shuffle=False, callbacks=callbacks, **validation)
             break
         except KeyboardInterrupt:
-            others = " --strategy multiworker" if several_processes(strategy) else ""
-            raise stopped(work, keeper.describe(), others) from None
+            option = " --strategy multiworker" if several_processes(strategy) else ""
+            raise interruption(work, keeper.describe(), option) from None
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
             if several_processes(strategy):
-                raise MemoryError("of one process, and the others cannot know") from error
+                raise MemoryError("that of one process, and the others cannot know it") from error
             if model.parts >= recipe.batch // strategy.num_replicas_in_sync:
-                raise MemoryError("one tile at a time is too much") from error
+                raise MemoryError("even one tile at a time is too much") from error
         finally:
             keeper.bar.close()
         model.halve()
         keeper.restore()
         print(f"note: memory ran out; going on from epoch {len(keeper.rows) + 1} with each batch in {model.parts} "
-              "parts, whose gradients are added up: the result is the same, and a step takes longer", flush=True)
-    print(f"trained for {time.perf_counter() - began:.0f} s, start of fit to end of fit")
+              "parts, whose gradients are added up: the result is the same, but a step takes longer", flush=True)
+    print(f"trained for {time.perf_counter() - start:.0f} s, start of fit to end of fit")
 
 
-def stopped(work: Path, state: str, options: str = "") -> KeyboardInterrupt:
-    """What to say on Ctrl-C."""
+def interruption(work: Path, state: str, options: str = "") -> KeyboardInterrupt:
+    """Return the interruption to raise on Ctrl-C, which says how to go on."""
     return KeyboardInterrupt(f"stopped; {work / 'model.keras'} {state}; 'python train.py --work {work}{options} "
                              "--resume' does what is left")
 
 
 def _check_fit(recipe: Recipe, geometry: dict) -> None:
-    """Raise UserError where the tiles are not of the kind or size that the network takes."""
+    """Raise UserError if the network cannot take tiles of this kind or size."""
     network, tile = recipe.network, geometry["tile"]
     if (network.padding == "valid") != geometry["valid"]:
         raise UserError("these tiles are for valid convolutions; run 'python preprocessing.py' again without --preset "
@@ -197,17 +197,16 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
         raise UserError(f"tiles of {tile} pixels with margins of {geometry['margin']} do not fit this valid network, "
                         f"which takes {network.shrinkage} off each side; preprocessing.py --preset paper fits depth 4")
     if not geometry["valid"] and tile % network.stride:
-        raise UserError(f"tiles of {tile} pixels do not fit a network that pools {network.stride} pixels into one; "
-                        f"choose a --tile that is a multiple of {network.stride} in preprocessing.py")
+        raise UserError(f"tiles of {tile} pixels do not fit a network that pools {network.stride} pixels into one; run "
+                        f"'python preprocessing.py' with a --tile that is a multiple of {network.stride}")
     if not geometry["count"]:
         raise UserError("there are no tiles to train on")
 
 
 def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
-    """Give the preset's name and its recipe with what the command line changes in it."""
-    name = args.preset
-    automatic = name in (None, "auto")
-    name = "cpu" if automatic else name
+    """Return the preset's name, and its recipe with the command line's changes."""
+    automatic = args.preset in (None, "auto")
+    name = "cpu" if automatic else args.preset
     recipe = PRESETS[name]
     if automatic and tf.config.list_physical_devices("GPU"):  # the preset gpu was never measured, this network was
         recipe = replace(recipe, batch=GPU_BATCH)
@@ -219,49 +218,52 @@ def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
         raise UserError(f"--pretrained {args.pretrained} is for an encoder; name one with --encoder, or leave it out")
     network = recipe.network
     if args.depth and args.depth != network.depth:
-        spare = network.dropout[-1:] * args.depth  # deeper levels drop out as much as the bottom did
-        network = replace(network, depth=args.depth, dropout=(network.dropout[:-1] + spare)[:args.depth + 1])
+        deepest = network.dropout[-1:] * args.depth  # deeper levels drop out as much as the bottom did
+        network = replace(network, depth=args.depth, dropout=(network.dropout[:-1] + deepest)[:args.depth + 1])
     changes = {key: getattr(args, key) for key in ("epochs", "steps", "batch", "lr") if getattr(args, key)}
     return name, replace(recipe, network=replace(network, filters=args.filters or network.filters),
                          patience=args.early_stopping, validation=bool(args.validation), **changes)
 
 
 def options() -> argparse.ArgumentParser:
-    """Make the command line of `python train.py`; None stands for what the command does not name."""
-    parser = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the command line of `python train.py`; options that it does not name are None."""
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--version", action="version", version=version())
-    parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all that a run makes (results)")
-    parser.add_argument("--out", type=Path, help="the predicted test stack (prediction.tif), or the folder of "
-                                                 "predicted images (prediction)")
-    parser.add_argument("--preset", choices=["auto", *PRESETS], help="network and schedule; auto is cpu, "
-                                                                            f"on a GPU with {GPU_BATCH} tiles a step")
+    parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all files of a run")
+    parser.add_argument("--out", type=Path, help="file for the predicted test stack (default: prediction.tif), or "
+                                                 "folder for predicted single images (default: prediction)")
+    parser.add_argument("--preset", choices=["auto", *PRESETS], help="network and schedule; auto is cpu, on a GPU with "
+                                                                     f"{GPU_BATCH} tiles per step (default: auto)")
     whole = at_least(1)
-    for name, number, meaning in (("epochs", whole, "pieces of the schedule"), ("steps", whole, "steps an epoch"),
-                                  ("batch", whole, "tiles a step"), ("lr", at_least(1e-12, float), "peak of the rate"),
-                                  ("filters", whole, "of the first level"), ("depth", whole, "halvings of the image")):
-        parser.add_argument(f"--{name}", type=number, help=f"{meaning} (without it the preset's)")
+    for name, number, meaning in (("epochs", whole, "parts of the schedule, after each of which the run is saved"),
+                                  ("steps", whole, "steps per epoch"), ("batch", whole, "tiles per step"),
+                                  ("lr", at_least(1e-12, float), "peak learning rate"),
+                                  ("filters", whole, "feature maps of the first level"),
+                                  ("depth", whole, "how often the network halves the image")):
+        parser.add_argument(f"--{name}", type=number, help=f"{meaning} (default: the preset's)")
     parser.add_argument("--encoder", choices=list(ENCODERS), help="a network of keras.applications as the contracting "
-                        "path, on 16 to 256 filters back up, trained with Adam")
-    parser.add_argument("--pretrained", choices=PRETRAINED, help="an encoder's weights to start from; imagenet is "
-                        "downloaded once (none)")
-    parser.add_argument("--seed", type=at_least(0), help="of weights, dropout and the order of tiles (0)")
+                        "path, with 16 to 256 filters on the way back up; trained with Adam")
+    parser.add_argument("--pretrained", choices=PRETRAINED, help="weights that an encoder starts from; imagenet is "
+                        "downloaded once (default: none)")
+    parser.add_argument("--seed", type=at_least(0), help="decides the first weights, dropout and the order of the "
+                                                         "tiles (default: 0)")
     parser.add_argument("--early-stopping", type=at_least(1), metavar="PATIENCE", help="stop when the loss on a "
-                        "block of training slices has not fallen for so many epochs; its best weights predict")
-    parser.add_argument("--validation", action="store_true", default=None, help="draw the loss on a block of training "
-                        "slices, which then train nothing, into curve.png, too")
+                        "block of training slices has not fallen for so many epochs; predict with its best weights")
+    parser.add_argument("--validation", action="store_true", default=None, help="hold back a block of training slices "
+                        "and draw the loss on it into curve.png, too")
     parser.add_argument("--folds", type=at_least(2), metavar="K", help="cross-validation: train K networks, each "
-                        "judged on a block of labelled slices that trains the others; predict with their mean")
-    parser.add_argument("--precision", choices=["auto", *PRECISIONS], help="arithmetic (auto)")
+                        "scored on a block of labelled slices that trains the others; predict with their mean")
+    parser.add_argument("--precision", choices=["auto", *PRECISIONS], help="floating-point format (default: auto)")
     parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="devices that share each batch: all "
-                        "GPUs, one, or those of the processes that TF_CONFIG names; see docs/clusters.md (auto)")
-    parser.add_argument("--resume", action="store_true", help="do what a run that was stopped has left; no "
-                        "other option is needed")
-    parser.add_argument("--tensorboard", action="store_true", help="log to results/tensorboard, too")
+                        "GPUs, one, or those of the processes that TF_CONFIG names; see docs/clusters.md")
+    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped; no other option but "
+                                                              "--work is needed")
+    parser.add_argument("--tensorboard", action="store_true", help="also log to tensorboard/ in the folder of the run")
     return parser
 
 
-def resumed(args: argparse.Namespace) -> argparse.Namespace:
-    """Give the options of the run that was stopped where --resume comes without any that decides what is trained."""
+def resume_options(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the stopped run's options, unless the command names one that decides what is trained."""
     state = read_state(args.work)
     if not state or any(getattr(args, name) is not None for name in DECIDING):
         return args
@@ -281,21 +283,21 @@ def main() -> None:
             return
         if count > 1:
             print(f"process {number + 1} of {count}; waiting until all are there", flush=True)
-        run_step(resumed(args) if args.resume else args)
+        run_step(resume_options(args) if args.resume else args)
 
 
 def train_fold(args: argparse.Namespace) -> None:
-    """Train and judge one of several folds; nothing stays of the one before."""
+    """Train and score one of several folds; nothing of the previous fold stays in memory."""
     keras.backend.clear_session()
     run_step(args, predicts=False)
 
 
 def run_step(args: argparse.Namespace, predicts: bool = True) -> None:
-    """Train as the command line says, then look back, judge and predict."""
+    """Train as the command line says, then learn thresholds and walls, score and predict."""
     geometry = fresh_geometry(args.work)
     task = task_of(geometry)
     outputs, layout = task.outputs(args.out), layout_of(geometry["data"])
-    task.check_outputs(outputs, layout.to_predict())  # now, not after the training
+    task.check_outputs(outputs, layout.to_predict())  # before the training, not after it
     device = prepare_device(args.precision or "auto")
     name, recipe = recipe_of(args)
     strategy = open_strategy(args.strategy, recipe.batch)
@@ -303,7 +305,7 @@ def run_step(args: argparse.Namespace, predicts: bool = True) -> None:
     levels = network.depth - bool(network.encoder)  # the bottom is the encoder's
     kind = f"{network.encoder} with {recipe.pretrained} weights, " if network.encoder else ""
     print(f"{device}; preset {name}: {kind}{network.filters} to {network.filters * 2**levels} filters, "
-          f"{counted(recipe.epochs, 'epoch')} of {counted(recipe.steps, 'step')}, {recipe.batch} tiles a step"
+          f"{counted(recipe.epochs, 'epoch')} of {counted(recipe.steps, 'step')}, {recipe.batch} tiles per step"
           + (f", shared by {devices} devices" if devices > 1 else ""), flush=True)
     precision = {policy: name for name, policy in PRECISIONS.items()}[keras.config.dtype_policy().name]
     command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,
@@ -313,14 +315,14 @@ def run_step(args: argparse.Namespace, predicts: bool = True) -> None:
                               {"preset": name, "device": device, "command": command,
                                "voxel": layout.voxel and layout.voxel.as_json()}, strategy)
     if not is_chief(strategy):
-        print("trained; the first process judges and predicts")
+        print("trained; the first process scores and predicts")
         return
     print(f"{args.work / 'model.keras'}: {config['parameters']:,} parameters")
-    fresh_geometry(args.work)  # training took its time: are the labels that judge still those of step 1?
+    fresh_geometry(args.work)  # training took its time: are the held-out labels still those of step 1?
     try:
         finish(args.work, TensorFlow(model), config, outputs, predicts)
     except KeyboardInterrupt:
-        raise stopped(args.work, "is trained") from None
+        raise interruption(args.work, "is trained") from None
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def test_a_run_trained_anew_to_the_same_weights_is_judged_anew(cells_run):
 
 
 def test_a_network_that_says_the_same_everywhere_did_not_learn(cells_run, tmp_path):
-    with pytest.raises(NotLearning, match="says the same everywhere: it did not learn"):
+    with pytest.raises(NotLearning, match="gives the same output everywhere: it did not learn"):
         final(cells_run, Bright(says=0.4))
     assert not (cells_run / "finished.json").exists()
     assert not (tmp_path / "prediction.tif").exists()
@@ -139,9 +139,9 @@ def test_held_out_nuclei_lie_beside_those_without_masks(nuclei_folder, tmp_path,
 def test_the_picture_shows_each_group_before_a_second_of_any():
     judged = [Judged(Sample(name, None, None, name[0]), None, None, None)
               for name in ("a0", "a1", "a2", "a3", "b0", "a4", "b1", "c0")]
-    kept = []
-    assert list(predict._kept(iter(judged), kept, most=4)) == judged
-    assert [one.sample.name for one in kept] == ["a0", "a1", "b0", "c0"]
+    examples = []
+    assert list(predict._collect_examples(iter(judged), examples, most=4)) == judged
+    assert [one.sample.name for one in examples] == ["a0", "a1", "b0", "c0"]
 
 
 def test_the_end_says_what_came_out_and_that_nothing_is_left(cells_run, tmp_path, capsys):
@@ -151,8 +151,8 @@ def test_the_end_says_what_came_out_and_that_nothing_is_left(cells_run, tmp_path
         return capsys.readouterr().out
 
     first, second = end(), end()
-    assert "held-out slices, which judged and never trained:\nthe network's probability:" in first
+    assert "scores on held-out slices, which never trained the network:\nthe network's probability:" in first
     assert f"{tmp_path / 'prediction.tif'}: probability of cell, no flips\n" in first
     assert f"{tmp_path / 'cells.tif'}: a number for each cell, 0 = border; walls learnt on slices 1-3\n" in first
-    assert second.startswith("nothing is left to do: the network is trained, judged, and everything is predicted\n")
+    assert second.startswith("nothing is left to do: the network is trained and scored, and everything is predicted\n")
     assert second.endswith(first)
