@@ -111,7 +111,7 @@ def add_exchange(commands: argparse._SubParsersAction) -> None:
 def main() -> None:
     parser = Parser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="make a synthetic stack that looks like ssTEM; no network needed")
+    demo = commands.add_parser("demo", help="make a synthetic electron microscopy stack; needs no network")
     demo.add_argument("--data", type=Path, default=Path("data/demo"), help="folder to write into")
     demo.add_argument("--seed", type=at_least(0), default=0, help="the same seed gives the same bytes")
     isbi = commands.add_parser("isbi", help="download the ISBI 2012 stacks, 24 MB unpacked")

@@ -1,11 +1,11 @@
-"""Score files: a prediction as the ISBI 2012 challenge did, nuclei as the Data Science Bowl of 2018.
+"""Score a prediction as the ISBI 2012 challenge did, or nuclei as the 2018 Data Science Bowl did.
 
     python metrics.py prediction.tif data/train-labels.tif --slices 25-29 --json scores.json
-    python metrics.py cells.tif data/train-labels.tif  a number for each cell
-    python metrics.py cells.tif data/demo/test-cells.tif --linked  one number for a cell through the stack
-    python metrics.py predicted/ stage1_train/         two folders: nuclei one by one
+    python metrics.py cells.tif data/train-labels.tif  a number for each cell in each slice
+    python metrics.py cells.tif data/demo/test-cells.tif --linked  the same number for a cell in all slices
+    python metrics.py predicted/ stage1_train/         two folders: separate nuclei
 
-What each score means stands beside its code in `unet/scores/`.
+Each score is explained beside its code in `unet/scores/`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def score_stacks(prediction_path: str | Path, labels_path: str | Path, text: str
                  instances: bool = False, linked: bool = False) -> dict:
     """Score two stacks, of any format, on the slices of the labels that `text` ("25-29") names, or on all.
 
-    With `instances`, or where it is plain to see, the prediction numbers cells: `instance_scores`, else `isbi_scores`.
-    With `linked` the numbers run through the stack: "linked" has their scores in three dimensions. Raises UserError.
+    With `instances`, or if `are_cells` says so, the prediction numbers cells and gets `instance_scores`, otherwise
+    `isbi_scores`. With `linked` a cell has the same number in all slices, and "linked" holds the scores in three
+    dimensions. Raises UserError for input that cannot be scored.
     """
     prediction, labels = (np.asarray(open_pages(path)) for path in (prediction_path, labels_path))
     slices = parse_slices(text, len(labels)) if text else list(range(len(labels)))
@@ -51,27 +52,28 @@ def score_stacks(prediction_path: str | Path, labels_path: str | Path, text: str
                         "name as many of these with --slices as the prediction has, for instance 25-29")
     if labels.dtype.kind == "f":
         if (labels != np.rint(labels)).any():
-            raise UserError(f"{labels_path} has fractions, as a prediction has; the labels come second")
+            raise UserError(f"{labels_path} has fractions, so it looks like a prediction; name the labels second")
         labels = labels.astype(np.int64)
     whole_numbers = prediction.dtype.kind in "iu"
     if (instances or linked) and not whole_numbers:
-        raise UserError(f"{prediction_path} is {prediction.dtype}, expected whole numbers, one a cell; leave out "
-                        "--instances and --linked for probabilities")
+        raise UserError(f"{prediction_path} is {prediction.dtype}, expected whole numbers, one for each cell; leave "
+                        "out --instances and --linked for probabilities")
     if linked and len(np.unique(labels)) <= 2:
-        raise UserError(f"{labels_path} says where cells are, not which; --linked needs a number for each cell through "
-                        "the stack, as in the demo's test-cells.tif")
+        raise UserError(f"{labels_path} does not number its cells; --linked needs the same number for a cell in all "
+                        "slices, as in the demo's test-cells.tif")
     try:
         if instances or linked or (whole_numbers and are_cells(prediction)):
-            mine = prediction[slices] if len(prediction) == len(labels) else prediction
-            scores = instance_scores(mine, labels[slices], slices)
-            names = ("adapted_rand_error", "precision", "recall")
-            through = dict(zip(names, adapted_rand_error(mine, labels[slices]), strict=True)) if linked else None
-            return {**scores, "linked": through} if linked else scores
-        if whole_numbers and prediction.max() > 1:  # saved as grey values
+            cells = prediction[slices] if len(prediction) == len(labels) else prediction
+            scores = instance_scores(cells, labels[slices], slices)
+            if linked:
+                names = ("adapted_rand_error", "precision", "recall")
+                scores["linked"] = dict(zip(names, adapted_rand_error(cells, labels[slices]), strict=True))
+            return scores
+        if whole_numbers and prediction.max() > 1:  # a probability saved as grey values
             white = np.iinfo(prediction.dtype).max
             if white > 255 and prediction.max() < white / 10:
-                raise UserError(f"{prediction_path} goes up to {prediction.max()} of {white}; numbers of cells are "
-                                "scored with --instances")
+                raise UserError(f"{prediction_path} has values up to {prediction.max()} of {white}; if they number "
+                                "cells, score them with --instances")
             prediction = prediction / np.float32(white)
         return _score_probabilities(prediction, labels, slices)
     except ValueError as error:
@@ -79,25 +81,26 @@ def score_stacks(prediction_path: str | Path, labels_path: str | Path, text: str
 
 
 def are_cells(stack: np.ndarray) -> bool:
-    """Whether whole numbers (N, H, W) are plainly those of cells: several beside 0, and different ones never touch.
+    """Tell whether whole numbers (N, H, W) clearly number cells: several beside 0, and different ones never touch.
 
-    A probability saved as grey values runs through all those between dark and bright.
+    In a probability saved as grey values, different values do touch.
     """
-    pairs = (stack[:, 1:], stack[:, :-1]), (stack[:, :, 1:], stack[:, :, :-1])
-    touch = any(((one != other) & (one != 0) & (other != 0)).any() for one, other in pairs)
+    neighbours = (stack[:, 1:], stack[:, :-1]), (stack[:, :, 1:], stack[:, :, :-1])
+    touch = any(((one != other) & (one != 0) & (other != 0)).any() for one, other in neighbours)
     return not touch and len(np.unique(stack)) > 2
 
 
 def _score_probabilities(prediction: np.ndarray, labels: np.ndarray, slices: list[int]) -> dict:
-    """`isbi_scores` on these slices of the labels.
+    """Compute `isbi_scores` on these slices of the labels.
 
-    A prediction of all slices is cut to them, and t chosen on its other slices; one of these slices alone is
-    paired with them in order, and t chosen for each slice on the others.
+    If the prediction has all slices, these are selected, and the threshold t is chosen on the other slices. If it has
+    only these slices, they are paired with the labels' in order, and t is chosen for each slice on the others.
     """
-    others = sorted(set(range(len(labels))) - set(slices)) if len(prediction) == len(labels) else []
+    if len(prediction) != len(labels):
+        return isbi_scores(prediction, labels[slices], threshold="others", slices=slices)
+    others = sorted(set(range(len(labels))) - set(slices))
     threshold = best_threshold(prediction[others], labels[others]) if others else "others"
-    mine = prediction[slices] if len(prediction) == len(labels) else prediction
-    scores = isbi_scores(mine, labels[slices], threshold=threshold, slices=slices)
+    scores = isbi_scores(prediction[slices], labels[slices], threshold=threshold, slices=slices)
     if others:
         scores["chosen"]["how"] = f"the t best on the prediction's other {len(others)} slices"
     return scores
@@ -107,12 +110,11 @@ def _score_probabilities(prediction: np.ndarray, labels: np.ndarray, slices: lis
 
 
 def score_nuclei(predicted: str | Path, truth: str | Path) -> dict:
-    """`nuclei_scores` of a folder of `<name>-labels.tif` against a folder of images with masks or labels, or another
-    such folder.
+    """Compute `nuclei_scores` of a folder of `<name>-labels.tif`.
 
-    Two label TIFFs are compared page by page. Only images that were predicted are scored; "missing" names the others,
-    "without" the predicted ones that have no masks. Raises UserError where nothing fits,
-    or a prediction is of no image there.
+    The truth is a folder of images with masks or labels, or another folder of `<name>-labels.tif`. Two label TIFFs are
+    compared page by page. Only predicted images are scored; "missing" lists the others, "without" the predicted ones
+    that have no masks. Raises UserError if no names match, or a prediction has no image there.
     """
     predicted, truth = Path(predicted), Path(truth)
     for path in (predicted, truth):
@@ -122,43 +124,45 @@ def score_nuclei(predicted: str | Path, truth: str | Path) -> dict:
         raise UserError(f"{predicted} and {truth} are a folder and a file; name two folders or two label TIFFs")
     try:
         if not predicted.is_dir():
-            ours, theirs = _label_maps(predicted), _label_maps(truth)
-            if len(ours) != len(theirs):
-                raise UserError(f"{predicted} has {len(ours)} pages, {truth} has {len(theirs)}; each needs its truth")
-            return nuclei_scores(zip(ours, theirs, strict=True), [f"page {n}" for n in range(len(ours))])
+            predictions, truths = _label_maps(predicted), _label_maps(truth)
+            if len(predictions) != len(truths):
+                raise UserError(f"{predicted} has {len(predictions)} pages, {truth} has {len(truths)}; each needs its "
+                                "truth")
+            return nuclei_scores(zip(predictions, truths, strict=True), [f"page {n}" for n in range(len(truths))])
         return _score_folders(predicted, truth)
     except ValueError as error:
         raise UserError(f"{predicted} against {truth}: {error}") from None
 
 
 def _score_folders(predicted: Path, truth: Path) -> dict:
-    ours, theirs = ({path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
-                    for folder in (predicted, truth))
+    predictions, sources = ({path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+                            for folder in (predicted, truth))
     kind, without = kind_of(truth), set()
     from_masks = issubclass(kind, Folders)
     if from_masks:
-        sources = kind.find(truth)
-        theirs = {source.name: source for source in sources if source.masks}
-        without = {source.name for source in sources if not source.masks} & set(ours)
-    for folder, files, wanted in ((predicted, ours, ""), (truth, theirs, ", and no <name>/masks")):
+        images = kind.find(truth)
+        sources = {image.name: image for image in images if image.masks}
+        without = {image.name for image in images if not image.masks} & set(predictions)
+    for folder, files, alternative in ((predicted, predictions, ""), (truth, sources, ", and no <name>/masks")):
         if not files:
-            raise UserError(f"{folder} holds no <name>{SUFFIX}{wanted}; name the folder that 'python predict.py' "
+            raise UserError(f"{folder} holds no <name>{SUFFIX}{alternative}; name the folder that 'python predict.py' "
                             "wrote, then the one with the truth")
-    strangers = [name for name in ours if name not in theirs and name not in without]
-    if strangers:
-        raise UserError(f"{truth} has no truth for {len(strangers)} of {len(ours)} predictions, {strangers[0]} the "
+    unknown = [name for name in predictions if name not in sources and name not in without]
+    if unknown:
+        raise UserError(f"{truth} has no truth for {len(unknown)} of {len(predictions)} predictions, {unknown[0]} the "
                         "first; name the folder that the images came from")
-    ours = {name: path for name, path in ours.items() if name not in without}
-    if not ours:
-        raise UserError(f"{truth} has no masks for what was predicted; name the folder of annotated images")
+    predictions = {name: path for name, path in predictions.items() if name not in without}
+    if not predictions:
+        raise UserError(f"{truth} has no masks for any predicted image; name the folder of annotated images")
     if from_masks:
         layout = kind(truth)
-        samples = [layout[layout.names.index(name)] for name in ours]
+        samples = [layout[layout.names.index(name)] for name in predictions]
         truths, modalities = (layout.objects(one.label) for one in samples), [one.group for one in samples]
     else:
-        truths, modalities = (_label_map(theirs[name]) for name in ours), None
-    scores = nuclei_scores(zip(map(_label_map, ours.values()), truths, strict=True), list(ours), modalities)
-    return {**scores, "missing": sorted(set(theirs) - set(ours)), "without": sorted(without)}
+        truths, modalities = (_label_map(sources[name]) for name in predictions), None
+    scores = nuclei_scores(zip(map(_label_map, predictions.values()), truths, strict=True), list(predictions),
+                           modalities)
+    return {**scores, "missing": sorted(set(sources) - set(predictions)), "without": sorted(without)}
 
 
 def _label_maps(path: Path) -> np.ndarray:
@@ -171,26 +175,25 @@ def _label_maps(path: Path) -> np.ndarray:
 def _label_map(path: Path) -> np.ndarray:
     labels = _label_maps(path)
     if len(labels) != 1:
-        raise UserError(f"{path} has {len(labels)} pages, expected the one of an image")
+        raise UserError(f"{path} has {len(labels)} pages, expected one, as it belongs to one image")
     return labels[0]
 
 
 def main() -> None:
-    parser = Parser(description="Score a prediction as the ISBI 2012 challenge did, or nuclei as the Data Science Bowl "
-                                "of 2018.")
-    parser.add_argument("prediction", help="stack (TIFF, Zarr, folder), probability of cell (0 to 1, or grey values) "
-                                           "or a number for each cell, or a folder of <name>-labels.tif, nuclei with "
-                                           "a number each")
-    parser.add_argument("labels", help="TIFF stack, 0 = membrane, all else = cell, or a folder: <name>/masks/*.png, "
-                                       "labels/<name>.tif, or again <name>-labels.tif")
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("prediction", help="stack (TIFF, Zarr, folder) with the probability of cell (0 to 1, or grey "
+                                           "values) or a number for each cell; or a folder of <name>-labels.tif with "
+                                           "a number for each nucleus")
+    parser.add_argument("labels", help="stack (TIFF, Zarr), 0 = membrane, other values = cell; or a folder of "
+                                       "<name>/masks/*.png, labels/<name>.tif or <name>-labels.tif")
     parser.add_argument("--slices", help="slices of the labels to score, e.g. 25-29 (default: all)")
-    parser.add_argument("--instances", action="store_true", help="the prediction has a number for each cell; where "
-                                                                 "they don't touch, that is plain without it")
-    parser.add_argument("--linked", action="store_true", help="numbers run through the stack in both: adapted Rand "
-                                                              "error in 3-D, too")
-    parser.add_argument("--nuclei", action="store_true", help="two TIFFs have a number for each nucleus: score them as "
-                                                              "two folders are")
-    parser.add_argument("--json", metavar="FILE", help="write all scores to this file, too")
+    parser.add_argument("--instances", action="store_true", help="the prediction has a number for each cell; needed "
+                                                                 "only if cells touch")
+    parser.add_argument("--linked", action="store_true", help="a cell has the same number in all slices of both "
+                                                              "stacks: also print the adapted Rand error in 3-D")
+    parser.add_argument("--nuclei", action="store_true", help="score two TIFFs with a number for each nucleus, as two "
+                                                              "folders are")
+    parser.add_argument("--json", metavar="FILE", help="also write all scores to this file")
     options = parser.parse_args()
     labels = Path(options.labels)
     if options.nuclei or (labels.is_dir() and not is_zarr(labels)):

@@ -71,7 +71,7 @@ def test_a_folder_of_images_is_described_by_modality(command, nuclei_folder):
     status, text = command("check", nuclei_folder)
     assert status == 0
     assert "8 images with masks" in text
-    assert "histology: 2 images of 64x80 pixels (y, x), 24 objects, 12 in one" in text
+    assert "histology: 2 images of 64x80 pixels (y, x), 24 objects, 12 in each" in text
     assert "fluorescence: 4 images of 50x96 to 80x70 pixels" in text
     assert "- test0 has no masks: it is predicted, not trained on" in text
     assert text.endswith("\nReady to train.\n")
@@ -81,7 +81,7 @@ def test_two_folders_are_described_and_say_what_their_labels_are(command, tmp_pa
     pairs = draw_slices([(64, 64), (50, 70)])
     status, text = command("check", write_two_folders(tmp_path / "good", pairs, {"new": pairs["cell1"][0]}))
     assert status == 0
-    assert "2 images with labels, which are read without fault" in text
+    assert "2 images with labels, all of which can be read" in text
     assert "labels are taken as cells" in text
     assert "new has no label: it is predicted" in text
     assert "gaps" not in text

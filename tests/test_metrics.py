@@ -55,7 +55,7 @@ def test_numbers_of_cells_that_never_touch_need_no_option(files):
     assert scores == instance_scores(cells[3:], labels[3:], [3, 4])
     assert scores["mean"]["V_rand"] == 1
     tifffile.imwrite(files / "touching.tif", np.maximum(cells, 1))  # the border is of cell 1 now
-    with pytest.raises(UserError, match="goes up to 4 of 65535; numbers of cells are scored with --instances"):
+    with pytest.raises(UserError, match="has values up to 4 of 65535; if they number cells, score"):
         score_stacks(files / "touching.tif", files / "labels.tif")
     assert score_stacks(files / "touching.tif", files / "labels.tif", instances=True)["mean"]["V_rand"] == 1
     with pytest.raises(UserError, match="float32, expected whole numbers"):
@@ -71,7 +71,7 @@ def test_what_is_plainly_numbers_of_cells(row, cells):
 
 
 def test_swapped_files_are_one_clear_line(files):
-    with pytest.raises(UserError, match=r"prediction\.tif has fractions, as a prediction has; the labels come second"):
+    with pytest.raises(UserError, match=r"prediction\.tif has fractions.*; name the labels second"):
         score_stacks(files / "labels.tif", files / "prediction.tif")
 
 
@@ -152,7 +152,7 @@ def test_predicted_images_without_masks_are_named_and_not_scored(folders, script
     scores = score_nuclei(predicted, truth)
     assert ([row["image"] for row in scores["per_image"]], scores["without"]) == (["one"], ["two"])
     (predicted / "one-labels.tif").unlink()
-    with pytest.raises(UserError, match="has no masks for what was predicted"):
+    with pytest.raises(UserError, match="has no masks for any predicted image"):
         score_nuclei(predicted, truth)
 
 
@@ -209,7 +209,7 @@ def test_linked_cells_are_scored_in_three_dimensions(tmp_path, command):
 
 
 def test_what_has_no_numbers_cannot_be_linked(files):
-    with pytest.raises(UserError, match=r"labels\.tif says where cells are, not which; --linked needs a number"):
+    with pytest.raises(UserError, match=r"labels\.tif does not number its cells; --linked needs the same number"):
         score_stacks(files / "cells.tif", files / "labels.tif", linked=True)
     with pytest.raises(UserError, match="leave out --instances and --linked for probabilities"):
         score_stacks(files / "prediction.tif", files / "labels.tif", linked=True)

@@ -159,5 +159,5 @@ def test_the_commands_say_what_they_did(script, tmp_path):
     done = script("datasets.py", "export")
     assert (done.returncode, done.stdout[:28]) == (0, "RoiSet.zip: 11 outlines; in ")
     done = script("datasets.py", "import", "RoiSet.zip", "--like", "cells.tif", "--outline", 5)
-    assert done.stdout == ("train-labels.tif: 9 objects in 2 images, cells of 255 between membranes of 0, 5 pixels "
-                           "wide where they were narrower\n")
+    assert done.stdout == ("train-labels.tif: 9 objects in 2 images, cells = 255, membranes = 0 and at least 5 "
+                           "pixels wide\n")
