@@ -1,4 +1,4 @@
-"""The ground floor: overlap tiles, writing that never leaves halves, errors in one line."""
+"""What all files use: overlap tiles, writing files whole or not at all, errors in one line."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from typing import NoReturn
 import numpy as np
 
 DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-NUMPY_DISK_ERROR = re.compile(r"\d+ requested and \d+ written")  # of np.save, which gives no number
+NUMPY_DISK_ERROR = re.compile(r"\d+ requested and \d+ written")  # np.save's, which has no errno
 PLACE_ERRORS = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 class UserError(Exception):
-    """Something the user can fix: shown as one line, exit status 2."""
+    """An error that the user can fix: shown as one line, exit status 2."""
 
 
 class NotLearning(UserError):
@@ -36,15 +36,15 @@ class NotLearning(UserError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's `main` and leave with 0 done, 2 wrong input, 3 nothing learnt, 130 interrupted, 143 ended.
+    """Call a script's `main` and exit: 0 success, 2 wrong input, 3 nothing learnt, 130 interrupted, 143 terminated.
 
-    SIGTERM, with which a cluster ends a job, is answered as Ctrl-C is.
+    SIGTERM, with which a cluster ends a job, has the same effect as Ctrl-C.
     """
-    stopped = 130
+    interrupt_status = 130
 
     def terminate(*_: object) -> None:
-        nonlocal stopped
-        stopped = 143
+        nonlocal interrupt_status
+        interrupt_status = 143
         raise KeyboardInterrupt
 
     before, interrupt = signal.signal(signal.SIGTERM, terminate), signal.getsignal(signal.SIGINT)
@@ -53,31 +53,32 @@ def run(main: Callable[[], None]) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except NotLearning as error:
-        _leave(3, error)
+        _exit(3, error)
     except UserError as error:
-        _leave(2, error)
+        _exit(2, error)
     except KeyboardInterrupt as stop:
-        _leave(stopped, stop if stop.args else "stopped; what was finished before is on disk, nothing is half-written")
+        _exit(interrupt_status,
+              stop if stop.args else "stopped; what was finished before is on disk, nothing is half-written")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         if error.errno in DISK_ERRORS or NUMPY_DISK_ERROR.fullmatch(str(error)):
-            _leave(2, f"{place}the disk is full or its quota reached; free some space, or choose another folder "
-                      "with --work, --out or --data. Existing outputs are as they were")
+            _exit(2, f"{place}the disk is full or its quota is reached; free some space, or choose another folder "
+                     "with --work, --out or --data. Existing outputs are unchanged")
         if isinstance(error, PermissionError) or error.errno in PLACE_ERRORS:
-            _leave(2, f"{place}cannot be written or read ({error.strerror}); choose another folder with --work, "
-                      "--out or --data, or change its permissions")
+            _exit(2, f"{place}cannot be written or read ({error.strerror}); choose another folder with --work, "
+                     "--out or --data, or change its permissions")
         raise
     except MemoryError as error:
-        _leave(2, f"memory ran out ({error}); use smaller images or tiles, a smaller --batch or fewer --workers")
+        _exit(2, f"memory ran out ({error}); use smaller images or tiles, a smaller --batch or fewer --workers")
     finally:
-        if interrupt == signal.SIG_DFL:  # a second Ctrl-C, while the interpreter leaves
+        if interrupt == signal.SIG_DFL:  # for a second Ctrl-C, while the interpreter exits
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, before)
 
 
-def _leave(status: int, message: object) -> None:
-    print(f"\n{Path(sys.argv[0]).name}: {message}" if status in (130, 143) else f"{Path(sys.argv[0]).name}: {message}",
-          file=sys.stderr)
+def _exit(status: int, message: object) -> None:
+    line_break = "\n" if status in (130, 143) else ""  # after the terminal's ^C
+    print(f"{line_break}{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -89,17 +90,17 @@ class OverlapTile:
     """Cut an image into tiles that overlap, and stitch their cores back together.
 
     The cores lie edge to edge on a regular grid that starts at the image's upper left corner; each tile is its core
-    plus `margin` pixels of context on every side. Where a tile reaches beyond the image, the image is mirrored there
-    (edge pixel not repeated). The overlap-tile strategy of Ronneberger et al. 2015, figure 2.
+    plus `margin` pixels of context on every side. Where a tile reaches beyond the image, the image is mirrored (without
+    repeating the edge pixel). This is the overlap-tile strategy of Ronneberger et al. 2015, figure 2.
 
-    Laws: `stitch(cut(image))` is `image` to the bit for every shape; and with a margin of at least the network's
-    receptive-field radius, the stitched prediction is the prediction of the whole mirrored image. For a network that
-    pools, `core` and `margin` must be multiples of its total stride, so that all tiles pool on one grid.
+    Laws: `stitch(cut(image))` is `image` to the bit for every shape. If the margin is at least the radius of the
+    network's receptive field, the stitched prediction equals the prediction of the whole mirrored image. For a network
+    that pools, `core` and `margin` must be multiples of its total stride, so that all tiles pool on one grid.
 
     Parameters
     ----------
     shape : (height, width) of the image, pixels
-    core : side of the square that a tile answers for, pixels; or its (height, width)
+    core : side of the square of a tile that is stitched, pixels; or its (height, width)
     margin : context around the core, pixels
     """
 
@@ -130,30 +131,30 @@ class OverlapTile:
         return self.grid[0] * self.grid[1]
 
     def corners(self) -> list[tuple[int, int]]:
-        """Upper left corner (y, x) of each core, row by row, in pixels."""
+        """Return the upper left corner (y, x) of each core, row by row, in pixels."""
         rows, columns = self.grid
         height, width = self.cores
         return [(row * height, column * width) for row in range(rows) for column in range(columns)]
 
     def cut(self, image: np.ndarray) -> np.ndarray:
-        """Tiles (n, height, width[, C]) of an image (H, W[, C]), its dtype."""
+        """Cut an image (H, W[, C]) into tiles (n, height, width[, C]) of its dtype."""
         return self.cut_at(image, [(y - self.margin, x - self.margin) for y, x in self.corners()])
 
     def cut_at(self, image: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
-        """Whole tiles (n, height, width[, C]) whose upper left pixels are at `corners` (y, x), anywhere."""
+        """Cut whole tiles (n, height, width[, C]) whose upper left pixels are at `corners` (y, x), anywhere."""
         if image.shape[:2] != tuple(self.shape):
             raise ValueError(f"these tiles are for images of {self.shape}, not {image.shape[:2]}")
         tiles = np.empty((len(corners), *self.sides, *image.shape[2:]), image.dtype)
         for tile, (y, x) in zip(tiles, corners, strict=True):
             rows = _mirror(np.arange(y, y + self.sides[0]), self.shape[0])
             columns = _mirror(np.arange(x, x + self.sides[1]), self.shape[1])
-            tile[:] = image.take(rows, axis=0).take(columns, axis=1)  # a fifth to a tenth of indexing's time
+            tile[:] = image.take(rows, axis=0).take(columns, axis=1)  # 5 to 10 times faster than indexing
         return tiles
 
     def inside(self) -> list[tuple[int, int]]:
-        """Upper left corners (y, x) of whole tiles that cover the image evenly and do not reach beyond it.
+        """Return the upper left corners (y, x) of whole tiles that cover the image evenly and do not reach beyond it.
 
-        Neighbours overlap by both margins or more. Where the image is smaller than a tile, it lies in its middle.
+        Neighbours overlap by both margins or more. An image that is smaller than a tile lies in the tile's middle.
         """
         starts = []
         for size, side, core in zip(self.shape, self.sides, self.cores, strict=True):
@@ -163,20 +164,23 @@ class OverlapTile:
         return [(y, x) for y in starts[0] for x in starts[1]]
 
     def stitch(self, tiles: np.ndarray) -> np.ndarray:
-        """Image (H, W[, C]) of tiles (n, height, width[, C]), from cores (a valid network's) to whole tiles."""
+        """Stitch tiles (n, height, width[, C]) into an image (H, W[, C]).
+
+        Whole tiles, or smaller ones, down to the cores, as a valid network returns them.
+        """
         tiles = np.asarray(tiles)
-        more = {side - core for side, core in zip(tiles.shape[1:3], self.cores, strict=True)}
-        if len(tiles) != len(self) or len(more) > 1 or min(more) < 0 or min(more) % 2:
+        surplus = {side - core for side, core in zip(tiles.shape[1:3], self.cores, strict=True)}
+        if len(tiles) != len(self) or len(surplus) > 1 or min(surplus) < 0 or min(surplus) % 2:
             raise ValueError(f"expected {len(self)} tiles with cores of {self.core}, got {tiles.shape}")
-        image, skip = np.empty((*self.shape, *tiles.shape[3:]), tiles.dtype), min(more) // 2
+        image, skip = np.empty((*self.shape, *tiles.shape[3:]), tiles.dtype), min(surplus) // 2
         for tile, (y, x) in zip(tiles, self.corners(), strict=True):
-            part = image[y:y + self.cores[0], x:x + self.cores[1]]  # less than a core where the image ends
+            part = image[y:y + self.cores[0], x:x + self.cores[1]]  # smaller than a core at the image's end
             part[:] = tile[skip:skip + part.shape[0], skip:skip + part.shape[1]]
         return image
 
 
 def turned(array: np.ndarray, turn: int) -> np.ndarray:
-    """Turn an array (H, W[, C]) into one of the square's eight symmetries; a view, whose sides may be swapped."""
+    """Return one of the square's eight symmetries of an array (H, W[, C]): a view, whose sides may be swapped."""
     return np.rot90(array[:, ::-1] if turn >= 4 else array, turn)
 
 
@@ -193,13 +197,13 @@ def _mirror(index: np.ndarray, size: int) -> np.ndarray:
 
 
 def temporary_path(path: Path, process: int) -> Path:
-    """Where a process writes what is to take the place of `path`."""
+    """Return where a process writes the file that will replace `path`."""
     return path.with_name(f".{path.stem}.{process}{path.suffix}")
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with its ending, that takes its place only when all went well."""
+    """Yield a temporary path beside `path`, with its ending, that replaces it only if all went well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path, os.getpid())
@@ -212,11 +216,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` that takes its place, with all that was written, when all went well."""
+    """Yield an empty folder beside `path` that replaces it, with all that was written, only if all went well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{os.getpid()}.", dir=path.parent))
-    temporary.chmod(0o755)  # as a plain mkdir would: mkdtemp is for the owner alone
+    temporary.chmod(0o755)  # as mkdir does; mkdtemp's folders are only for the owner
     try:
         yield temporary
         replace_folder(path, temporary)
@@ -225,7 +229,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def replace_folder(path: Path, new: Path) -> None:
-    """Give the folder `new` the place of `path`; where that fails, what was there is there again."""
+    """Replace the folder `path` by the folder `new`; if that fails, restore the old one."""
     old = new.with_name(new.name + ".old")
     try:
         if path.exists():
@@ -246,7 +250,7 @@ def write_json(path: str | Path, content: object) -> None:
 def read_json(path: str | Path, way_out: str, keys: tuple[str, ...] = ()) -> dict:
     """Read a JSON file of an earlier step, which must have these keys.
 
-    Raises UserError, ending with `way_out`, where it is missing, broken or of another version.
+    Raises UserError, ending with `way_out`, if it is missing, broken or of another version.
     """
     try:
         content = json.loads(Path(path).read_text())
@@ -261,7 +265,7 @@ def read_json(path: str | Path, way_out: str, keys: tuple[str, ...] = ()) -> dic
 
 
 def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Compute the SHA-256 of a file's bytes, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -270,7 +274,7 @@ def file_hash(path: str | Path) -> str:
 
 
 def input_hash(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, or of a folder's files, their names and bytes; hidden files left out."""
+    """Compute the SHA-256 of a file's bytes, or of the names and bytes of a folder's files, except hidden ones."""
     path = Path(path)
     if not path.is_dir():
         return file_hash(path)
@@ -282,12 +286,12 @@ def input_hash(path: str | Path) -> str:
 
 
 def require_space(folder: str | Path, needed: int) -> None:
-    """Raise UserError where `folder` cannot be written or has less than `needed` bytes free, ahead of the work."""
+    """Raise UserError before the work starts if `folder` cannot be written or has less than `needed` bytes free."""
     folder = Path(folder).resolve()
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"{folder} is no folder that can be written; choose another with --work or --out")
+        raise UserError(f"{folder} is not a folder that can be written; choose another with --work or --out")
     free = shutil.disk_usage(folder).free
     if free < needed:
         unit, size = ("GB", 1e9) if needed >= 1e9 else ("MB", 1e6)
@@ -296,19 +300,19 @@ def require_space(folder: str | Path, needed: int) -> None:
 
 
 def check_output(path: Path, needed: int) -> None:
-    """Raise UserError where the file `path` of `needed` bytes cannot be written, ahead of the work."""
+    """Raise UserError before the work starts if the file `path` of `needed` bytes cannot be written."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file, for instance {path / 'prediction.tif'}")
     require_space(path.parent, needed)
 
 
 def counted(count: int, noun: str) -> str:
-    """So many things in words: '1 image', '1,200 images'."""
+    """Return a count in words: '1 image', '1,200 images'."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def at_least(least: float, kind: type = int) -> Callable[[str], float]:
-    """A type for argparse: a number of this kind, `least` or more."""
+    """Return a type for argparse: a number of this kind, `least` or more."""
     def number(text: str) -> float:
         try:
             value = kind(text)

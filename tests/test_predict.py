@@ -194,7 +194,7 @@ def test_wrong_commands_are_one_clear_line_before_the_work(command_of, tmp_path)
             ("data/test-volume.tif --out a.tif --cells a.tif", "a.tif is named for two outputs"),
             ("data/test-volume.tif --table a.xlsx", "tables are CSV, which spreadsheets open; end the name with"),
             ("data/test-volume.tif --model .", ". is a folder; name the model in it, for instance model.keras"),
-            ("data/test-volume.tif --panels plain/x.png", "x.png is no folder that can be written"),
+            ("data/test-volume.tif --panels plain/x.png", "x.png is not a folder that can be written"),
             ("data/test-volume.tif --model nowhere.keras", "nowhere.keras not found; run 'python train.py' first")):
         result, model = command_of(*arguments.split())
         assert (result.returncode, model) == (2, None), result.stdout
