@@ -50,7 +50,7 @@ def test_images_of_each_modality_are_dealt_out(nuclei_folder, count):
 
 
 def test_folds_that_have_none_to_score_are_refused(tiny_folder, tmp_path):
-    with pytest.raises(UserError, match=r"--folds 7: .*tiny has 6 labelled slices, and each fold needs one to judge"):
+    with pytest.raises(UserError, match=r"--folds 7: .*tiny has 6 labelled slices, and each fold needs one to score"):
         blocks_of(Cells(), layout_of(tiny_folder), 7, 0)
     images, labels = draw_stacks()
     labels[2:4] = 0
@@ -141,7 +141,7 @@ def test_every_slice_judges_once_a_network_that_it_did_not_train(finished):
         assert [row["slice"] for row in metrics["per_slice"]] == block
         assert plan["scores"]["the network's probability"]["folds"][number - 1]["V_rand"] == metrics["V_rand"]
         assert not (fold / "prediction.tif").exists()
-    assert "== fold 2 of 2, judged on slice 3-5 of 6" in finished.stdout
+    assert "== fold 2 of 2, scored on slice 3-5 of 6" in finished.stdout
     assert "fold 1, slice 0-2 " in finished.stdout and "mean of 2 folds " in finished.stdout
     assert "prediction.tif: probability of cell, mean of 2 models, no flips; " in finished.stdout
 
@@ -165,12 +165,12 @@ def test_a_second_call_does_nothing_and_what_is_gone_is_made_again(finished, tmp
     again = call(folder, "train.py", "--folds", 2, "--resume")
     assert again.returncode == 0, again.stderr
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    assert again.stdout.startswith("results/fold-1 is trained and judged\n")
+    assert again.stdout.startswith("results/fold-1 is trained and scored\n")
     assert again.stdout.endswith(finished.stdout[finished.stdout.index("\n2 folds;"):])
     (folder / "cells.tif").unlink()
     assert call(folder, "train.py", "--folds", 2, "--resume").returncode == 0
     assert (folder / "cells.tif").read_bytes() == (finished.folder / "cells.tif").read_bytes()
-    for options, said in (("--folds 3 --resume", "was begun with --folds 2"),
+    for options, said in (("--folds 3 --resume", "was started with --folds 2"),
                           ("--folds 2 --seed 4 --resume", "another --seed"), ("--folds 9", "6 labelled slices"),
                           ("--folds 1", "1 is not a whole number of 2 or more")):
         refused = call(folder, "train.py", *options.split())
@@ -205,7 +205,7 @@ def test_a_stopped_cross_validation_goes_on_inside_its_fold(finished, here, monk
                                                "does what is left")
     went_on = call(here, "train.py", "--folds", 2, "--resume")
     assert went_on.returncode == 0, went_on.stderr
-    assert went_on.stdout.startswith("results/fold-1 is trained and judged\n")
+    assert went_on.stdout.startswith("results/fold-1 is trained and scored\n")
     assert "epoch 1/2" not in went_on.stdout and "epoch 2/2" in went_on.stdout
     one, other = (read(folder / "results" / "folds.json")["scores"] for folder in (here, finished.folder))
     for title in other:

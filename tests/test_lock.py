@@ -71,7 +71,7 @@ def test_a_process_that_got_a_dead_ones_number_is_not_taken_for_it(tmp_path):
 def test_of_another_machine_nobody_can_tell(tmp_path):
     path = lock_path(tmp_path / "p.tif")
     path.write_text(json.dumps({"process": 1, "started": 0, "machine": "elsewhere"}))
-    with pytest.raises(UserError, match=r"by process 1 on elsewhere; if that machine is no longer at it, delete .*k"), \
+    with pytest.raises(UserError, match=r"by process 1 on elsewhere; if it no longer runs there, delete .*k"), \
             locked([tmp_path / "p.tif"]):
         pass
     path.write_text("")  # made by a process that was killed before it wrote its name

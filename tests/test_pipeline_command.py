@@ -69,7 +69,7 @@ def test_an_empty_data_folder_means_the_demo_and_all_of_it_goes_to_its_own_folde
                      ["preprocessing.py", "--work", "results/demo"],
                      ["train.py", "--work", "results/demo", "--out", "results/demo/prediction.tif", "--preset", "fast"]]
     assert len(demo_files(here / "data" / "demo")) == len(FILES)
-    assert "the demo stack, which is synthetic; put your own into data. All of this run goes to results/demo" in text
+    assert "the demo stack, which is synthetic; put your own into data. The run's files go to results/demo" in text
 
 
 def test_a_demo_that_is_there_is_not_made_again(make, here, monkeypatch):
@@ -189,7 +189,7 @@ def test_copies_follow_what_the_schedule_reads(make, here, options, expected):
     put(here / "data", VOLUME, LABELS, TEST)
     _, calls, text = make(preset="fast", **options)
     assert copies(calls) == expected
-    assert ("in place of 30" in text) == (expected not in (30, 7, None))
+    assert ("instead of 30" in text) == (expected not in (30, 7, None))
 
 
 def test_the_fast_preset_reads_four_copies_of_slices_like_isbis(make, here):
@@ -197,7 +197,7 @@ def test_the_fast_preset_reads_four_copies_of_slices_like_isbis(make, here):
     put(here / "data", VOLUME, LABELS, TEST, slices=30, size=512)
     _, calls, text = make(preset="fast")
     assert copies(calls) == 4
-    assert "Training reads 960 tiles: 4 copies of each slice are enough, in place of 30 of each" in text
+    assert "Training reads 960 tiles: 4 copies of each slice are enough, instead of 30 of each" in text
 
 
 def test_squeezed_nuclei_are_never_augmented_unasked(make, here, nuclei_folder):
@@ -258,7 +258,7 @@ def test_clean_says_what_went_and_what_stays(make, here):
     _, _, text = make("clean")
     assert set(contents(here)) == {"data/README.md", f"data/{VOLUME}", "results/mine.txt"}
     assert text.splitlines() == ["results/demo: 1 files removed",
-                                 "results: 0 files removed; not ours and left: mine.txt",
+                                 "results: 0 files removed; other files stay: mine.txt",
                                  f"data/demo: {len(FILES) + 1} files removed"]
     assert "nothing to remove" in make("clean")[2]
 

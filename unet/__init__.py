@@ -1,6 +1,6 @@
-"""What the scripts at the top stand on, in rooms named after what they do."""
+"""The code behind the scripts, in folders named after what they do."""
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow comes in; see unet/quiet.py, too
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever else the user's Keras is set to
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported; see also unet/quiet.py
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # whatever backend the user's Keras is set to

@@ -1,8 +1,8 @@
-"""Cross-validation: every labelled slice judges once, a network that never saw it.
+"""Cross-validation: every labelled slice is scored once, by a network that was not trained on it.
 
 <work>/fold-1 ... fold-K -> folds.json, each fold's scores, their mean and standard deviation, and a prediction by all
 
-A fold is a run like any other, of its own first and second step, so that no copy of a slice that judges trains.
+Each fold is a run with its own first and second step, so that no copy of a held-out slice trains its network.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from unet.workers import run_python
 from utils import NotLearning, UserError, file_hash, read_json, run, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-ANEW = "leave out --resume to begin anew, which removes the folds that are there"
-STEPS = ("augmented/manifest.json", "patches/geometry.json")  # of a fold, which steps 1 and 2 leave as their last
-Train = Callable[[argparse.Namespace], None]  # step 3 of one fold, as its options say; it judges, and predicts nothing
+AGAIN = "leave out --resume to start again, which removes the existing folds"
+STEPS = ("augmented/manifest.json", "patches/geometry.json")  # the last files that steps 1 and 2 of a fold write
+Train = Callable[[argparse.Namespace], None]  # step 3 of one fold with these options: train and score, predict nothing
 
 
 def cross_validate(args: argparse.Namespace, deciding: Sequence[str], train: Train) -> None:
-    """Do what is left: train and judge each fold, write their scores, predict with all.
+    """Train and score each unfinished fold, write all scores, predict with all networks.
 
-    `args` are those of train.py, `deciding` the names of those that decide what is trained. Raises UserError where
-    earlier steps have to run first, where folds cannot be so many, and where a stopped cross-validation is of other
-    data or options; KeyboardInterrupt, which says how to go on.
+    `args` are those of train.py, `deciding` the names of those that decide what is trained. Raises UserError if earlier
+    steps have to run first, if there are too few slices for the folds, or if a stopped cross-validation has other data
+    or options; on Ctrl-C raises KeyboardInterrupt, which says how to go on.
     """
     geometry = fresh_geometry(args.work)
     task, layout = task_of(geometry), layout_of(geometry["data"])
-    plan = begun(args, deciding, task, layout)
+    plan = start_or_continue(args, deciding, task, layout)
     args = argparse.Namespace(**{**vars(args), **plan["command"], "out": plan["out"] and Path(plan["out"])})
     outputs, blocks = task.outputs(args.out), plan["blocks"]
-    task.check_outputs(outputs, layout.to_predict())  # now, not after the training
+    task.check_outputs(outputs, layout.to_predict())  # before the training, not after it
     try:
         for number, block in enumerate(blocks, 1):
             fold = args.work / f"fold-{number}"
-            if is_judged(fold):
-                print(f"{fold} is trained and judged")
+            if is_finished(fold):
+                print(f"{fold} is trained and scored")
                 continue
-            print(f"\n== fold {number} of {len(blocks)}, judged on {layout.listed(block)} of {len(layout)}", flush=True)
+            print(f"\n== fold {number} of {len(blocks)}, scored on {layout.listed(block)} of {len(layout)}", flush=True)
             with run_folder(fold, whole=True):
                 call_prepare(args.work, number)
                 train(argparse.Namespace(**{**vars(args), "work": fold, "out": fold / task.default_out,
@@ -68,7 +68,7 @@ def cross_validate(args: argparse.Namespace, deciding: Sequence[str], train: Tra
                                   for number in range(1, len(blocks) + 1)])
         write_json(args.work / FOLDS, plan)
         titles = [f"fold {number}, {layout.listed(block)}" for number, block in enumerate(blocks, 1)]
-        print(f"\n{len(blocks)} folds; each {layout.noun} judged a network that it did not train:\n"
+        print(f"\n{len(blocks)} folds; each {layout.noun} is scored by a network that was not trained on it:\n"
               + table(plan["scores"], titles))
         predict(args, plan, task, layout, outputs)
     except NotLearning as error:
@@ -78,25 +78,25 @@ def cross_validate(args: argparse.Namespace, deciding: Sequence[str], train: Tra
                                 "what is left") from None
 
 
-def begun(args: argparse.Namespace, deciding: Sequence[str], task: Task, layout: Layout) -> dict:
-    """What folds.json says of a cross-validation that goes on; without --resume a new one, in place of any other."""
+def start_or_continue(args: argparse.Namespace, deciding: Sequence[str], task: Task, layout: Layout) -> dict:
+    """Return the content of folds.json; without --resume start a new cross-validation, which replaces any other."""
     path, tiles = args.work / FOLDS, file_hash(args.work / "patches" / "geometry.json")
     command = {name: getattr(args, name) for name in (*deciding, "tensorboard")}
     if args.resume and path.is_file():
-        plan = read_json(path, ANEW, ("blocks", "tiles", "command", "out"))
-        other = [f"--folds {len(plan['blocks'])}"] if len(plan["blocks"]) != args.folds else []
-        other += ["other tiles"] if plan["tiles"] != tiles else []
+        plan = read_json(path, AGAIN, ("blocks", "tiles", "command", "out"))
+        differences = [f"--folds {len(plan['blocks'])}"] if len(plan["blocks"]) != args.folds else []
+        differences += ["other tiles"] if plan["tiles"] != tiles else []
         if any(command[name] is not None for name in deciding):
-            other += [f"another --{name.replace('_', '-')}" for name in deciding
-                      if command[name] != plan["command"].get(name)]
-        if other:
-            raise UserError(f"{path} was begun with {', '.join(other)}; go on as it was begun, without an option of "
-                            f"the training, or {ANEW}")
+            differences += [f"another --{name.replace('_', '-')}" for name in deciding
+                            if command[name] != plan["command"].get(name)]
+        if differences:
+            raise UserError(f"{path} was started with {', '.join(differences)}; continue it with the same --folds and "
+                            f"tiles and without options of the training, or {AGAIN}")
         return {**plan, "out": str(args.out) if args.out else plan["out"]}
     if args.resume:
-        print(f"note: {args.work} has no cross-validation that was stopped; beginning one")
+        print(f"note: {args.work} has no cross-validation that was stopped; starting one")
     blocks = blocks_of(task, layout, args.folds, fresh_manifest(args.work)["seed"])
-    for fold in folds_of(args.work):  # else more folds than these would be taken for folds of these
+    for fold in folds_of(args.work):  # otherwise surplus folds would be taken for folds of this one
         remove_run(fold)
     plan = {"blocks": blocks, "names": [[layout.names[number] for number in block] for block in blocks],
             "tiles": tiles, "command": command, "out": str(args.out) if args.out else None}
@@ -105,18 +105,21 @@ def begun(args: argparse.Namespace, deciding: Sequence[str], task: Task, layout:
 
 
 def blocks_of(task: Task, layout: Layout, count: int, seed: int) -> list[list[int]]:
-    """Numbers of the samples that judge in each of `count` folds; raises UserError where a fold has none to score."""
+    """Return the numbers of the held-out samples of each of `count` folds.
+
+    Raises UserError if there are fewer samples than folds, or a fold has nothing to score.
+    """
     if count > len(layout):
         raise UserError(f"--folds {count}: {layout.folder} has {len(layout)} labelled {layout.noun}s, and each fold "
-                        "needs one to judge; choose fewer")
+                        "needs one to score; choose fewer")
     blocks = task.folds(layout, count, seed)
     for block in blocks:
         task.check_judges(layout, block, "choose another number of --folds")
     return blocks
 
 
-def is_judged(fold: Path) -> bool:
-    """Whether a fold's network is trained and judged."""
+def is_finished(fold: Path) -> bool:
+    """Tell whether a fold's network is trained and scored."""
     paths = [fold / name for name in ("finished.json", "metrics.json", "model.keras")]
     if not all(path.is_file() for path in paths):
         return False
@@ -125,9 +128,9 @@ def is_judged(fold: Path) -> bool:
 
 
 def call_prepare(work: Path, number: int) -> None:
-    """Do steps 1 and 2 of a fold in a process without TensorFlow: its workers begin as it did, once for each core.
+    """Run steps 1 and 2 of a fold in a process without TensorFlow, as each of its workers imports what it imported.
 
-    Leaves with its exit status where it fails; Ctrl-C is its to answer, too.
+    Exit with the process's status if it fails; it handles Ctrl-C, too.
     """
     if all((work / f"fold-{number}" / name).is_file() for name in STEPS):
         return
@@ -141,13 +144,13 @@ def call_prepare(work: Path, number: int) -> None:
 
 
 def prepare(work: Path, number: int) -> None:
-    """Do steps 1 and 2 of a fold, where they are not done, as those of the whole run in `work` were."""
-    fold, block = work / f"fold-{number}", read_json(work / FOLDS, ANEW, ("blocks",))["blocks"][number - 1]
+    """Run the unfinished of steps 1 and 2 of a fold, with the settings of the run in `work`."""
+    fold, block = work / f"fold-{number}", read_json(work / FOLDS, AGAIN, ("blocks",))["blocks"][number - 1]
     manifest, geometry = fresh_manifest(work), fresh_geometry(work)
     if not (fold / STEPS[0]).is_file():
         task = task_of(manifest)
         own, train = task.settings(), len(manifest["split"]["train"])
-        copies = manifest["copies"] * train / (len(manifest["sources"]) - len(block))  # as many in all
+        copies = manifest["copies"] * train / (len(manifest["sources"]) - len(block))  # the same number in all
         augment(Path(manifest["data"]), fold, Settings(
             copies=copies, holdout=tuple(block), seed=manifest["seed"], task=task.meaning, classes=own.get("classes"),
             window=own.get("window_side"), resize=own.get("resize")))
@@ -157,7 +160,7 @@ def prepare(work: Path, number: int) -> None:
 
 
 def predict(args: argparse.Namespace, plan: dict, task: Task, layout: Layout, outputs: Outputs) -> None:
-    """Predict what nobody labelled with the models of all folds, where that is not done."""
+    """Predict the images without labels with the models of all folds, if that is not finished."""
     models = [args.work / f"fold-{number}" / "model.keras" for number in range(1, len(plan["blocks"]) + 1)]
     configs, inputs = read_configs(models), layout.to_predict()
     places = {name: path and str(path.resolve()) for name, path in asdict(outputs).items()}
@@ -169,47 +172,47 @@ def predict(args: argparse.Namespace, plan: dict, task: Task, layout: Layout, ou
         FinalStep(args.work, ensemble, {**configs[0], "learnt": learnt}, layout, inputs, outputs).predict()
         layout.check_unchanged()
         write_json(args.work / FOLDS, {**plan, "predicted": purpose})
-    print(outputs.in_words(f"{task.output}, {ensemble.in_words()}; each {layout.noun} of the labels trained some of "
-                           "these models, so none can judge their mean", task.in_words(learnt)))
+    print(outputs.in_words(f"{task.output}, {ensemble.in_words()}; each {layout.noun} with labels trained some of "
+                           "these models, so none can score their mean", task.in_words(learnt)))
 
 
 # ------------------------------------------------------------------------------------------------------ scores
 
 
 def summary(folds: Sequence[dict]) -> dict:
-    """Scores of all folds, of each `Task.summary`, with their mean and standard deviation (n - 1), ready for JSON.
+    """Return the scores of all folds, a `Task.summary` each, with mean and standard deviation (n - 1), for JSON.
 
-    Where a fold has no scores of a sort, because it draws no walls, it is None, and the mean is that of the others.
+    A fold without walls has no scores with walls: they are None, and the mean is that of the other folds.
     """
     result = {}
     for title in dict.fromkeys(title for fold in folds for title in fold):
         rows = [fold.get(title) for fold in folds]
-        there = [row for row in rows if row]
-        values = {name: [row[name] for row in there] for name in there[0]}
-        result[title] = {"folds": rows, "mean": {name: float(np.mean(one)) for name, one in values.items()},
-                         "sd": {name: float(np.std(one, ddof=1)) if len(there) > 1 else None
-                                for name, one in values.items()}}
+        present = [row for row in rows if row]
+        values = {name: [row[name] for row in present] for name in present[0]}
+        result[title] = {"folds": rows, "mean": {name: float(np.mean(numbers)) for name, numbers in values.items()},
+                         "sd": {name: float(np.std(numbers, ddof=1)) if len(present) > 1 else None
+                                for name, numbers in values.items()}}
     return result
 
 
 def table(scores: dict, titles: Sequence[str]) -> str:
-    """The table to print of what `summary` gave; `titles` are the folds'."""
-    lines, wide = [], max(24, *(len(title) + 2 for title in titles))
-    for title, one in scores.items():
-        count = sum(row is not None for row in one["folds"])
-        names = list(one["mean"])
-        lines += [f"{title}:", " " * wide + "".join(f"{name:>14}" for name in names)]
-        for head, row in (*zip(titles, one["folds"], strict=True), (f"mean of {count} folds", one["mean"]),
-                          ("standard deviation", one["sd"])):
+    """Return the table of the result of `summary`; `titles` are those of the folds."""
+    lines, width = [], max(24, *(len(title) + 2 for title in titles))
+    for title, group in scores.items():
+        count = sum(row is not None for row in group["folds"])
+        names = list(group["mean"])
+        lines += [f"{title}:", " " * width + "".join(f"{name:>14}" for name in names)]
+        for head, row in (*zip(titles, group["folds"], strict=True), (f"mean of {count} folds", group["mean"]),
+                          ("standard deviation", group["sd"])):
             values = [(row or {}).get(name) for name in names]
-            lines.append(f"{head:<{wide}}" + "".join(f"{'none' if value is None else f'{value:.4f}':>14}"
-                                                     for value in values))
+            lines.append(f"{head:<{width}}" + "".join(f"{'none' if value is None else f'{value:.4f}':>14}"
+                                                      for value in values))
         lines.append("")
     return "\n".join(lines)
 
 
 def _end_with_starter() -> None:
-    """End this process when the one that started it is gone, and its end of the pipe with it."""
+    """End this process when the one that started it, and with it its end of the pipe, is gone."""
     while os.read(0, 1):
         pass
     os._exit(1)

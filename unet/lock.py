@@ -1,4 +1,4 @@
-"""One process for one output, or one run's folder: a file names who is at work, and the dead hold nobody up."""
+"""One process per output or run's folder: a lock file names it, and that of a dead process blocks nobody."""
 
 from __future__ import annotations
 
@@ -16,81 +16,74 @@ import psutil
 
 from utils import UserError, temporary_path
 
-RUN, STEP = ".run.lock", ".step.lock"  # in a run's folder: of who runs all scripts, and of the script at work
-PATIENCE = 1.0  # seconds in which whoever made the file has written its name into it
+RUN, STEP = ".run.lock", ".step.lock"  # in a run's folder: one for the process that runs all scripts, one for a script
+PATIENCE = 1.0  # seconds after which an empty lock file is no longer about to be written
 
 
 def lock_path(output: Path) -> Path:
-    """The file that stands beside an output, file or folder, while a process writes it."""
+    """Return the lock file that lies beside an output, file or folder, while a process writes it."""
     output = output.resolve()
     return output.with_name(f".{output.name}.lock")
 
 
 @contextmanager
 def locked(outputs: Sequence[Path]) -> Iterator[None]:
-    """Hold these outputs for this process; raises UserError, naming the process, where another one holds any."""
-    with ExitStack() as held:
-        for output in sorted({output.resolve() for output in outputs}):  # in one order, whoever comes
-            held.enter_context(_lock(output))
+    """Lock these outputs for this process; raise UserError, naming the process, if another one has locked any."""
+    with ExitStack() as locks:
+        for output in sorted({output.resolve() for output in outputs}):  # all processes lock in the same order
+            locks.enter_context(_hold(lock_path(output), output, "--out", _remove_leftovers))
         yield
 
 
 @contextmanager
 def working(work: Path, whole: bool = False) -> Iterator[None]:
-    """Hold the folder of a run; raises UserError, naming the process, where another one is at work in it.
+    """Lock the folder of a run; raise UserError, naming the process, if another one works in it.
 
-    `whole` is for who starts the scripts one after the other: these then hold the folder, too. A folder that was made
-    for this alone goes again.
+    `whole` is for a process that starts the scripts one after the other: each of them then locks the folder, too. A
+    folder that was made only for the lock is removed again.
     """
-    run, step, made = work / RUN, work / STEP, not work.exists()
+    run, step, is_new = work / RUN, work / STEP, not work.exists()
     try:
-        with _held(run, work, "--work"):
-            with _held(step, work, "--work"):  # the script of a run whose first process was killed may still be at it
+        with _hold(run, work, "--work"):
+            with _hold(step, work, "--work"):  # a script may still be running after the process that started it died
                 if not whole:
                     yield
             if whole:
                 yield
     finally:
-        if made and work.is_dir() and not any(work.iterdir()):
+        if is_new and work.is_dir() and not any(work.iterdir()):
             work.rmdir()
 
 
 @contextmanager
-def _lock(output: Path) -> Iterator[None]:
-    with _held(lock_path(output), output, "--out", _leftovers):
-        yield
-
-
-@contextmanager
-def _held(path: Path, what: Path, option: str, sweep: Callable[[Path, int], None] | None = None
-          ) -> Iterator[None]:
-    """Hold the file `path`, which locks `what`; a process that started this one shares it."""
+def _hold(path: Path, output: Path, option: str, sweep: Callable[[Path, int], None] | None = None) -> Iterator[None]:
+    """Hold the lock file `path` of an output; a process that was started by the holder shares the lock."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:  # so /proc and its like answer
+    except FileNotFoundError as error:  # raised in /proc and similar places
         raise UserError(f"{path.parent}: no folder can be made there; choose another with {option}") from error
-    mine = {"process": os.getpid(), "started": _started(psutil.Process()), "machine": socket.gethostname()}
-    while not _made(path, mine):
-        theirs = _read(path)
-        if theirs is not None and _alive(theirs):
-            if theirs["machine"] == mine["machine"] and theirs["process"] in _ancestors():
+    owner = {"process": os.getpid(), "started": _start_time(psutil.Process()), "machine": socket.gethostname()}
+    while not _create(path, owner):
+        other = _read(path)
+        if other is not None and _may_run(other):
+            if other["machine"] == owner["machine"] and other["process"] in _ancestors():
                 yield
                 return
-            where = "" if theirs["machine"] == mine["machine"] else (
-                f" on {theirs['machine']}; if that machine is no longer at it, delete {path}")
-            raise UserError(f"{what} is being written by process {theirs['process']}{where or ' right now'}; wait "
-                            f"for it, or name another {'folder' if option == '--work' else 'output'} with {option}")
-        if theirs and sweep:
-            sweep(what, theirs["process"])
-        path.unlink(missing_ok=True)  # of a process that is dead, or that never came to write its name
+            where = " right now" if other["machine"] == owner["machine"] else (
+                f" on {other['machine']}; if it no longer runs there, delete {path}")
+            raise UserError(f"{output} is being written by process {other['process']}{where}; wait for it, or name "
+                            f"another {'folder' if option == '--work' else 'output'} with {option}")
+        if other and sweep:
+            sweep(output, other["process"])
+        path.unlink(missing_ok=True)  # its process is dead, or never wrote its name
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
 
 
-def _leftovers(output: Path, process: int) -> None:
-    """Remove what a dead process left half-written of an output, file or folder; a folder it moved comes back."""
+def _remove_leftovers(output: Path, process: int) -> None:
+    """Remove a dead process's half-written parts of an output, file or folder; restore a folder that it moved."""
     temporary_path(output, process).unlink(missing_ok=True)
     for path in output.glob(f".*.{process}.*") if output.is_dir() else ():
         path.unlink()
@@ -105,25 +98,24 @@ def _ancestors() -> set[int]:
     return {process.pid for process in psutil.Process().parents()}
 
 
-def _started(process: psutil.Process) -> float:
-    """When a process started, seconds since the machine did: no clock that is set back changes that."""
-    since = psutil.boot_time()  # first: older versions of psutil reckon with what it gave last
-    return process.create_time() - since
+def _start_time(process: psutil.Process) -> float:
+    """Return when a process started, in seconds since the machine started: setting the clock does not change that."""
+    boot_time = psutil.boot_time()  # first: older versions of psutil compute `create_time` from its last result
+    return process.create_time() - boot_time
 
 
-def _made(path: Path, mine: dict) -> bool:
-    """Make the file, where there is none, and write into it."""
+def _create(path: Path, owner: dict) -> bool:
+    """Create the lock file and write its owner into it; return False if there is one already."""
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        with open(path, "x") as file:
+            file.write(json.dumps(owner))
     except FileExistsError:
         return False
-    with os.fdopen(handle, "w") as file:
-        file.write(json.dumps(mine))
     return True
 
 
 def _read(path: Path) -> dict | None:
-    """What is in the file; None where it is gone, or stays without a name."""
+    """Read the owner from a lock file; return None if the file is gone, or stays empty."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
@@ -131,17 +123,17 @@ def _read(path: Path) -> dict | None:
             return {name: content[name] for name in ("process", "started", "machine")}
         except FileNotFoundError:
             return None
-        except (ValueError, LookupError, TypeError):  # made, and not written yet
+        except (ValueError, LookupError, TypeError):  # created, but not written yet
             if time.monotonic() > end:
                 return None
             time.sleep(0.02)
 
 
-def _alive(theirs: dict) -> bool:
-    """Whether the process may be at work: of another machine nobody can tell, so it is taken to be."""
-    if theirs["machine"] != socket.gethostname():
+def _may_run(owner: dict) -> bool:
+    """Tell whether a lock's process may still run; on another machine this cannot be checked, so it may."""
+    if owner["machine"] != socket.gethostname():
         return True
-    try:  # numbers of processes are used again: it is the same only if it started then
-        return abs(_started(psutil.Process(theirs["process"])) - theirs["started"]) < 1
+    try:  # process numbers are reused: it is the same process only if it started at the same time
+        return abs(_start_time(psutil.Process(owner["process"])) - owner["started"]) < 1
     except psutil.NoSuchProcess:
         return False

@@ -1,4 +1,4 @@
-"""TensorFlow without its greeting: six lines on each start, which its own TF_CPP_MIN_LOG_LEVEL does not reach."""
+"""TensorFlow without the six lines that it prints on each start, even with TF_CPP_MIN_LOG_LEVEL set."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ GREETING = re.compile(rb"WARNING: All log messages before absl::InitializeLog\(\
 
 
 def import_quietly(name: str = "keras") -> None:
-    """Import a package that brings TensorFlow in; all but the greeting is on the screen once it is there.
+    """Import a package that imports TensorFlow, without TensorFlow's greeting; other messages appear afterwards.
 
-    With TF_CPP_MIN_LOG_LEVEL=0, the greeting too.
+    With TF_CPP_MIN_LOG_LEVEL=0 the greeting appears, too.
     """
-    shown = name in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
-    with nullcontext() if shown else _without_greeting():
+    with_greeting = name in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0"
+    with nullcontext() if with_greeting else _without_greeting():
         import_module(name)
 
 
 @contextmanager
 def _without_greeting() -> Iterator[None]:
-    """Hold back what C++ code writes to the process's error output, which Python's `sys.stderr` does not see."""
+    """Filter the process's error output, to which C++ code writes without Python's `sys.stderr`."""
     try:
         screen = os.dup(2)
-    except OSError:  # a process without one
+    except OSError:  # a process without error output
         yield
         return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(screen, 2)
             os.close(screen)
-            held.seek(0)
-            for line in held:
+            buffer.seek(0)
+            for line in buffer:
                 if not GREETING.match(line):
                     os.write(2, line)

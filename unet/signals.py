@@ -1,4 +1,4 @@
-"""Ctrl-C while a script's libraries come in, which takes seconds, while TensorFlow traces, and while Python leaves."""
+"""Ctrl-C while a script imports its libraries, which takes seconds, and while TensorFlow traces a network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from types import FrameType
 
 
 def end_at_once() -> None:
-    """Let Ctrl-C end this process without a traceback, as nothing is begun; where it is ignored it stays so.
+    """Let Ctrl-C end this process without a traceback, as it has not started its work; an ignored Ctrl-C stays ignored.
 
-    Scripts call it before they import what is large, and `utils.run` hears of Ctrl-C from its begin to its end.
+    Scripts call this before they import large libraries; later `utils.run` handles Ctrl-C.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -20,33 +20,33 @@ def end_at_once() -> None:
 
 @contextmanager
 def put_off() -> Iterator[Callable[[], None]]:
-    """Put Ctrl-C and SIGTERM off to the end, or to where the function it gives is called; a second one comes at once.
+    """Delay Ctrl-C and SIGTERM until the block ends or calls the function that this yields; a second one acts at once.
 
-    While TensorFlow traces a network, what they raise may end the process with a segmentation fault, or come out as
-    another error.
+    While TensorFlow traces a network, an exception from a signal's handler may end the process with a segmentation
+    fault, or turn into another error.
     """
-    came: list[tuple[int, FrameType | None]] = []
+    pending: list[tuple[int, FrameType | None]] = []
     handlers = {number: handler for number in (signal.SIGINT, signal.SIGTERM)
                 if callable(handler := signal.getsignal(number))}
 
-    def answer() -> None:
-        if came:
-            number, frame = came.pop()
+    def handle_pending() -> None:
+        if pending:
+            number, frame = pending.pop()
             handlers[number](number, frame)
 
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append((number, frame))
-        if len(came) > 1:
-            answer()
+    def delay(number: int, frame: FrameType | None) -> None:
+        pending.append((number, frame))
+        if len(pending) > 1:
+            handle_pending()
 
-    if threading.current_thread() is not threading.main_thread():  # no other is asked
-        yield answer
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
+        yield handle_pending
         return
     for number in handlers:
-        signal.signal(number, note)
+        signal.signal(number, delay)
     try:
-        yield answer
+        yield handle_pending
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    answer()
+    handle_pending()

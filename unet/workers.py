@@ -1,4 +1,4 @@
-"""Work in several processes, its results in order."""
+"""Work in several processes, with results in order."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typing import TypeVar
 from utils import UserError
 
 Job, Result = TypeVar("Job"), TypeVar("Result")
-_HELD = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
-    """Yield `make(job)` of each job, in order, from `workers` processes; `make` is handed to each of them once.
+    """Yield `make(job)` for each job, in order, from `workers` processes; each process gets `make` once.
 
-    At most a few jobs a worker are under way, so memory does not grow with their number. Raises UserError where a
+    Each worker has only a few jobs at a time, so memory does not grow with the number of jobs. Raises UserError if a
     process was ended from outside.
     """
     if workers == 1:
@@ -43,46 +43,46 @@ def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            time.sleep(0.2)  # where a cluster ended all processes at once, our own signal may be on its way
-            raise UserError("a worker process was ended from outside, mostly for want of memory; try --workers 1") \
-                from None
+            time.sleep(0.2)  # if a cluster ended all processes at once, our own signal may be on its way
+            raise UserError("a worker process was ended from outside, most often because memory ran out; try "
+                            "--workers 1") from None
         finally:
-            # Python takes a thread for ended whose join is interrupted: this process would not wait for workers that
-            # only begin, and what they share would be gone. Futures cancelled one by one would upset a broken pool
+            # Python considers a thread finished if its join is interrupted: this process would not wait for workers
+            # that are starting, and what they share would be gone. Cancelling single futures could break a broken pool
             with signals_held():
                 pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Keep Ctrl-C and SIGTERM waiting, here and in processes started meanwhile, whose imports would show a traceback.
+    """Delay Ctrl-C and SIGTERM, here and in processes started meanwhile, whose imports would show a traceback.
 
-    Processes inherit the mask; here it is not enough, for a library's thread takes the signal and Python still runs the
-    handler. Windows has no mask; there Ctrl-C at that moment may show a traceback.
+    Processes inherit the mask. In this process it is not enough: a library's thread takes the signal, and Python still
+    runs the handler. Windows has no mask; there Ctrl-C at that moment may show a traceback.
     """
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # it would let the signals in again when it is started
-    came: list[int] = []
-    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _HELD}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+    resource_tracker.ensure_running()  # starting it later would unblock the signals
+    pending: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: pending.append(number)) for number in _SIGNALS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what the mask kept is noted now, too
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # blocked signals reach `pending` now
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in came[:1]:
+        for number in pending[:1]:
             signal.raise_signal(number)
 
 
 def run_python(words: Sequence[str], **options: object) -> int:
-    """Run this Python with arguments, in a process that answers Ctrl-C itself; gives its exit status as a shell does.
+    """Run this Python with arguments, in a process that handles Ctrl-C itself; return its exit status as a shell does.
 
     `options` are those of `subprocess.Popen`.
     """
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # no SIG_IGN: the process would inherit that
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which the process would inherit
     try:
         with subprocess.Popen([sys.executable, *words], **options) as process:
             status = process.wait()
@@ -91,28 +91,28 @@ def run_python(words: Sequence[str], **options: object) -> int:
     return status if status >= 0 else 128 - status
 
 
-_handed_over: dict[str, Callable] = {}  # what a worker process calls, from its start on
+_functions: dict[str, Callable] = {}  # the function that a worker process calls
 
 
 def _remember(make: Callable) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer, in one line
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, in one line
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _handed_over["make"] = make
+    _functions["make"] = make
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is killed: it would wait for jobs for ever."""
+    """End this process when its parent is killed; otherwise it would wait for jobs for ever."""
     parent_process().join()
     os._exit(1)
 
 
 def _make(job: object) -> object:
-    return _handed_over["make"](job)
+    return _functions["make"](job)
 
 
 def default_workers() -> int:
-    """One process for each core that this process may use; Windows allows 61 at most."""
+    """Return the number of cores that this process may use, for one worker each; Windows allows 61 at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 61)
