@@ -76,7 +76,7 @@ def elastic_field(shape: tuple[int, int], alpha: float, sigma: float, rng: np.ra
 
 
 def turn_field(shape: tuple[int, int], angle: float, zoom: float) -> np.ndarray:
-    """Return the field, float32 (2, H, W), that turns about the middle, clockwise by `angle` degrees, and magnifies."""
+    """Return the field, float32 (2, H, W), of a clockwise turn by `angle` degrees and a `zoom`, about the middle."""
     y, x = (np.arange(side, dtype=np.float32) - np.float32((side - 1) / 2) for side in shape)
     cosine, sine = np.float32(np.cos(np.radians(angle)) / zoom), np.float32(np.sin(np.radians(angle)) / zoom)
     return np.stack([np.add.outer((cosine - 1) * y, -sine * x), np.add.outer(sine * y, (cosine - 1) * x)])
@@ -315,8 +315,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder with the three TIFF stacks, with "
                         "images/ and labels/ of equal names, or with <id>/images/<id>.png and <id>/masks/*.png")
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all files of a run")
-    parser.add_argument("--copies", type=at_least(0, float), help="augmented copies of each training slice; .5 copies "
-                        "every second one; for single images the average, with more copies of rare modalities "
+    parser.add_argument("--copies", type=at_least(0, float), help="augmented copies of each training slice; .5 = one "
+                        "of every second slice; for single images the average, with more of rare modalities "
                         f"(default: as many as training reads, {Task.default_copies} at most; 0 with --resize)")
     parser.add_argument("--holdout", help="slices to score on, which never train: 25-29, or 3,7,11, or none (default: "
                         "the last 5, or the last sixth of fewer than 30 slices); for single images the beginnings of "

@@ -53,7 +53,7 @@ from utils import (
     write_json,
 )
 
-NEXT = "next.csv"  # what to label next, beside the run
+NEXT = "next.csv"  # which images to label next, in the folder of the run
 SHEETS = (".xlsx", ".xls", ".ods")  # spreadsheets do not open CSV under these names
 SIZE_RATIO = 1.2  # a pixel size that differs by more than this ratio from that of the training images is noted
 EXAMPLES = 6  # held-out samples in holdout.png
@@ -130,8 +130,8 @@ class FinalStep:
     def judge(self) -> None:
         """Predict the held-out samples and score them; write metrics.json, their predictions and holdout.png."""
         numbers, learnt = self.config["split"]["holdout"], self.config["learnt"]
-        trained = [self.layout.names[number] for number in self.config["split"]["train"]]
-        stale = self.task.remove_stale(self.outputs, trained)
+        stale = self.task.remove_stale(
+            self.outputs, [self.layout.names[number] for number in self.config["split"]["train"]])
         if stale:
             print(f"note: {self.outputs.out}: the predictions of {counted(stale, self.layout.noun)} now in "
                   "training were removed")
@@ -180,7 +180,7 @@ def finish(work: Path, engine: Engine, config: dict, outputs: Outputs, predicts:
     if not predicts:
         return
     print(outputs.in_words(f"{predictor.task.output}, {predictor.in_words()}", step.task.in_words(config["learnt"])))
-    print(f"a page about this run, {work / 'report.html'}: python report.py --work {work} --out {outputs.out}")
+    print(f"for a report on this run, {work / 'report.html'}: python report.py --work {work} --out {outputs.out}")
 
 
 # -------------------------------------------------------------------------------------------------- command line
@@ -214,7 +214,7 @@ def options() -> argparse.ArgumentParser:
                                                                           "OpenVINO on CPUs if it is installed")
     parser.add_argument("--table", type=Path, metavar="FILE", help="also write a CSV file with a row for each object")
     parser.add_argument("--link", action="store_true", help="give the same cell the same number in all slices")
-    parser.add_argument("--resume", action="store_true", help="continue the same command, which was stopped")
+    parser.add_argument("--resume", action="store_true", help="continue this command after it was stopped")
     parser.add_argument("--check-seams", action="store_true", help="report how much the probability jumps where tiles "
                                                                    "meet, compared with elsewhere")
     parser.add_argument("--dask", metavar="ADDRESS", help="predict a Zarr by chunks on the workers of this Dask "

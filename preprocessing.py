@@ -198,8 +198,9 @@ def tile_corners(tiling: Tiling, shape: Sequence[int], windowed: bool) -> list[t
     third of their pixels in 512x512). A valid network's tiles reach beyond the page by their margin, except in windows.
     """
     cut = OverlapTile(tuple(shape), tiling.core, tiling.margin)
-    mirrored = [(y - tiling.margin, x - tiling.margin) for y, x in cut.corners()]
-    return mirrored if tiling.valid and not windowed else cut.inside()
+    if tiling.valid and not windowed:
+        return [(y - tiling.margin, x - tiling.margin) for y, x in cut.corners()]
+    return cut.inside()
 
 
 def _new_tiles(folder: Path, geometry: dict) -> dict[str, Rows]:

@@ -61,7 +61,7 @@ from utils import Parser, UserError, at_least, counted, file_hash, require_space
 DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
             "early_stopping", "validation", "precision")  # options that decide what is trained
 GPU_BATCH = 16  # tiles per step that the preset auto takes on a GPU; not tested on one
-VALIDATION_SHARE = 0.04  # validation tiles per epoch, share of those that train: takes some 1.5 % of its time
+VALIDATION_SHARE = 0.04  # tiles validated after an epoch, as a share of those that trained: some 1.5 % of the time
 
 
 # ------------------------------------------------------------------------------------------------------- the run
@@ -131,7 +131,7 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     """Run the rest of the schedule; on Ctrl-C raise KeyboardInterrupt, which says what was saved.
 
     If memory runs out, continue from the checkpoint with each batch in parts; raise MemoryError if even one tile is too
-    much, or if other processes, which cannot know of it, train along.
+    much, or if there are other processes, which cannot know of it.
     """
     recipe, work, strategy = keeper.recipe, keeper.work, model.distribute_strategy
     patches, slices, validation = work / "patches", geometry["split"]["train"], {}
@@ -155,9 +155,9 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
         if keeper.writes and keeper.config.get("command", {}).get("tensorboard"):
             callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
         try:
-            with put_off() as answer:
-                callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: answer(),
-                                                                on_test_batch_begin=lambda batch, logs: answer()))
+            with put_off() as interrupt:
+                callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: interrupt(),
+                                                                on_test_batch_begin=lambda batch, logs: interrupt()))
                 model.fit(feed.from_step(first, total, strategy), epochs=recipe.epochs, initial_epoch=epochs,
                           steps_per_epoch=recipe.steps, verbose=0, shuffle=False, callbacks=callbacks, **validation)
             break
@@ -195,7 +195,7 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
                         "preprocessing.py --preset paper --weights border' first")
     if geometry["valid"] and (geometry["margin"] != network.shrinkage or (geometry["core"] - 4) % network.stride):
         raise UserError(f"tiles of {tile} pixels with margins of {geometry['margin']} do not fit this valid network, "
-                        f"which takes {network.shrinkage} off each side; preprocessing.py --preset paper fits depth 4")
+                        f"which cuts {network.shrinkage} off each side; preprocessing.py --preset paper fits depth 4")
     if not geometry["valid"] and tile % network.stride:
         raise UserError(f"tiles of {tile} pixels do not fit a network that pools {network.stride} pixels into one; run "
                         f"'python preprocessing.py' with a --tile that is a multiple of {network.stride}")

@@ -128,9 +128,9 @@ def is_finished(fold: Path) -> bool:
 
 
 def call_prepare(work: Path, number: int) -> None:
-    """Run steps 1 and 2 of a fold in a process without TensorFlow, as each of its workers imports what it imported.
+    """Run steps 1 and 2 of a fold in a process without TensorFlow, as its workers import all that it has imported.
 
-    Exit with the process's status if it fails; it handles Ctrl-C, too.
+    Exit with the process's status if it fails; the process handles Ctrl-C, too.
     """
     if all((work / f"fold-{number}" / name).is_file() for name in STEPS):
         return
@@ -144,7 +144,7 @@ def call_prepare(work: Path, number: int) -> None:
 
 
 def prepare(work: Path, number: int) -> None:
-    """Run the unfinished of steps 1 and 2 of a fold, with the settings of the run in `work`."""
+    """Run steps 1 and 2 of a fold, unless they are finished, with the settings of the run in `work`."""
     fold, block = work / f"fold-{number}", read_json(work / FOLDS, AGAIN, ("blocks",))["blocks"][number - 1]
     manifest, geometry = fresh_manifest(work), fresh_geometry(work)
     if not (fold / STEPS[0]).is_file():

@@ -17,7 +17,7 @@ import psutil
 from utils import UserError, temporary_path
 
 RUN, STEP = ".run.lock", ".step.lock"  # in a run's folder: one for the process that runs all scripts, one for a script
-PATIENCE = 1.0  # seconds after which an empty lock file is no longer about to be written
+PATIENCE = 1.0  # seconds to wait for the name of the process that created an empty lock file
 
 
 def lock_path(output: Path) -> Path:
