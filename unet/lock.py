@@ -66,11 +66,11 @@ def _hold(path: Path, output: Path, option: str, sweep: Callable[[Path, int], No
     while not _create(path, owner):
         other = _read(path)
         if other is not None and _may_run(other):
-            if other["machine"] == owner["machine"] and other["process"] in _ancestors():
+            is_here = other["machine"] == owner["machine"]
+            if is_here and other["process"] in [process.pid for process in psutil.Process().parents()]:
                 yield
                 return
-            where = " right now" if other["machine"] == owner["machine"] else (
-                f" on {other['machine']}; if it no longer runs there, delete {path}")
+            where = " right now" if is_here else f" on {other['machine']}; if it no longer runs there, delete {path}"
             raise UserError(f"{output} is being written by process {other['process']}{where}; wait for it, or name "
                             f"another {'folder' if option == '--work' else 'output'} with {option}")
         if other and sweep:
@@ -92,10 +92,6 @@ def _remove_leftovers(output: Path, process: int) -> None:
             path.rename(output)
         else:
             shutil.rmtree(path)
-
-
-def _ancestors() -> set[int]:
-    return {process.pid for process in psutil.Process().parents()}
 
 
 def _start_time(process: psutil.Process) -> float:
