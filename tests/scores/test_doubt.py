@@ -17,7 +17,7 @@ def test_a_tile_counts_what_lies_in_it():
     probability[0, 0] = 0.5  # of the four pixels that count one is in doubt, all in one of four tiles
     where = np.zeros((8, 8), bool)
     where[:2, :2] = True
-    one = doubt_of("slice 3", probability, where, most=2)
+    one = doubt_of("slice 3", probability, where, top=2)
     assert one.doubt == pytest.approx(0.25)
     assert (one.tiles[0].y, one.tiles[0].x, one.tiles[0].height) == (0, 0, 4)
     assert [tile.doubt for tile in one.tiles] == pytest.approx([1, 0])  # the mean of all four tiles is the slice's
@@ -28,7 +28,7 @@ def test_the_disagreement_of_flips_stands_beside_and_ranks_nothing(tmp_path):
     where[:2, :2] = True
     spread[0, 0], spread[5, 5] = 0.2, 0.5  # nothing counts at the second
     sure, unsure = np.zeros((8, 8)), np.full((8, 8), 0.5)
-    one = doubt_of("slice 3", sure, where, spread, most=2)
+    one = doubt_of("slice 3", sure, where, spread, top=2)
     assert one.disagreement == pytest.approx(0.05)
     assert [tile.disagreement for tile in one.tiles] == pytest.approx([0.2, 0])
     write_doubts(tmp_path / "next.csv", [one, doubt_of("slice 4", unsure, where)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unet.scores.mistakes import in_earnest, membrane_mistakes, object_mistakes
+from unet.scores.mistakes import membrane_mistakes, object_mistakes, substantial_overlaps
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ def test_a_gap_counts_where_the_wall_is_aside_as_well(two_cells):
     assert mistakes.harmless[20:].any()
 
 
-def test_overlaps_in_earnest_share_a_quarter_and_ten_pixels():
+def test_substantial_overlaps_share_a_quarter_and_ten_pixels():
     shared = np.array([[10, 9, 24, 25]])
-    np.testing.assert_array_equal(in_earnest(shared, np.array([200]), np.array([10, 9, 100, 100])),
+    np.testing.assert_array_equal(substantial_overlaps(shared, np.array([200]), np.array([10, 9, 100, 100])),
                                   [[True, False, False, True]])
 
 

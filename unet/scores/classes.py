@@ -1,4 +1,4 @@
-"""How well each of several classes of pixels is found: IoU and Dice."""
+"""How well a prediction matches the labels of several classes of pixels: IoU and Dice."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from unet.scores.overlap import overlap_table
 
 
 def confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
-    """Pixels of each true class (row) that were given each class (column): int64 (classes, classes).
+    """Count the pixels of each true class (row) that were predicted as each class (column): int64 (classes, classes).
 
-    Raises ValueError where shapes differ, or a number is no class.
+    Raises ValueError if shapes differ, or a number is no class.
     """
     table = overlap_table(predicted, truth).T
     if max(table.shape) > classes:
@@ -23,33 +23,36 @@ def confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndar
 
 def class_scores(probabilities: Sequence[np.ndarray], labels: Sequence[np.ndarray],
                  slices: Sequence[int] | None = None) -> dict:
-    """IoU and Dice of each class, ready for JSON, from probabilities (K, H, W) and labels 0 .. K-1 (H, W) of slices.
+    """Compute IoU and Dice of each class from probabilities (K, H, W) and labels 0 .. K-1 (H, W) of slices.
 
-    A pixel is of the class with the greatest probability. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN),
-    pixels of all slices pooled; None for a class that neither prediction nor truth has. "mean" is that of the other
-    classes, "accuracy" the share of pixels that are right, "per_slice" the same of each slice.
+    A pixel belongs to the class with the greatest probability. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP +
+    FN), pixels of all slices pooled; None for a class that neither prediction nor truth has. Returns, ready for JSON,
+    "classes", the scores of each class; "mean" over the classes that have scores; "accuracy", the share of pixels that
+    are right; "per_slice", the same for each slice. `slices` are the slices' numbers.
     """
     classes = len(probabilities[0])
     numbers = range(len(labels)) if slices is None else slices
-    tables = [confusion(one.argmax(axis=0), label, classes)
-              for one, label in zip(probabilities, labels, strict=True)]
+    tables = [confusion(probability.argmax(axis=0), label, classes)
+              for probability, label in zip(probabilities, labels, strict=True)]
     return {**_scores_of(sum(tables)), "per_slice": [{"slice": int(number), **_scores_of(table)}
                                                      for number, table in zip(numbers, tables, strict=True)]}
 
 
 def _scores_of(table: np.ndarray) -> dict:
+    """Compute the scores of what `confusion` returned; see `class_scores`."""
     right, true, predicted = np.diag(table), table.sum(axis=1), table.sum(axis=0)
     rows = []
-    for number, (hit, wanted, given) in enumerate(zip(right.tolist(), true.tolist(), predicted.tolist(), strict=True)):
-        either = wanted + given - hit
-        rows.append({"class": number, "pixels": wanted, "iou": hit / either if either else None,
-                     "dice": 2 * hit / (wanted + given) if either else None})
+    for number, (tp, positives, guesses) in enumerate(zip(right.tolist(), true.tolist(), predicted.tolist(),
+                                                          strict=True)):
+        union = positives + guesses - tp
+        rows.append({"class": number, "pixels": positives, "iou": tp / union if union else None,
+                     "dice": 2 * tp / (positives + guesses) if union else None})
     mean = {name: float(np.mean([row[name] for row in rows if row[name] is not None])) for name in ("iou", "dice")}
     return {"classes": rows, "mean": mean, "accuracy": float(right.sum() / table.sum())}
 
 
 def format_classes(scores: dict) -> str:
-    """The table to print of what `class_scores` returned."""
+    """Format what `class_scores` returned as a table to print."""
     lines = [f"{'':<12}{'pixels':>12}{'IoU':>9}{'Dice':>9}"]
     for row in scores["classes"]:
         values = "".join(f"{'absent':>9}" if row[name] is None else f"{row[name]:>9.4f}" for name in ("iou", "dice"))
@@ -60,4 +63,5 @@ def format_classes(scores: dict) -> str:
     for row in scores["per_slice"]:
         name = row.get("image", f"slice {row['slice']}")[:23]
         lines.append(f"{name:<24}{row['mean']['iou']:>9.4f}{row['mean']['dice']:>9.4f}")
-    return "\n".join([*lines, f"accuracy {scores['accuracy']:.4f}; mean: over the classes; of a slice over its own"])
+    lines.append(f"accuracy {scores['accuracy']:.4f}; mean: over the classes; for a slice: over those it has")
+    return "\n".join(lines)

@@ -1,12 +1,12 @@
-"""What to label next: slices or images that nobody labelled, and tiles in them, by what the network is least sure of.
+"""What to label next: the unlabelled slices or images, and the tiles in them, of which the network is least sure.
 
 Doubt is the entropy of the network's probability, 0 where it is sure and 1 where it knows nothing, as a mean over the
-pixels where labels decide something (of cells: along predicted membranes). Uncertainty sampling, as Settles calls it in
-his survey (Active learning literature survey, University of Wisconsin 2009). It sees what the network hesitates at, not
-what it is sure of and wrong about.
+pixels where labels decide something (for cells: along predicted membranes). Settles calls that uncertainty sampling in
+his survey (Active learning literature survey, University of Wisconsin 2009). It finds where the network hesitates, not
+where it is sure and wrong.
 
-Beside it stands the disagreement: the standard deviation over the flips that were averaged, a mean over the same
-pixels. It ranks nothing: where nothing is flipped there is none, and it shows much the same places (docs/own-data.md).
+Disagreement is the standard deviation over the flips that were averaged, as a mean over the same pixels. It is listed
+beside the doubt and ranks nothing: without flips there is none, and it shows much the same places (docs/own-data.md).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from scipy.special import entr
 
 from utils import OverlapTile, atomic_path
 
-SIDE = 128  # of tiles at most, pixels; of small images half the side
-TILES = 3  # named of each slice
+SIDE = 128  # of a tile, pixels; half the image's side if that is less
+TILES = 3  # tiles listed for each slice
 COLUMNS = ("rank", "name", "doubt", "disagreement", "tile", "y", "x", "height", "width", "tile_doubt",
            "tile_disagreement")
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a slice or image, in pixels; its doubt and disagreement are on the scale of the whole's."""
+    """A part of a slice or image, in pixels; its doubt and disagreement are on the scale of the whole image's."""
 
     y: int
     x: int
@@ -41,9 +41,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class Doubt:
-    """How unsure the network is of a slice or image, 0 to 1, and of its worst tiles, worst first.
+    """How unsure the network is of a slice or image, 0 to 1, and its worst tiles, worst first.
 
-    `disagreement` is that of its flips, 0 to .5; None where there was one flip, or it is not known.
+    `disagreement` is that of the flips, 0 to .5; None if there was one flip only, or if it is not known.
     """
 
     name: str
@@ -53,68 +53,68 @@ class Doubt:
 
 
 def entropy(probability: np.ndarray) -> np.ndarray:
-    """Entropy of a probability (H, W) or of K classes (H, W, K): float (H, W), 0 = sure, 1 = knows nothing."""
+    """Return the entropy of a probability (H, W) or of K classes' (H, W, K): float (H, W), 0 = sure, 1 = unsure."""
     shares = np.stack([probability, 1 - probability], axis=-1) if probability.ndim == 2 else probability
     return entr(shares).sum(axis=-1) / np.log(shares.shape[-1])
 
 
 def windows(shape: Sequence[int]) -> list[tuple[slice, slice]]:
-    """Square tiles of `SIDE` pixels, of small images half the side, that cover an image of `shape`."""
+    """Return square tiles that cover an image: of `SIDE` pixels, or half the image's shorter side if that is less."""
     side = max(1, min(SIDE, *(full // 2 for full in shape)))
     return [(slice(y, y + side), slice(x, x + side)) for y, x in OverlapTile(tuple(shape), side).inside()]
 
 
-def doubt_of(name: str, probability: np.ndarray, where: np.ndarray, spread: np.ndarray | None = None,
-             most: int = TILES) -> Doubt:
-    """The doubt of a probability (H, W[, K]) where bool (H, W) says that it counts; `most` tiles are named.
+def doubt_of(name: str, probability: np.ndarray, mask: np.ndarray, spread: np.ndarray | None = None,
+             top: int = TILES) -> Doubt:
+    """Return the doubt of a probability (H, W[, K]) over the pixels of `mask`, bool (H, W), and its `top` worst tiles.
 
-    `spread` (H, W) is the standard deviation over flips, where there is one.
-    A tile's is the sum over its pixels by the number that a tile of this image has on average: a tile with few pixels
-    that count is no place to label, however unsure they are.
+    `spread` (H, W) is the standard deviation over flips, if there is one. A tile's doubt is the sum over its pixels in
+    `mask`, divided by the number of such pixels that an average tile of this image has: a tile with few of them is no
+    place to label, however unsure they are.
     """
-    share = where.mean()
-    kinds = [entropy(probability), *([spread] if spread is not None else [])]
-    counted = np.where(where, kinds, 0) / (share or 1)
+    share = mask.mean()
+    measures = [entropy(probability), *([spread] if spread is not None else [])]
+    weighted = np.where(mask, measures, 0) / (share or 1)
 
     def means(*part: slice) -> list[float]:
-        return [float(one[part].mean()) for one in counted]
+        return [float(measure[part].mean()) for measure in weighted]
 
     tiles = [Tile(y.start, x.start, y.stop - y.start, x.stop - x.start, *means(y, x))
-             for y, x in windows(where.shape)] if share else []
-    tiles = sorted(tiles, key=lambda tile: -tile.doubt)[:most]
+             for y, x in windows(mask.shape)] if share else []
+    tiles = sorted(tiles, key=lambda tile: -tile.doubt)[:top]
     doubt, *disagreement = means()
     return Doubt(name, doubt, tiles, *disagreement)
 
 
 def write_doubts(path: Path, doubts: Iterable[Doubt]) -> None:
-    """Write next.csv, the least sure first: a row for each tile that is named, or one without."""
+    """Write next.csv, the least sure image first, with a row for each of its tiles, or one row if it has none."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
-        for rank, one in enumerate(sorted(doubts, key=lambda one: -one.doubt), 1):
-            tiles = [(number, tile.y, tile.x, tile.height, tile.width, _written(tile.doubt),
-                      _written(tile.disagreement)) for number, tile in enumerate(one.tiles, 1)]
-            whole = [rank, one.name, _written(one.doubt), _written(one.disagreement)]
+        for rank, image in enumerate(sorted(doubts, key=lambda image: -image.doubt), 1):
+            tiles = [(number, tile.y, tile.x, tile.height, tile.width, _format(tile.doubt), _format(tile.disagreement))
+                     for number, tile in enumerate(image.tiles, 1)]
+            whole = [rank, image.name, _format(image.doubt), _format(image.disagreement)]
             rows.writerows([*whole, *tile] for tile in tiles or [[""] * 7])
 
 
 def read_doubts(path: Path) -> list[Doubt]:
-    """What `write_doubts` wrote, the least sure first; nothing where there is no file."""
+    """Read what `write_doubts` wrote, the least sure image first; an empty list if there is no file."""
     doubts: dict[str, Doubt] = {}
     if path.is_file():
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                one = doubts.setdefault(row["name"], Doubt(row["name"], float(row["doubt"]), [],
-                                                           _read(row.get("disagreement"))))
+                image = doubts.setdefault(row["name"], Doubt(row["name"], float(row["doubt"]), [],
+                                                             _parse(row.get("disagreement"))))
                 if row["tile"]:
-                    one.tiles.append(Tile(*(int(row[name]) for name in ("y", "x", "height", "width")),
-                                          float(row["tile_doubt"]), _read(row.get("tile_disagreement"))))
+                    image.tiles.append(Tile(*(int(row[name]) for name in ("y", "x", "height", "width")),
+                                            float(row["tile_doubt"]), _parse(row.get("tile_disagreement"))))
     return list(doubts.values())
 
 
-def _written(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _read(value: str | None) -> float | None:
+def _parse(value: str | None) -> float | None:
     return float(value) if value else None

@@ -1,6 +1,6 @@
 """How good a prediction is: the scores of the ISBI 2012 challenge, of pixels, and of instance label maps.
 
-A prediction is the probability of cell (1 = cell, 0 = membrane); in labels every value but 0 is cell.
+A prediction is the probability of cell (1 = cell, 0 = membrane); in labels every value except 0 is cell.
 [A] Arganda-Carreras et al., Frontiers in Neuroanatomy 9:142, 2015, doi 10.3389/fnana.2015.00142.
 """
 
@@ -15,8 +15,8 @@ from skimage.segmentation import watershed
 from unet.scores.overlap import overlap_table
 from unet.scores.warping import warping_error
 
-THRESHOLDS = tuple(k / 10 for k in range(10))  # probability of cell; a pixel is cell where it is greater
-BEST = {"V_rand": max, "V_info": max, "pixel_error": min}  # reported at the threshold that is best for each
+THRESHOLDS = tuple(k / 10 for k in range(10))  # a pixel is cell if its probability of cell is greater
+BEST = {"V_rand": max, "V_info": max, "pixel_error": min}  # each is reported at its best threshold
 NAMES = ("V_rand", "V_rand_split", "V_rand_merge", "V_info", "V_info_split", "V_info_merge", "warping_error",
          "pixel_error", "membrane_iou", "membrane_dice", "accuracy")
 Stack = np.ndarray | Sequence[np.ndarray]  # (N, H, W), or slices (H, W) of any sizes
@@ -28,14 +28,14 @@ HEADS = ("t", "V_rand", "split", "merge", "V_info", "split", "merge", "warp", "p
 
 def components(binary: np.ndarray) -> np.ndarray:
     """Label the 4-connected components of bool (H, W) as int32 (H, W), 1, 2, ...; 0 = False."""
-    return ndimage.label(binary)[0]  # scipy connects 4 neighbours unless told otherwise, scikit-image 8
+    return ndimage.label(binary)[0]  # by default scipy connects 4 neighbours, scikit-image 8
 
 
 def thin(binary: np.ndarray) -> np.ndarray:
     """Shrink the border (False) between the cells (True) of bool (H, W) to one pixel; bool (H, W).
 
-    As [A]: the 4-connected components flood the border through 4-neighbours, all at one speed, and stop where
-    two meet. A watershed of the binary prediction alone, blind to truth and probability.
+    As in [A]: the 4-connected components flood the border through 4-neighbours, all at the same speed, and stop where
+    two of them meet. This watershed sees only the binary prediction, not the truth or the probability.
     """
     if not binary.any():  # nothing floods: every pixel stays border
         return np.zeros(binary.shape, bool)
@@ -48,33 +48,33 @@ def segments(binary: np.ndarray) -> np.ndarray:
 
 
 def overlap(labels: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels p_ij, s_i = sum_j p_ij, t_j = sum_i p_ij of two integer label maps, same shape; int64, no zeros.
+    """Count the pixels p_ij, s_i = sum_j p_ij, t_j = sum_i p_ij of two integer label maps, same shape; int64, no zeros.
 
     i are the segments of the prediction `labels`, j those of `truth`. Pixels with truth 0 are left out
     (foreground restriction, [A]); each other pixel that the prediction labels 0 is a segment of its own.
-    Raises ValueError where the truth is 0 everywhere, and as `overlap_table`.
+    Raises ValueError if the truth is 0 everywhere, and as `overlap_table`.
     """
     table = overlap_table(labels, truth)
     if table.shape[1] == 1:
-        raise ValueError("the truth has no cell, so that its scores are undefined")
+        raise ValueError("the truth has no cell, so its scores are undefined")
     s, t = table[1:, 1:].sum(axis=1), table[:, 1:].sum(axis=0)
-    alone = np.ones(t.sum() - s.sum(), np.int64)
-    return np.append(table[1:, 1:].data, alone), np.append(s[s > 0], alone), t[t > 0]
+    single_pixels = np.ones(t.sum() - s.sum(), np.int64)
+    return np.append(table[1:, 1:].data, single_pixels), np.append(s[s > 0], single_pixels), t[t > 0]
 
 
 def v_rand(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
-    """Rand score of two integer label maps, its split part, its merge part; 1 = the same segments ([A]).
+    """Compute the Rand score of two integer label maps, its split part, its merge part; 1 = the same segments ([A]).
 
-    V = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2). Split = sum p_ij^2 / sum t_j^2, low where cells are cut;
-    merge = sum p_ij^2 / sum s_i^2, low where cells run together. Pixels, zeros and errors: see `overlap`.
+    V = sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2). Split = sum p_ij^2 / sum t_j^2, low if cells are cut;
+    merge = sum p_ij^2 / sum s_i^2, low if cells run together. Pixels, zeros and errors: see `overlap`.
     """
     return _v_rand(*overlap(labels, truth))
 
 
 def v_info(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
-    """Information score of two integer label maps, its split part, its merge part; 1 = the same ([A]).
+    """Compute the information score of two integer label maps, its split part, its merge part; 1 = the same ([A]).
 
-    V = I(S; T) / (H(S) / 2 + H(T) / 2), split = I / H(S), merge = I / H(T); 1 where H is 0: nothing to split,
+    V = I(S; T) / (H(S) / 2 + H(T) / 2), split = I / H(S), merge = I / H(T); 1 if H is 0, as there is nothing to split
     or to merge. Pixels, zeros and errors: see `overlap`.
     """
     return _v_info(*overlap(labels, truth))
@@ -91,23 +91,23 @@ def _v_info(*pixels: np.ndarray) -> tuple[float, float, float]:
 
 
 def _entropies(*pixels: np.ndarray) -> list[float]:
-    """H(S, T), H(S), H(T) in bits, from what `overlap` gives."""
+    """Compute the entropies H(S, T), H(S), H(T) in bits from what `overlap` returned."""
     joint, s, t = (float(np.log2(x.sum()) - x @ np.log2(x) / x.sum()) for x in pixels)
-    return [min(max(joint, s, t), s + t), s, t]  # bounds that rounding may break
+    return [min(max(joint, s, t), s + t), s, t]  # rounding may break these bounds
 
 
 def adapted_rand_error(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
-    """Error 1 - V_rand of two integer instance maps (0 = background), precision (merge part), recall (split).
+    """Compute the error 1 - V_rand of two integer instance maps (0 = background), precision (merge) and recall (split).
 
-    scikit-image's differs: it takes predicted background as one segment, leaves out each pixel's pair with
-    itself, and returns precision and recall swapped against its documentation (0.26).
+    scikit-image's function differs: it takes predicted background as one segment, leaves out each pixel's pair with
+    itself, and returns precision and recall in the opposite order to its documentation (0.26).
     """
     score, recall, precision = v_rand(labels, truth)
     return 1 - score, precision, recall
 
 
 def variation_of_information(labels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Bits H(S|T) of splits and H(T|S) of merges of two integer instance maps; their sum is the variation.
+    """Compute the bits H(S|T) of splits and H(T|S) of merges of two integer instance maps; their sum is the variation.
 
     Meila 2007, doi 10.1016/j.jmva.2006.11.013. Pixels, zeros and errors: see `overlap`.
     """
@@ -119,15 +119,15 @@ def variation_of_information(labels: np.ndarray, truth: np.ndarray) -> tuple[flo
 
 
 def _counts(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Pixels of bool arrays that are cell in both, in the truth only, in the prediction only, in neither."""
+    """Count the pixels of bool arrays that are cell in both, in the truth only, in the prediction only, in neither."""
     cell, true, predicted = (np.count_nonzero(x) for x in (prediction & truth, truth, prediction))
     return np.array([cell, true - cell, predicted - cell, truth.size - true - predicted + cell])
 
 
 def _pixel_scores(counts: np.ndarray) -> dict[str, float]:
-    """Scores from what `_counts` gives; IoU and Dice are of the membrane, 1 where neither has any.
+    """Compute scores from what `_counts` returned; IoU and Dice are those of the membrane, 1 if neither has any.
 
-    The pixel error is 1 - F of the cell pixels, F = 2 TP / (2 TP + FP + FN), as Fiji's PixelError.
+    The pixel error is 1 - F for the cell pixels, F = 2 TP / (2 TP + FP + FN), as in Fiji's PixelError.
     """
     cell, missed, invented, membrane = counts.tolist()
     wrong = missed + invented
@@ -140,26 +140,28 @@ def _pixel_scores(counts: np.ndarray) -> dict[str, float]:
 # ------------------------------------------------------------------------------------- scores of a stack
 
 
-def _checked(probabilities: Stack, labels: Stack) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    shapes = [[one.shape for one in stack] for stack in (probabilities, labels)]
+def _slice_pairs(probabilities: Stack, labels: Stack) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Check a prediction and its labels; return the probability and the cells, bool (H, W), of each slice."""
+    shapes = [[image.shape for image in stack] for stack in (probabilities, labels)]
     if shapes[0] != shapes[1] or any(len(shape) != 2 for shape in shapes[1]):
-        given = [getattr(stack, "shape", its) for stack, its in zip((probabilities, labels), shapes, strict=True)]
-        raise ValueError(f"the prediction is {given[0]}, the labels are {given[1]}, "
-                         "expected (slices, height, width) of both, and equal")
-    low, high = np.min([one.min() for one in probabilities]), np.max([one.max() for one in probabilities])
-    if not 0 <= low <= high <= 1:  # nor for nan
+        prediction, truth = (getattr(stack, "shape", of_slices)
+                             for stack, of_slices in zip((probabilities, labels), shapes, strict=True))
+        raise ValueError(f"the prediction is {prediction}, the labels are {truth}, "
+                         "expected (slices, height, width) for both, and the same")
+    low, high = np.min([image.min() for image in probabilities]), np.max([image.max() for image in probabilities])
+    if not 0 <= low <= high <= 1:  # nan fails, too
         raise ValueError(f"the prediction holds {low:g} to {high:g}, expected a probability of cell, 0 to 1")
-    return zip(probabilities, (one != 0 for one in labels), strict=True)
+    return zip(probabilities, (label != 0 for label in labels), strict=True)
 
 
 def _table(probabilities, labels, thresholds, warping=True) -> np.ndarray:
-    """The first seven of NAMES and four pixel counts at each threshold: float (slices, thresholds, 11)."""
+    """Compute the first seven of NAMES and the four pixel counts at each threshold: float (slices, thresholds, 11)."""
     table = []
-    for image, cells in _checked(probabilities, labels):
+    for image, cells in _slice_pairs(probabilities, labels):
         truth, rows = components(cells), {}
         for t in thresholds:
             binary = image > t
-            size = np.count_nonzero(binary)  # one image's predictions nest: equal size, equal pixels
+            size = np.count_nonzero(binary)  # a higher t takes pixels away: equal size, equal pixels
             if size not in rows:
                 shared = overlap(segments(binary), truth)
                 rows[size] = [*_v_rand(*shared), *_v_info(*shared),
@@ -169,53 +171,53 @@ def _table(probabilities, labels, thresholds, warping=True) -> np.ndarray:
 
 
 def _summary(rows: np.ndarray) -> dict[str, float]:
-    """Scores of some slices from their rows (n, 11) of the table: means, but pixel scores of all pixels."""
+    """Compute scores from rows (n, 11) of the table: means over the rows, and pixel scores of all pixels together."""
     pixels = _pixel_scores(rows[:, 7:].sum(axis=0))
     return {name: pixels.get(name, float(mean)) for name, mean in zip(NAMES, rows.mean(axis=0), strict=True)}
 
 
 def best_threshold(probabilities: Stack, labels: Stack, thresholds=THRESHOLDS) -> float:
-    """The threshold for other slices: where V_rand of a stack (N, H, W), averaged with its neighbours, is best."""
+    """Return the threshold to use for other slices: that of the best V_rand of a stack (N, H, W); see `_best`."""
     return pick_threshold(threshold_curve(probabilities, labels, thresholds), thresholds)
 
 
 def threshold_curve(probabilities: Stack, labels: Stack, thresholds=THRESHOLDS) -> list[float]:
-    """Mean V_rand of a stack (N, H, W) at each threshold: what a threshold is chosen by."""
+    """Compute the mean V_rand of a stack (N, H, W) at each threshold, by which a threshold is chosen."""
     return _table(probabilities, labels, thresholds, warping=False)[..., 0].mean(axis=0).tolist()
 
 
 def pick_threshold(curve: Sequence[float], thresholds=THRESHOLDS, usual: float = 0.5, by_chance: float = 1e-4) -> float:
-    """The best threshold of what `threshold_curve` gave; see `_best`."""
+    """Return the best threshold of what `threshold_curve` returned; see `_best`."""
     return float(thresholds[_best(np.array(curve), thresholds, usual, by_chance)])
 
 
 def _best(rand: np.ndarray, thresholds: Sequence[float], usual: float = 0.5, by_chance: float = 1e-4) -> int:
-    """The place of the best V_rand (thresholds,), averaged with its neighbours; of equals, that nearest `usual`.
+    """Return the index of the best V_rand (thresholds,), averaged with its neighbours; of equals, that nearest `usual`.
 
-    Equal is what differs by less than `by_chance`: V_rand does not mind how wide a border is, but people do.
+    Values that differ by less than `by_chance` are equal: V_rand does not mind how wide a border is, but people do.
     """
     rand = _with_neighbours(rand)
-    return min(np.flatnonzero(rand > rand.max() - by_chance).tolist(), key=lambda place: abs(thresholds[place] - usual))
+    return min(np.flatnonzero(rand > rand.max() - by_chance).tolist(), key=lambda k: abs(thresholds[k] - usual))
 
 
 def _with_neighbours(rand: np.ndarray) -> np.ndarray:
-    """V_rand (..., thresholds), each averaged with those beside it: alone it jumps where one large cell merges."""
+    """Average each V_rand (..., thresholds) with those beside it: a single one jumps when one large cell merges."""
     return ndimage.uniform_filter1d(rand, 3, axis=-1, mode="nearest")
 
 
 def isbi_scores(probabilities: Stack, labels: Stack, thresholds=THRESHOLDS,
                 threshold: float | str | None = None, slices: Sequence[int] | None = None) -> dict:
-    """All scores of a stack (N, H, W), ready for JSON, from probabilities of cell and labels (not 0 = cell).
+    """Compute all scores of a stack (N, H, W), ready for JSON, from probabilities of cell and labels (not 0 = cell).
 
-    At a threshold t, cell is where the prediction is > t. A stack's score is the mean over its slices; pixel
-    scores pool them. Its best is over one t for the stack, as the challenge reported: a t that saw the truth.
-    `threshold` is one chosen without these slices, or "others": each slice at the `best_threshold` of the
-    other slices, if any. The warping error has no best t: it falls towards 0 for a prediction without
-    cells, as all shrink to points. `slices` are the slices' numbers.
+    At a threshold t, pixels are cell if the prediction is > t. A stack's score is the mean over its slices; pixel
+    scores pool them. The best score is that at the best t for the whole stack, as the challenge reported it: that t has
+    seen the truth. `threshold` is a t that was chosen without these slices, or "others": each slice is scored at the
+    `best_threshold` of the other slices, if there are any. The warping error has no best t: it falls towards 0 for a
+    prediction without cells, as all cells shrink to points. `slices` are the slices' numbers.
 
-    Returns "curve", the scores at each t; "best", for V_rand, V_info and pixel_error each all scores at its
-    best t; "chosen", those at `threshold`, or None. The last two hold "per_slice"; "threshold" is None where
-    it varies. Raises ValueError for unequal shapes, values outside 0 to 1, a slice without a cell.
+    Returns "curve", the scores at each t; "best", all scores at the best t of V_rand, of V_info and of pixel_error;
+    "chosen", those at `threshold`, or None. The last two hold "per_slice"; "threshold" is None if it varies. Raises
+    ValueError for unequal shapes, values outside 0 to 1, a slice without a cell.
     """
     grid = [float(t) for t in thresholds] + ([float(threshold)] if threshold not in (None, "others") else [])
     table = _table(probabilities, labels, grid)
@@ -229,25 +231,25 @@ def isbi_scores(probabilities: Stack, labels: Stack, thresholds=THRESHOLDS,
                 **_summary(rows), "per_slice": per_slice}
 
     curve = [{"threshold": grid[k], **_summary(table[:, k])} for k in range(len(thresholds))]
-    best, chosen = {}, None
+    best, at_chosen_t = {}, None
     for name, better in BEST.items():
         values = [point[name] for point in curve]
         best[name] = scores([values.index(better(values))] * len(labels))
     if threshold == "others" and len(labels) > 1:
         others = (table[..., 0].sum(axis=0) - table[..., 0]) / (len(labels) - 1)
         columns = [_best(rand, grid) for rand in others]
-        chosen = {"how": "for each slice the t best on the other slices", **scores(columns)}
+        at_chosen_t = {"how": "for each slice the t best on the other slices", **scores(columns)}
     elif threshold not in (None, "others"):
-        chosen = {"how": "a t chosen beforehand", **scores([len(grid) - 1] * len(labels))}
-    return {"curve": curve, "best": best, "chosen": chosen}
+        at_chosen_t = {"how": "a t chosen beforehand", **scores([len(grid) - 1] * len(labels))}
+    return {"curve": curve, "best": best, "chosen": at_chosen_t}
 
 
 def format_scores(scores: dict, curve: bool = True) -> str:
-    """The table to print of what `isbi_scores` returned: the stack, its slices, the curve."""
-    chosen = scores["chosen"]
+    """Format what `isbi_scores` returned as a table to print: the stack, its slices, the curve."""
+    at_chosen_t = scores["chosen"]
     stack = [(f"best {name}", at) for name, at in scores["best"].items()]
-    stack += [("chosen t", chosen)] if chosen else []
-    rows = (chosen or scores["best"]["V_rand"])["per_slice"]
+    stack += [("chosen t", at_chosen_t)] if at_chosen_t else []
+    rows = (at_chosen_t or scores["best"]["V_rand"])["per_slice"]
     slices = [(at.get("image", f"slice {at['slice']}")[:16], at) for at in rows]
     lines = [" " * 16 + "".join(f"{head:>8}" for head in HEADS)]
     for rows in (stack, slices, *([[("all slices", at) for at in scores["curve"]]] if curve else [])):
@@ -256,34 +258,36 @@ def format_scores(scores: dict, curve: bool = True) -> str:
             lines.append(f"{name:<16}{t:>8}" + "".join(f"{at[name]:>8.4f}" for name in NAMES))
         lines.append("")
     lines.append("best: one t for the stack, picked on these very slices, as the challenge reported it")
-    return "\n".join(lines + ([f"chosen t, and the slices: {chosen['how']}"] if chosen else []))
+    return "\n".join(lines + ([f"chosen t, and the slices: {at_chosen_t['how']}"] if at_chosen_t else []))
 
 
 def instance_scores(labels: np.ndarray, truth: np.ndarray, slices: Sequence[int] | None = None) -> dict:
-    """Scores of a stack of instance maps (N, H, W), 0 = border, against membrane labels (not 0 = cell) or instances.
+    """Score a stack of instance maps (N, H, W), 0 = border, against membrane labels (not 0 = cell) or instance maps.
 
     Returns "mean" and "per_slice", each with V_rand, V_info, adapted Rand error and variation of information (bits).
-    Nothing is thinned: the maps count as they are. Raises ValueError for unequal shapes and a slice without a cell.
+    Borders are not thinned. Raises ValueError for unequal shapes and a slice without a cell.
     """
     rows = []
-    for number, one, other in zip(range(len(truth)) if slices is None else slices, labels, truth, strict=True):
-        cells = components(other > 0) if len(np.unique(other)) <= 2 else other
-        splits, merges = variation_of_information(one, cells)
-        rows.append({"slice": int(number), "V_rand": v_rand(one, cells)[0], "V_info": v_info(one, cells)[0],
-                     "adapted_rand_error": adapted_rand_error(one, cells)[0], "variation": splits + merges})
+    numbers = range(len(truth)) if slices is None else slices
+    for number, predicted, label in zip(numbers, labels, truth, strict=True):
+        cells = components(label > 0) if len(np.unique(label)) <= 2 else label
+        splits, merges = variation_of_information(predicted, cells)
+        rand = v_rand(predicted, cells)[0]
+        rows.append({"slice": int(number), "V_rand": rand, "V_info": v_info(predicted, cells)[0],
+                     "adapted_rand_error": 1 - rand, "variation": splits + merges})
     return {"mean": {name: float(np.mean([row[name] for row in rows])) for name in list(rows[0])[1:]},
             "per_slice": rows}
 
 
 def format_instances(scores: dict) -> str:
-    """The table to print of what `instance_scores` returned."""
+    """Format what `instance_scores` returned as a table to print."""
     names = list(scores["mean"])
     lines = [f"{'':<10}" + "".join(f"{name:>20}" for name in names)]
     for title, row in [*((f"slice {row['slice']}", row) for row in scores["per_slice"]), ("mean", scores["mean"])]:
         lines.append(f"{title:<10}" + "".join(f"{row[name]:>20.4f}" for name in names))
     lines.append("V_rand, V_info: 1 = perfect; adapted Rand error and variation of information (bits): 0 = perfect")
     if scores.get("linked"):
-        through = scores["linked"]
-        lines.append(f"through the stack, in 3-D: adapted Rand error {through['adapted_rand_error']:.4f}, precision "
-                     f"{through['precision']:.4f} (low where cells run together), recall {through['recall']:.4f}")
+        volume = scores["linked"]
+        lines.append(f"through the stack, in 3-D: adapted Rand error {volume['adapted_rand_error']:.4f}, precision "
+                     f"{volume['precision']:.4f} (low if cells run together), recall {volume['recall']:.4f}")
     return "\n".join(lines)

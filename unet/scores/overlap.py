@@ -1,4 +1,4 @@
-"""How many pixels the segments of two label maps share: the one table under all scores and all sorting of mistakes.
+"""How many pixels the segments of two label maps share: the table from which all scores and mistakes are computed.
 
 A label map numbers its segments 1, 2, ...; 0 is border or background.
 """
@@ -10,29 +10,30 @@ from scipy import sparse
 
 
 def check_label_maps(labels: np.ndarray, truth: np.ndarray) -> None:
-    """Raise ValueError where two label maps differ in shape, or one is not of whole numbers."""
+    """Raise ValueError if two label maps differ in shape, or one does not hold whole numbers."""
     if labels.shape != truth.shape:
         raise ValueError(f"the prediction is {labels.shape}, the truth is {truth.shape}")
     if labels.dtype.kind not in "iu" or truth.dtype.kind not in "iu":
-        raise ValueError(f"instance maps are whole numbers, not {labels.dtype} and {truth.dtype}")
+        raise ValueError(f"instance maps hold whole numbers, not {labels.dtype} and {truth.dtype}")
 
 
 def overlap_table(labels: np.ndarray, truth: np.ndarray) -> sparse.csr_array:
-    """Count the pixels that are i in `labels` and j in `truth`, integers of one shape: sparse int64 at [i, j].
+    """Count the pixels that are i in `labels` and j in `truth`, integer maps of the same shape: sparse int64 at [i, j].
 
-    Its shape is the greatest numbers plus 1. Raises ValueError as `check_label_maps`, and for numbers below 0.
+    The table's shape is the maps' greatest numbers plus 1. Raises ValueError as `check_label_maps`, and for negative
+    numbers.
     """
     check_label_maps(labels, truth)
-    one, other = labels.ravel(), truth.ravel()
-    # a row of pixels that are alike is counted at once: a fifth of the time of skimage.metrics.contingency_table
-    ends = np.flatnonzero(np.append((one[1:] != one[:-1]) | (other[1:] != other[:-1]), True))
-    return sparse.coo_array((np.diff(ends, prepend=-1), (one[ends], other[ends]))).tocsr()
+    rows, columns = labels.ravel(), truth.ravel()
+    # a run of equal pixels is counted at once: a fifth of the time of skimage.metrics.contingency_table
+    ends = np.flatnonzero(np.append((rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1]), True))
+    return sparse.coo_array((np.diff(ends, prepend=-1), (rows[ends], columns[ends]))).tocsr()
 
 
 def intersection_over_union(labels: np.ndarray, truth: np.ndarray) -> sparse.coo_array:
-    """IoU of each segment of one label map with each of another: sparse float64, segment n in row or column n - 1.
+    """Compute the IoU of each segment of `labels` (rows) with each of `truth` (columns): sparse float64.
 
-    Only pairs that touch are stored. Raises ValueError as `overlap_table`.
+    Segment n is in row or column n - 1. Only pairs that overlap are stored. Raises ValueError as `overlap_table`.
     """
     table = overlap_table(labels, truth)
     sizes, true_sizes = table.sum(axis=1)[1:], table.sum(axis=0)[1:]
@@ -42,14 +43,14 @@ def intersection_over_union(labels: np.ndarray, truth: np.ndarray) -> sparse.coo
 
 
 def largest_overlap(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The segment of `truth` that covers most of each number 0, 1, ... of `labels`: int64 (numbers,); 0 = none does.
+    """Return, for each number 0, 1, ... of `labels`, the segment of `truth` that covers most of it: int64 (numbers,).
 
-    Pixels where the truth is 0 do not count; of equally large ones it is the first. Raises ValueError as
-    `overlap_table`.
+    Pixels where the truth is 0 do not count; the number is 0 if no segment covers any pixel, and the first of equally
+    large segments. Raises ValueError as `overlap_table`.
     """
     shared = overlap_table(labels, truth).tocoo()
-    most, kept = np.zeros(shared.shape[0], np.int64), shared.col > 0
-    row, column, pixels = shared.row[kept], shared.col[kept], shared.data[kept]
-    order = np.lexsort((-column, pixels, row))  # the largest comes last, of equal ones the first; the last one stays
-    most[row[order]] = column[order]
-    return most
+    largest, is_segment = np.zeros(shared.shape[0], np.int64), shared.col > 0
+    row, column, pixels = shared.row[is_segment], shared.col[is_segment], shared.data[is_segment]
+    order = np.lexsort((-column, pixels, row))  # the largest comes last, the first of equals; the last assignment holds
+    largest[row[order]] = column[order]
+    return largest
