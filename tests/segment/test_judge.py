@@ -12,8 +12,8 @@ from unet.segment.judge import (
     features,
     fit_judge,
     fit_judges,
-    joined,
     judge,
+    neighbour_votes,
     neighbours,
     within_one_cell,
 )
@@ -76,12 +76,12 @@ def test_what_neighbours_say_of_a_wall_by_hand():
     first, second = np.argsort(cut.mean)
     closed, opened, none = strip({30: 0.1, 60: 0.1}), strip({30: 0.1}), strip({30: 0.1})
     none[:, 31:] = 0.6  # no cell is sure there
-    said = joined(cut, one, [closed, opened])
+    said = neighbour_votes(cut, one, [closed, opened])
     assert said[[first, second]].tolist() == [0, 0.5]
-    assert joined(cut, one, [opened])[[first, second]].tolist() == [0, 1]
-    assert joined(cut, one, []) is None
-    assert joined(cut, one, [none])[[first, second]].tolist() == [0.5, 0.5]
-    assert joined(cut, one, [strip({10: 0.1, 80: 0.1})]) is None  # not alike
+    assert neighbour_votes(cut, one, [opened])[[first, second]].tolist() == [0, 1]
+    assert neighbour_votes(cut, one, []) is None
+    assert neighbour_votes(cut, one, [none])[[first, second]].tolist() == [0.5, 0.5]
+    assert neighbour_votes(cut, one, [strip({10: 0.1, 80: 0.1})]) is None  # not alike
     np.testing.assert_array_equal(features(cut, said)[:, :15], features(cut))
     np.testing.assert_array_equal(features(cut, said)[:, 15], said)
 

@@ -21,7 +21,7 @@ from phantoms import (
 from unet.inputs.demo import demo_stack
 from unet.scores.isbi import components, isbi_scores, pick_threshold, threshold_curve
 from unet.segment import walls
-from unet.segment.judge import joined, judge, neighbours, within_one_cell
+from unet.segment.judge import judge, neighbour_votes, neighbours, within_one_cell
 from unet.segment.walls import (
     OVERSURE,
     OVERSURE_DRAWN,
@@ -74,8 +74,8 @@ def test_discs_that_nearly_touch_keep_their_shape_or_are_known_for_what_they_are
     assert iou > 0.98  # 0.83 with one width for all
     iou, _, why = agreement(rows, blurred(rows))
     assert iou > 0.98  # 0.7
-    assert why == ("what separates the cells of the labels is no thin wall: a quarter of it is over 12 pixels wide, "
-                   "where a cell measures 24")
+    assert why == ("the cells of the labels are not separated by thin walls: a quarter of what separates them is over "
+                   "12 pixels wide, and a cell measures 24")
 
 
 def test_a_membrane_with_a_free_end_is_not_cut_back(rng):
@@ -178,7 +178,7 @@ def test_two_walls_keep_their_own_probabilities_and_widths():
 def test_a_gap_of_two_pixels_where_another_wall_meets_a_sure_one_closes():
     cut = find_walls(strip({30: 0.1}), 1)
     where_others_meet = np.isin(np.arange(20), (9, 10)).astype(int)
-    redrawn = redraw(strip({30: 0.1}), replace(cut, of=where_others_meet), np.array([0.1, 1.0]), 1)
+    redrawn = redraw(strip({30: 0.1}), replace(cut, wall_of=where_others_meet), np.array([0.1, 1.0]), 1)
     np.testing.assert_allclose(redrawn[:, 30], 0.1)
 
 
@@ -267,7 +267,7 @@ def test_what_a_slice_cannot_tell_its_neighbours_do(rng):
     assert 0 < same.sum() < len(same)
 
     alone, with_others = judge(cut, learnt["walls"]["judge"]), judge(
-        cut, learnt["walls"]["with_neighbours"], joined(cut, probabilities[1], neighbours(probabilities, 1)))
+        cut, learnt["walls"]["with_neighbours"], neighbour_votes(cut, probabilities[1], neighbours(probabilities, 1)))
     assert ((alone > 0.5) != same)[known].any()
     assert ((with_others > 0.5) == same)[known].all()
 

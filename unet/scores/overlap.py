@@ -45,8 +45,8 @@ def intersection_over_union(labels: np.ndarray, truth: np.ndarray) -> sparse.coo
 def largest_overlap(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return, for each number 0, 1, ... of `labels`, the segment of `truth` that covers most of it: int64 (numbers,).
 
-    Pixels where the truth is 0 do not count; the number is 0 if no segment covers any pixel, and the first of equally
-    large segments. Raises ValueError as `overlap_table`.
+    Pixels where the truth is 0 do not count. If several segments cover as much, the first one is returned; if none
+    covers any, 0. Raises ValueError as `overlap_table`.
     """
     shared = overlap_table(labels, truth).tocoo()
     largest, is_segment = np.zeros(shared.shape[0], np.int64), shared.col > 0
