@@ -1,11 +1,10 @@
-"""Headless Chromium, driven over its DevTools pipe: real clicks, wheel and keys, and whatever a page complains of."""
+"""Headless Chromium, driven over its DevTools pipe: real clicks, wheel and keys, and the errors that a page reports."""
 
 import json
 import os
 import shutil
 import subprocess
 import time
-from base64 import b64decode
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 KEYS = {"PageDown": 34, "ArrowDown": 40, "Enter": 13, "Tab": 9, "ArrowRight": 39, "+": 187, "0": 48}
@@ -13,21 +12,21 @@ COMPLAINTS = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryA
 
 
 class Browser:
-    """One page of a browser; `complaints` are script errors and all that was written to its console."""
+    """A page in a browser; `complaints` are script errors and everything that was written to its console."""
 
     def __init__(self, profile, width=1280, height=1000):
         ours_out, theirs_in = os.pipe()  # read end, write end
         theirs_out, ours_in = os.pipe()
 
-        def wire():  # Chromium reads commands at 3 and writes answers at 4
-            for place, end in ((13, theirs_out), (14, theirs_in)):
-                os.dup2(end, place)
+        def connect():  # Chromium reads commands from descriptor 3 and writes answers to 4
+            for descriptor, end in ((13, theirs_out), (14, theirs_in)):
+                os.dup2(end, descriptor)
             os.dup2(13, 3)
             os.dup2(14, 4)
 
         self.process = subprocess.Popen(
             [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "about:blank",
-             f"--user-data-dir={profile}", f"--window-size={width},{height}"], preexec_fn=wire, close_fds=False,
+             f"--user-data-dir={profile}", f"--window-size={width},{height}"], preexec_fn=connect, close_fds=False,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(theirs_in)
         os.close(theirs_out)
@@ -48,7 +47,7 @@ class Browser:
         self.answers.close()
 
     def call(self, method, **parameters):
-        """Call a method of the protocol and give its result."""
+        """Call a method of the protocol and return its result."""
         self.number += 1
         session = {"sessionId": self.session} if self.session else {}
         message = {"id": self.number, "method": method, "params": parameters, **session}
@@ -60,10 +59,11 @@ class Browser:
                 return answer["result"]
 
     def _next(self):
+        """Read the next answer or event; keep complaints."""
         while b"\0" not in self.unread:
-            more = self.answers.read1(1 << 16)
-            assert more, "the browser has ended"
-            self.unread += more
+            data = self.answers.read1(1 << 16)
+            assert data, "the browser has ended"
+            self.unread += data
         text, _, self.unread = self.unread.partition(b"\0")
         answer = json.loads(text)
         if answer.get("method") in COMPLAINTS:
@@ -76,7 +76,7 @@ class Browser:
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def run(self, script):
-        """The value of an expression."""
+        """Return the value of an expression."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -89,17 +89,17 @@ class Browser:
             time.sleep(0.05)
 
     def middle(self, selector):
-        """The middle of the first element that fits, scrolled into view: x, y in pixels."""
+        """Scroll the first element that matches into view and return its middle: x, y in pixels."""
         return self.run(f"(() => {{const one = document.querySelector({selector!r}); "
                         "one.scrollIntoView({block: 'center'}); const box = one.getBoundingClientRect(); "
                         "return [box.x + box.width / 2, box.y + box.height / 2]})()")
 
     def mouse(self, kind, x, y, **parameters):
-        """Move ('mouseMoved'), press, release or turn the wheel at a place."""
+        """Move the mouse ('mouseMoved'), press or release its button, or turn its wheel at a place."""
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **parameters)
 
     def click(self, selector, dx=0, dy=0):
-        """Click an element, so many pixels beside its middle."""
+        """Click an element, `dx` and `dy` pixels from its middle."""
         x, y = self.middle(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self.mouse(kind, x + dx, y + dy, button="left", clickCount=1)
@@ -110,7 +110,3 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=KEYS[name],
                       **(text if kind == "keyDown" else {}))
-
-    def picture(self, path):
-        """Write what is seen as PNG."""
-        path.write_bytes(b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

@@ -1,4 +1,4 @@
-"""What several tests share: the ISBI stacks where they are, a small folder like theirs, the command line."""
+"""Fixtures and helpers of several tests: the real data if they are there, small folders like them, the command line."""
 
 import hashlib
 import importlib
@@ -24,15 +24,15 @@ ISBI_PIXELS = "200da3d452d726e6c9ca1ce04b869d4edb727320d23b516d01cce707dc8c4760"
 
 
 def real_folder(fits, variable, name):
-    """The first that fits of data/, the folder that an environment variable names, and one beside the project."""
+    """Return data/, the folder that an environment variable names or one beside the project: the first that `fits`."""
     for folder in (ROOT / "data", os.environ.get(variable), ROOT.parent / "shared" / "data" / name):
         if folder and fits(Path(folder)):
             return Path(folder)
-    pytest.skip(f"the real data lie neither in data/ nor in a folder that {variable} names")
+    pytest.skip(f"the real data are neither in data/ nor in a folder that {variable} names")
 
 
 def is_isbi(folder):
-    """Whether a folder has the ISBI stacks, and not somebody's own under their names."""
+    """Tell whether a folder has the ISBI stacks, and not somebody's own data under their names."""
     if not all((folder / name).is_file() for name in (VOLUME, LABELS, TEST)):
         return False
     stack = tifffile.imread(folder / VOLUME)
@@ -41,13 +41,13 @@ def is_isbi(folder):
 
 @pytest.fixture(scope="session")
 def isbi_folder():
-    """Folder of the real ISBI stacks."""
+    """Return the folder of the real ISBI stacks."""
     return real_folder(is_isbi, "ISBI_DATA", "isbi")
 
 
 @pytest.fixture(scope="session")
 def bowl_folder():
-    """Folder of 120 real nuclei images of the Data Science Bowl."""
+    """Return the folder of 120 real nuclei images of the Data Science Bowl."""
     return real_folder(lambda folder: len(list(folder.glob("*/masks"))) == 120, "NUCLEI_DATA", "nuclei")
 
 
@@ -65,28 +65,28 @@ def write_nuclei(folder, name, image, labels=None):
 
 
 def draw_nuclei(shape, modality="fluorescence", seed=0):
-    """An image uint8 (H, W, 3) of a modality and its nuclei uint16 (H, W): discs on a grid, the first two touch."""
+    """Draw an image uint8 (H, W, 3) of a modality and its nuclei uint16 (H, W): discs on a grid, two of them touch."""
     rng = np.random.default_rng(seed)
     y, x = np.indices(shape)
     labels = np.zeros(shape, np.uint16)
     grid = [(cy, cx) for cy in range(10, shape[0], 20) for cx in range(9, shape[1], 22)]
-    middles = [(10, 9), (10, 20), *grid[2:]]
-    for number, (cy, cx) in enumerate(middles, 1):
+    centres = [(10, 9), (10, 20), *grid[2:]]
+    for number, (cy, cx) in enumerate(centres, 1):
         labels[(y - cy) ** 2 + (x - cx) ** 2 <= 5.5**2] = number
-    ground, nucleus = {"fluorescence": ((8, 8, 8), (90, 90, 90)), "bright-field": ((210, 210, 210), (90, 90, 90)),
-                       "histology": ((220, 170, 210), (100, 50, 150))}[modality]
-    image = np.where(labels[..., None] > 0, nucleus, ground) + rng.normal(0, 3, (*shape, 1))
+    background, nucleus = {"fluorescence": ((8, 8, 8), (90, 90, 90)), "bright-field": ((210, 210, 210), (90, 90, 90)),
+                           "histology": ((220, 170, 210), (100, 50, 150))}[modality]
+    image = np.where(labels[..., None] > 0, nucleus, background) + rng.normal(0, 3, (*shape, 1))
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
 
 @pytest.fixture
 def nuclei_folder(tmp_path):
-    """A folder like the Data Science Bowl's: 4 fluorescence, 2 histology, 2 bright-field images, one without masks."""
+    """Return a folder as `write_bowl` writes it."""
     return write_bowl(tmp_path / "bowl")
 
 
 def write_bowl(folder):
-    """See `nuclei_folder`."""
+    """Write images like the Data Science Bowl's: 4 fluorescence, 2 histology, 2 bright-field ones, 1 without masks."""
     sizes = {"fluorescence": [(64, 64), (80, 70), (50, 96), (64, 64)], "histology": [(64, 80)] * 2,
              "bright-field": [(130, 140), (128, 128)]}
     for modality, shapes in sizes.items():
@@ -99,7 +99,7 @@ def write_bowl(folder):
 
 
 def write_two_folders(folder, pairs, news=()):
-    """Write images and labels {name: (image, label)} into images/ and labels/, and images without; gives the folder."""
+    """Write `pairs` {name: (image, label)} into images/ and labels/, and images without labels; return the folder."""
     for name, (image, label) in pairs.items():
         write_png(folder / "images" / f"{name}.png", image)
         path = folder / "labels" / f"{name}.tif"
@@ -111,15 +111,14 @@ def write_two_folders(folder, pairs, news=()):
 
 
 def draw_slices(sizes, seed=0):
-    """Images and labels (H, W) of cells between membranes, {name: (image, label)}, parts of `draw_stacks` of these
-    sizes."""
+    """Draw images and labels of cells between membranes, {name: (image, label)}: parts (H, W) of `draw_stacks`."""
     images, labels = draw_stacks(len(sizes), max(map(max, sizes)), seed)
     return {f"cell{number}": (images[number, :height, :width], labels[number, :height, :width])
             for number, (height, width) in enumerate(sizes)}
 
 
 def draw_stacks(slices=6, size=64, seed=0):
-    """Images and labels (N, H, W) uint8: cells between closed dark membranes, four pixels thick, that wander."""
+    """Draw images and labels uint8 (N, H, W): cells between closed dark membranes, four pixels thick, that wander."""
     rng = np.random.default_rng(seed)
     labels = np.full((slices, size, size), 255, np.uint8)
     for label in labels:
@@ -132,7 +131,7 @@ def draw_stacks(slices=6, size=64, seed=0):
 
 
 def write_stacks(folder, images, labels, test):
-    """Write three stacks (N, H, W) under ISBI's names; gives the folder."""
+    """Write three stacks (N, H, W) under ISBI's names; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, stack in ((VOLUME, images), (LABELS, labels), (TEST, test)):
         tifffile.imwrite(folder / name, stack, photometric="minisblack", metadata={"axes": "ZYX"})
@@ -141,32 +140,32 @@ def write_stacks(folder, images, labels, test):
 
 @pytest.fixture
 def tiny_folder(tmp_path):
-    """A folder like ISBI's: 6 labelled slices of 64 x 64 and 6 to segment."""
+    """Return a folder like ISBI's: 6 labelled slices of 64 x 64 and 6 to segment."""
     return write_stacks(tmp_path / "tiny", *draw_stacks(), draw_stacks(seed=1)[0])
 
 
 @pytest.fixture
 def tiny_stacks():
-    """The images and labels of `tiny_folder`, uint8 (6, 64, 64)."""
+    """Return the images and labels of `tiny_folder`, uint8 (6, 64, 64)."""
     return draw_stacks()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def random_weights():
-    """Let the networks of a file have the same weights whatever ran before: arithmetics differ more for some."""
+    """Give the networks of a test file the same weights whatever ran before: rounding differs more for some weights."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
 
 
 @pytest.fixture
 def rng():
-    """A generator of random numbers, the same for every test."""
+    """Return a generator of random numbers, the same for every test."""
     return np.random.default_rng(0)
 
 
 @pytest.fixture
 def script(tmp_path):
-    """Run one of the project's scripts as a user does; gives its exit status and what it printed."""
+    """Return a function that runs one of the project's scripts as a user does; see `subprocess.run`."""
     def call(name, *arguments):
         return subprocess.run([sys.executable, str(ROOT / name), *map(str, arguments)], cwd=tmp_path,
                               capture_output=True, text=True, timeout=600)
@@ -174,19 +173,19 @@ def script(tmp_path):
 
 
 def call(folder, name, *arguments):
-    """Run one of the project's scripts in this process, where TensorFlow is there already; as `script` otherwise."""
+    """Run one of the project's scripts in this process, which has TensorFlow loaded already; otherwise as `script`."""
     main, out, errors, status = importlib.import_module(name.removesuffix(".py")).main, io.StringIO(), io.StringIO(), 0
     policy = "keras" in sys.modules and sys.modules["keras"].config.dtype_policy()
-    argv, here = sys.argv, Path.cwd()
+    argv, previous_folder = sys.argv, Path.cwd()
     try:
         sys.argv = [name, *map(str, arguments)]
         os.chdir(folder)
         with redirect_stdout(out), redirect_stderr(errors):
             utils.run(main)
-    except SystemExit as left:
-        status = left.code
+    except SystemExit as ending:
+        status = ending.code
     finally:
-        os.chdir(here)
+        os.chdir(previous_folder)
         sys.argv = argv
         if policy:
             sys.modules["keras"].config.set_dtype_policy(policy)
@@ -195,15 +194,15 @@ def call(folder, name, *arguments):
 
 @pytest.fixture
 def command(tmp_path):
-    """Run a script with `call` in the test's folder."""
+    """Return a function that runs a script with `call` in the test's folder."""
     return lambda name, *arguments: call(tmp_path, name, *arguments)
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """Folder of a finished run on a small demo stack: demo/, results/, prediction.tif, and what each step printed.
+    """Return the folder of a finished run on a small demo stack: demo/, results/, prediction.tif, each step's output.
 
-    Three processes, as a user runs them, in a folder that isn't the project's. Not to be changed.
+    The three steps run as a user runs them, in a folder that isn't the project's. Tests must not change it.
     """
     folder = tmp_path_factory.mktemp("run")
     make_demo(folder / "demo", slices=6, test_slices=2, size=128)
@@ -211,16 +210,16 @@ def tiny_run(tmp_path_factory):
                     ("preprocessing.py", "--tile", "64", "--margin", "8", "--weights", "border"),
                     ("train.py", "--epochs", "3", "--steps", "12", "--batch", "2", "--filters", "8", "--depth", "2",
                      "--lr", "3e-3")):
-        done = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], cwd=folder, capture_output=True,
-                              text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        (folder / command[0]).with_suffix(".txt").write_text(done.stdout)
+        result = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], cwd=folder,
+                                capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stderr
+        (folder / command[0]).with_suffix(".txt").write_text(result.stdout)
     return folder
 
 
 @pytest.fixture
 def pictured_run(tmp_path):
-    """A run on 6 slices, two of them held out, as training leaves it."""
+    """Return a run on 6 slices, two of them held out, as training leaves it."""
     from finished import config_of, trained
 
     from unet.tasks.cells import Cells
@@ -230,12 +229,12 @@ def pictured_run(tmp_path):
 
 @pytest.fixture
 def cells_run(pictured_run, without_pictures):
-    """The same, whose picture is a file without one: it is half of the final step's time."""
+    """Return the same run, whose final step draws no picture, as that takes half of its time."""
     return pictured_run
 
 
 @pytest.fixture
 def without_pictures(monkeypatch):
-    """A final step that draws no picture."""
+    """Let the final step write a file without a picture."""
     monkeypatch.setattr("predict.pictures_of", lambda task: SimpleNamespace(holdout=lambda judged, learnt: judged))
     monkeypatch.setattr("predict.save", lambda judged, path, dpi: path.write_bytes(bytes(len(judged))))

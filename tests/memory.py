@@ -1,8 +1,8 @@
-"""Peak resident memory, of whole processes as users run them: python tests/bench.py memory
+"""Measure the peak resident memory of whole processes, as users run them: python tests/bench.py memory
 
-Of steps 1 and 2 (alone: python tests/bench.py steps) for 200 slices of 2048x2048, uint8 and uint16, where they may take
-2 GB. Of predict.py once for 8 and for 64 slices of 2048x2048 uint16, where it may grow by a tenth at most, and once for
-a page of 16384x16384 uint16, which may take 3 GB.
+Steps 1 and 2 (only these: python tests/bench.py steps) run on 200 slices of 2048x2048, uint8 and uint16, for which they
+may take 2 GB. predict.py runs on 8 and on 64 slices of 2048x2048 uint16, between which its memory may grow by a tenth,
+and on a page of 16384x16384 uint16, for which it may take 3 GB.
 """
 
 import argparse
@@ -24,45 +24,45 @@ from unet.tasks.cells import Cells
 from unet.training.encoders import build
 
 ROOT = Path(__file__).resolve().parent.parent
-EVERY = 0.02  # seconds between two looks at a process
-GROWTH, MOST = 1.10, 3e9  # what is allowed: 64 slices against 8, and bytes for one page
-STEP_MOST = 2e9  # that steps 1 and 2 may take, bytes
+INTERVAL = 0.02  # seconds between two looks at a process
+GROWTH = 1.10  # allowed ratio of the memory for 64 slices to that for 8
+PAGE_BYTES, STEP_BYTES = 3e9, 2e9  # allowed for predict.py on one page, and for steps 1 and 2
 
 
 def peak(command: list[str], folder: Path) -> tuple[int, float]:
-    """Run a command in a folder: the most bytes that its processes had resident together, and seconds.
+    """Run a command in a folder; return the most bytes that its processes had resident together, and the seconds.
 
-    Raises subprocess.CalledProcessError where it fails.
+    Raises subprocess.CalledProcessError if it fails.
     """
-    began, most = time.perf_counter(), 0
-    with open(folder / "printed.txt", "w+") as printed:
-        process = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
+    start, most = time.perf_counter(), 0
+    with open(folder / "printed.txt", "w+") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
         top = psutil.Process(process.pid)
         while process.poll() is None:
             most = max(most, resident(top))
-            time.sleep(EVERY)
+            time.sleep(INTERVAL)
         if process.returncode:
-            printed.seek(0)
-            raise subprocess.CalledProcessError(process.returncode, command, printed.read())
-    return most, time.perf_counter() - began
+            output.seek(0)
+            raise subprocess.CalledProcessError(process.returncode, command, output.read())
+    return most, time.perf_counter() - start
 
 
 def resident(top: psutil.Process) -> int:
-    """Bytes that a process and its children have resident now; 0 once it has ended."""
+    """Return the bytes that a process and its children have resident now; 0 once it has ended."""
     try:
         return sum(one.memory_info().rss for one in [top, *top.children(recursive=True)])
     except psutil.NoSuchProcess:  # it, or a child, ended between two looks
         return 0
 
 
-def write_input(path: Path, slices: int, side: int, dtype: type = np.uint16, kind: str = "image") -> None:
-    """Write a stack (slices, side, side) of cells between dark membranes, with noise, slice by slice; or its labels."""
+def write_input(path: Path, slices: int, side: int, dtype: type = np.uint16, labels: bool = False) -> None:
+    """Write a stack (slices, side, side) of cells between dark membranes, with noise, or its labels, slice by slice."""
     rng = np.random.default_rng(0)
     y, x = np.ogrid[:side, :side]
     walls = (y % 60 < 4) | (x % 60 < 4)
-    with stack_writer(path, (slices, side, side), np.uint8 if kind == "label" else dtype) as write:
+    with stack_writer(path, (slices, side, side), np.uint8 if labels else dtype) as write:
         for _ in range(slices):
-            if kind == "label":
+            if labels:
                 write(np.where(walls, 0, 255).astype(np.uint8))
             elif dtype == np.uint8:
                 write(np.where(walls, 50, 200).astype(np.uint8) + rng.integers(0, 40, walls.shape, np.uint8))
@@ -71,7 +71,7 @@ def write_input(path: Path, slices: int, side: int, dtype: type = np.uint16, kin
 
 
 def write_model(folder: Path, preset: str) -> Path:
-    """A network of a preset with random weights, and its config.json: memory doesn't depend on what it learnt."""
+    """Write a network of a preset with random weights, and its config.json: memory doesn't depend on the weights."""
     network, task = PRESETS[preset].network, Cells()
     folder.mkdir()
     config = {"task": task.settings(), "network": asdict(network), "channels": task.channels,
@@ -84,23 +84,23 @@ def write_model(folder: Path, preset: str) -> Path:
 
 
 def bench_steps(args: argparse.Namespace) -> None:
-    """Print the peaks of both steps with their default options, and whether they are within what is allowed."""
+    """Print the peak memory of both steps with their default options, and whether it is allowed."""
     for dtype in (np.uint8, np.uint16):
         with tempfile.TemporaryDirectory(dir=args.room) as temporary:
             data = Path(temporary) / "data"
             data.mkdir()
             write_input(data / VOLUME, args.slices, args.side, dtype)
-            write_input(data / LABELS, args.slices, args.side, kind="label")
+            write_input(data / LABELS, args.slices, args.side, labels=True)
             write_input(data / TEST, 1, args.side, dtype)
             for script in ("augmentation.py", "preprocessing.py"):
                 most, seconds = peak([sys.executable, str(ROOT / script)], Path(temporary))
                 print(f"{script}, {args.slices} x {args.side} x {args.side} {np.dtype(dtype)}: {most / 1e9:.2f} GB at "
-                      f"most, {seconds:.0f} s, {STEP_MOST / 1e9:.0f} GB allowed: "
-                      f"{'yes' if most <= STEP_MOST else 'NO'}", flush=True)
+                      f"most, {seconds:.0f} s, {STEP_BYTES / 1e9:.0f} GB allowed: "
+                      f"{'yes' if most <= STEP_BYTES else 'NO'}", flush=True)
 
 
 def bench_memory(args: argparse.Namespace) -> None:
-    """Print the peak of each input, and whether it is within what is allowed."""
+    """Print the peak memory of prediction for each input, and whether it is allowed."""
     with tempfile.TemporaryDirectory() as temporary:
         folder, peaks = Path(temporary), {}
         model = args.model.resolve() if args.model else write_model(folder / "run", "fast")
@@ -110,10 +110,10 @@ def bench_memory(args: argparse.Namespace) -> None:
             command = [sys.executable, str(ROOT / "predict.py"), "in.tif", "--model", str(model), "--flips", "1",
                        "--engine", args.engine]
             peaks[slices], seconds = peak(command, folder)
-            if slices == 2:  # an engine's file is exported once, by TensorFlow: that is not what this is about
+            if slices == 2:  # the first run exports the engine's file with TensorFlow, which is not to be measured
                 continue
             print(f"{slices} x {side} x {side} uint16: {peaks[slices] / 1e6:.0f} MB at most, {seconds:.0f} s, engine "
                   f"{args.engine}", flush=True)
-    growth = peaks[64] / peaks[8]
+    growth, page = peaks[64] / peaks[8], peaks[1]
     print(f"64 slices against 8: {growth:.2f} times, {GROWTH:.2f} allowed: {'yes' if growth <= GROWTH else 'NO'}\n"
-          f"one page: {peaks[1] / 1e9:.2f} GB, {MOST / 1e9:.0f} GB allowed: {'yes' if peaks[1] <= MOST else 'NO'}")
+          f"one page: {page / 1e9:.2f} GB, {PAGE_BYTES / 1e9:.0f} GB allowed: {'yes' if page <= PAGE_BYTES else 'NO'}")

@@ -1,4 +1,4 @@
-"""What the pages for users say: their blocks of commands, their links, their options."""
+"""Read the pages for users: their blocks of commands, their inline code, their tables."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ PAGES = [README, *DOCS]
 
 @dataclass(frozen=True)
 class Block:
-    """One sh block of a page; `lines` are its commands without comments."""
+    """An sh block of a page; `lines` are its commands without comments."""
 
     page: Path
     number: int
@@ -24,25 +24,25 @@ class Block:
 
 
 def blocks(page):
-    """The sh blocks of a page, in order."""
-    found = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    """Return the sh blocks of a page, in order."""
+    texts = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
     return [Block(page, number, tuple(filter(None, (re.split(r"(?:^|\s)# ", line)[0].strip()
                                                     for line in text.splitlines()))))
-            for number, text in enumerate(found, 1)]
+            for number, text in enumerate(texts, 1)]
 
 
 def commands():
-    """Every command of every page, a list of words each; those joined by && apart."""
+    """Return every command of every page as a list of words; commands joined by && are separate."""
     lines = [part for page in PAGES for block in blocks(page) for line in block.lines for part in line.split(" && ")]
     return [shlex.split(line) for line in lines]
 
 
 def inline_code(page):
-    """What a page has between single backticks, outside of its blocks."""
+    """Return the texts between single backticks of a page, outside of its blocks."""
     return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
 
 
 def rows(text):
-    """The cells of each line of a page's tables, stripped."""
+    """Return the cells of each line of a page's tables, stripped."""
     lines = re.findall(r"^\|(.*)\|$", text, re.MULTILINE)
     return [[cell.strip() for cell in line.split("|")] for line in lines if not set(line) <= set("|- ")]

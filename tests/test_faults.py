@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits of P
 def harness(tmp_path_factory):
     """A small run, and its folder as it was before each step."""
     folder = tmp_path_factory.mktemp("faults")
-    one = Harness(folder / "place", folder / "kept")
+    one = Harness(folder / "place", folder / "copies")
     one.prepare()
     return one
 
@@ -22,29 +22,29 @@ def harness(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS, ids=[step.name for step in STEPS])
 @pytest.mark.parametrize("fault", [
-    lambda harness, step: faults.killed(harness, step, signal.SIGKILL, "kill -9"),
-    lambda harness, step: faults.killed(harness, step, signal.SIGTERM, "SIGTERM"),
+    lambda harness, step: faults.kill(harness, step, signal.SIGKILL, "kill -9"),
+    lambda harness, step: faults.kill(harness, step, signal.SIGTERM, "SIGTERM"),
     lambda harness, step: faults.full_disk(harness, step, 0.3),
-    faults.replaced,
+    faults.replace_input,
     faults.two_at_once], ids=["kill", "terminate", "full disk", "replaced", "two at once"])
 def test_a_fault_is_survived(harness, step, fault):
-    before = sum(harness.injected.values())
+    before = sum(harness.counts.values())
     fault(harness, step)
-    assert sum(harness.injected.values()) == before + 1
-    assert harness.lost == []
+    assert sum(harness.counts.values()) == before + 1
+    assert harness.failures == []
 
 
 def test_the_harness_tells_a_file_that_differs_or_is_left(tmp_path):
     step = Step("augmentation", (), (), ("augmented/manifest.json",))
-    harness = Harness(tmp_path / "place", tmp_path / "kept")
-    for folder, text in ((harness.place, "one"), (harness.kept / "end", "other")):
+    harness = Harness(tmp_path / "place", tmp_path / "copies")
+    for folder, text in ((harness.place, "one"), (harness.copies / "end", "other")):
         (folder / "work" / "augmented").mkdir(parents=True)
         (folder / "work" / "augmented" / "manifest.json").write_text(text)
-    assert harness.differs(step) == "augmented/manifest.json is not the undisturbed run's"
+    assert harness.difference(step) == "augmented/manifest.json is not the undisturbed run's"
     (harness.place / "work" / "augmented" / "manifest.json").unlink()
-    assert harness.differs(step) == "augmented/manifest.json is missing"
+    assert harness.difference(step) == "augmented/manifest.json is missing"
     (harness.place / "work" / ".augmented.abcdefgh").mkdir()
-    assert harness.left_over() == "work/.augmented.abcdefgh is left"
+    assert harness.leftover() == "work/.augmented.abcdefgh is left"
     harness.note(step, "kill -9", "it is lost")
     harness.note(step, "kill -9", None)
     assert "2 injected, 1 survived, 1 lost" in faults.table(harness)
