@@ -1,4 +1,4 @@
-"""A run as training leaves it, with a stand-in for its network, and what the final step makes of it."""
+"""Make a run as training leaves it, with a stand-in for its network, and run the final step on it."""
 
 import json
 from dataclasses import asdict, replace
@@ -14,7 +14,10 @@ SAME = Network(4, 2, dropout=(0, 0, 0))
 
 
 class Bright:
-    """In place of a network: bright pixels are cell; counts what it is asked, and stops at the call `stop`."""
+    """A stand-in for a network: bright pixels are cell, or all have the probability `says`.
+
+    It counts its calls, keeps the tiles that it got, and stops at the call `stop`.
+    """
 
     def __init__(self, stop=None, says=None):
         self.calls, self.stop, self.says, self.tiles = 0, stop, says, []
@@ -29,12 +32,14 @@ class Bright:
 
 
 def config_of(task, split, **more):
+    """Return a run's config.json for a task and a split, with further keys."""
     return {"task": task.settings(), "network": asdict(SAME), "channels": task.channels,
             "normalisation": task.normalisation, "recipe": {"flips": 1, "look_back": 3, "walls": True}, "split": split,
             **more}
 
 
 def trained(folder, config):
+    """Write what training leaves in `folder`; return the run's folder."""
     work = folder / "results"
     work.mkdir()
     (work / "model.keras").write_bytes(b"weights")
@@ -43,7 +48,7 @@ def trained(folder, config):
 
 
 def final(work, model=None, **changes):
-    """Run what is left with a new `Bright`; gives how often that was asked, and whether anything was left."""
+    """Run what remains of the final step with a new `Bright`; return whether anything did, and the network's calls."""
     config = json.loads((work / "config.json").read_text())
     layout, model = layout_of(config["data"]), model or Bright()
     task = predict.task_of(config)

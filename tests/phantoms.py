@@ -1,4 +1,4 @@
-"""Seeded drawings whose background (0) is more than thin walls, and what a perfect network would say of them."""
+"""Seeded drawings whose background (0) is more than thin walls, and what a perfect network would predict for them."""
 
 import numpy as np
 from scipy.ndimage import center_of_mass, gaussian_filter
@@ -9,7 +9,7 @@ Y, X = np.mgrid[:SIDE, :SIDE]
 
 
 def strip(lines: dict[int, float], shape: tuple[int, int] = (20, 90)) -> np.ndarray:
-    """Probability of cell, 1 but for lines of membrane at some columns, {column: probability}."""
+    """Return a probability of cell, 1 except for lines of membrane at some columns, {column: probability}."""
     probability = np.ones(shape, np.float32)
     for column, value in lines.items():
         probability[:, column] = value
@@ -17,9 +17,9 @@ def strip(lines: dict[int, float], shape: tuple[int, int] = (20, 90)) -> np.ndar
 
 
 def tissue(rng: np.random.Generator, spacing: float = 34.0) -> tuple[np.ndarray, np.ndarray]:
-    """Cells about `spacing` pixels wide, a Voronoi diagram of points on a jittered grid that reaches over the edge.
+    """Draw cells about `spacing` pixels wide, a Voronoi diagram of points on a jittered grid that exceeds the image.
 
-    The two nearest points of each pixel, int (2, SIDE, SIDE), and how far it is to the middle between them, pixels.
+    Returns the two nearest points of each pixel, int (2, SIDE, SIDE), and its distance from the middle between them.
     """
     grid = np.stack(np.mgrid[-1:SIDE // spacing + 2, -1:SIDE // spacing + 2], -1).reshape(-1, 2)
     points = (grid + rng.uniform(0.1, 0.9, grid.shape)) * spacing
@@ -29,12 +29,12 @@ def tissue(rng: np.random.Generator, spacing: float = 34.0) -> tuple[np.ndarray,
 
 
 def disc(y: float, x: float, radius: float) -> np.ndarray:
-    """The pixels within `radius` of a point, bool (SIDE, SIDE)."""
+    """Return the pixels within `radius` of a point, bool (SIDE, SIDE)."""
     return (Y - y) ** 2 + (X - x) ** 2 <= radius**2
 
 
 def blurred(cell: np.ndarray) -> np.ndarray:
-    """What a network would say that knows the cells: they, blurred by a pixel, float32."""
+    """Return what a network that knows the cells would predict: the cells, blurred by a pixel, float32."""
     return gaussian_filter(cell.astype(np.float32), 1)
 
 
@@ -43,21 +43,23 @@ OUTSIDE = disc(0, 0, 145)  # 16 % of the field
 
 
 def with_lumen(rng: np.random.Generator) -> np.ndarray:
+    """Draw tissue with a lumen in its middle."""
     return (tissue(rng)[1] > 2.5) & ~LUMEN
 
 
 def colony(rng: np.random.Generator) -> np.ndarray:
+    """Draw tissue with the outside of a colony in one corner."""
     return (tissue(rng)[1] > 2.5) & ~OUTSIDE
 
 
 def two_widths(rng: np.random.Generator) -> np.ndarray:
-    """Walls of 3 pixels and, every third, of 14."""
+    """Draw tissue with walls of 3 pixels and, every third one, of 14."""
     nearest, distance = tissue(rng)
     return distance > np.where(nearest.sum(axis=0) % 3 == 0, 7, 1.5)
 
 
 def discs(square: bool, radius: float = 14, gap: float = 4) -> np.ndarray:
-    """Discs with gaps of 4 pixels, in rows and columns or, denser, each over a gap of the row below."""
+    """Draw discs with gaps of 4 pixels, in rows and columns or, denser, each over a gap of the row below."""
     step, cell = 2 * radius + gap, np.zeros((SIDE, SIDE), bool)
     for row, y in enumerate(np.arange(0, SIDE + step, step if square else step * 0.75**0.5)):
         for x in np.arange(0 if square or row % 2 else step / 2, SIDE + step, step):
@@ -66,7 +68,7 @@ def discs(square: bool, radius: float = 14, gap: float = 4) -> np.ndarray:
 
 
 def free_ends(rng: np.random.Generator) -> np.ndarray:
-    """A membrane from the left wall of each large cell, that ends in the cell's middle."""
+    """Draw tissue with a membrane from the wall of each large cell that ends in the cell's middle."""
     (own, _), distance = tissue(rng, 80)
     cell = distance > 2.5
     for number in np.flatnonzero(np.bincount(own.ravel()) > 3500):
@@ -76,7 +78,7 @@ def free_ends(rng: np.random.Generator) -> np.ndarray:
 
 
 def unsure_neurites(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Thin cells, what a network says of them that is only .88 sure of every fifth, and these, each (SIDE, SIDE)."""
+    """Draw thin cells; return them, a prediction that is only .88 sure of every fifth, and these; each (SIDE, SIDE)."""
     (own, _), distance = tissue(rng, 26)
     cell = distance > 2.5
     neurites = cell & (own % 5 == 0)

@@ -1,8 +1,8 @@
-"""How fast prediction is: python tests/bench.py predict --model results/model.keras
+"""Measure how fast prediction is: python tests/bench.py predict --model results/model.keras
 
-The whole pipeline (reading, flips, walls, numbering, writing) over the engine's bare passes on the same tiles; over
-TensorFlow's passes one flip at a time on square tiles, as this project predicted at first; and one large page, beside
-OpenVINO's own benchmark_app on the same tile. All in one run, medians.
+The whole pipeline (reading, flips, walls, numbering, writing) is compared with the engine's bare passes on the same
+tiles, and with TensorFlow's passes one flip at a time on square tiles, as this project predicted at first. One large
+page is compared with OpenVINO's own benchmark_app on the same tile. All in one run; times are medians.
 """
 
 import argparse
@@ -26,23 +26,23 @@ from unet.predicting.images import predictions
 from unet.training.trained import read_config
 from utils import OverlapTile, UserError, file_hash, turned
 
-PAGE_TILES = 12  # of the large page's tiles that are timed bare; the page has several hundred of one size
-SECONDS = 10  # that benchmark_app runs
+PAGE_TILES = 12  # bare passes that are timed for the large page, which has several hundred tiles of one size
+SECONDS = 10  # for which benchmark_app runs
 
 
 def timed(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of `call`, after one that is not counted."""
+    """Return the median seconds of `call`, after a first one that is not counted."""
     call()
     seconds = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        start = time.perf_counter()
         call()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
 
 class Passes:
-    """Stands for an engine: keeps the batches that it is asked for, and answers with noise of the right shape."""
+    """A stand-in for an engine: it keeps the batches that it gets, and returns .5 in the right shape."""
 
     def __init__(self, classes: int):
         self.classes, self.batches = classes, []
@@ -53,7 +53,7 @@ class Passes:
 
 
 def bare_passes(predictor: Predictor, images: list[np.ndarray]) -> list[np.ndarray]:
-    """The batches that go through the network for these images."""
+    """Return the batches that go through the network for these images."""
     passes = Passes(predictor.network.classes)
     for image in images:
         Predictor(passes, predictor.network, predictor.task, predictor.flips, predictor.zooms, predictor.limits)(image)
@@ -61,21 +61,21 @@ def bare_passes(predictor: Predictor, images: list[np.ndarray]) -> list[np.ndarr
 
 
 def bench_predict(args: argparse.Namespace) -> None:
-    """Print what this file's first lines say."""
+    """Print the figures that this file's first lines describe."""
     if not args.model:
         raise UserError("name the trained network with --model")
     config = read_config(args.model)
     if not config.get("learnt"):
-        raise UserError(f"{args.model}: what walls are was not learnt yet; train to the end")
+        raise UserError(f"{args.model}: nothing was learnt yet about walls; train to the end")
     engine, words = open_engine(args.model, args.engine)
     predictor = predictor_of(engine, config)
     stack = (args.data or Path("data")) / "test-volume.tif"
     samples = predictor.task.inputs(stack)
     images = [sample.image for sample in samples]
     print(f"{words}; {stack}: {len(images)} slices of {images[0].shape}, {predictor.flips} flips; medians of "
-          f"{args.repeats}, after one that is not counted")
+          f"{args.repeats}, after a first one that is not counted")
     batches = bare_passes(predictor, images)
-    with ThreadPoolExecutor(predictor.at_once) as pool:  # as many batches at once as the pipeline has images
+    with ThreadPoolExecutor(predictor.at_once) as pool:  # as many batches at once as the pipeline has images at once
         bare = timed(lambda: list(pool.map(engine, batches)), args.repeats)
     with tempfile.TemporaryDirectory() as folder:
         outputs = predictor.task.outputs(Path(folder) / "prediction.tif")
@@ -83,14 +83,14 @@ def bench_predict(args: argparse.Namespace) -> None:
                                                          outputs)], args.repeats)
     print(f"bare passes:    {bare:.2f} s\nwhole pipeline: {whole:.2f} s, {len(images) / whole:.2f} slices/s, "
           f"{whole / bare:.3f} times the bare passes")
-    first = one_by_one(args.model, predictor, images[0], args.repeats) * len(images)
-    print(f"TensorFlow, one flip at a time, passes alone: {first:.2f} s; the whole pipeline has {first / whole:.2f} "
+    plain = one_by_one(args.model, predictor, images[0], args.repeats) * len(images)
+    print(f"TensorFlow, one flip at a time, only passes: {plain:.2f} s; the whole pipeline has {plain / whole:.2f} "
           "times that rate")
     large_page(args, predictor)
 
 
 def one_by_one(model: Path, predictor: Predictor, image: np.ndarray, repeats: int) -> float:
-    """Median seconds of TensorFlow for all flips of an image, each for itself on square, mirrored tiles."""
+    """Return TensorFlow's median seconds for all flips of an image, one at a time on square, mirrored tiles."""
     engine, _ = open_engine(model, "tensorflow")
     normalised = predictor.task.normalise(image, predictor.task.levels(image))
     core = max(overlap_tiles(predictor.network, (max(normalised.shape[:2]),) * 2).cores)
@@ -102,36 +102,36 @@ def one_by_one(model: Path, predictor: Predictor, image: np.ndarray, repeats: in
 
 
 def large_page(args: argparse.Namespace, predictor: Predictor) -> None:
-    """Print megapixels a second of one square page at one flip, and the ratio to benchmark_app on the same tile."""
-    one = Predictor(predictor.engine, predictor.network, predictor.task, limits=predictor.limits)
+    """Print megapixels a second for a square page at one flip, and the ratio to benchmark_app on the same tile."""
+    one_flip = Predictor(predictor.engine, predictor.network, predictor.task, limits=predictor.limits)
     page = np.random.default_rng(0).integers(0, 256, (args.page, args.page, predictor.task.channels), np.uint8)
     page = page if predictor.task.channels > 1 else page[..., 0]
     tiles = overlap_tiles(predictor.network, page.shape[:2], predictor.limits.core)
-    inner = tiles.corners()[len(tiles) // 2 + tiles.grid[1] // 2]  # in the middle: of full size
+    inner = tiles.corners()[len(tiles) // 2 + tiles.grid[1] // 2]  # a tile in the middle, which has the full size
     batch = np.stack([tiles.tile_at(page, inner)] * predictor.at_once)
     batch = batch if batch.ndim == 4 else batch[..., np.newaxis]
     bare = timed(lambda: [predictor.engine(batch) for _ in range(PAGE_TILES)], args.repeats) / PAGE_TILES / len(batch)
-    began = time.perf_counter()
-    one.predict(page)
-    seconds = time.perf_counter() - began
+    start = time.perf_counter()
+    one_flip.predict(page)
+    seconds = time.perf_counter() - start
     print(f"page of {args.page} x {args.page}, one flip, once: {args.page**2 / seconds / 1e6:.2f} MP/s, "
           f"{seconds / len(tiles):.4f} s a tile of {tiles.sides[0]} x {tiles.sides[1]}; a bare pass {bare:.4f} s")
-    theirs = benchmark_app(args.model, (1, *batch.shape[1:]), len(batch))
-    if theirs:
-        print(f"benchmark_app on that tile: {theirs:.4f} s; bare pass {bare / theirs:.3f} times, page "
-              f"{seconds / len(tiles) / theirs:.3f} times as long")
+    reference = benchmark_app(args.model, (1, *batch.shape[1:]), len(batch))
+    if reference:
+        print(f"benchmark_app on that tile: {reference:.4f} s; bare pass {bare / reference:.3f} times, page "
+              f"{seconds / len(tiles) / reference:.3f} times as long")
 
 
 def benchmark_app(model: Path, shape: tuple[int, ...], streams: int) -> float | None:
-    """Seconds a tile of OpenVINO's own benchmark, in so many streams; None, and why, where it isn't there."""
+    """Return the seconds a tile of OpenVINO's benchmark in so many streams; without it, print why and return None."""
     program = shutil.which("benchmark_app", path=str(Path(sys.executable).parent)) or shutil.which("benchmark_app")
     network = model.parent / FOLDER / f"{file_hash(model)[:16]}.xml"
     if not program or not network.is_file():
         print("benchmark_app: left out, as OpenVINO is not installed or did not run")
         return None
-    done = subprocess.run([program, "-m", str(network), "-d", "CPU", "-hint", "none", "-nstreams", str(streams), "-t",
-                           str(SECONDS), "-shape", f"[{','.join(map(str, shape))}]"], capture_output=True, text=True)
-    rate = re.search(r"Throughput:\s+([\d.]+) FPS", done.stdout)
-    if done.returncode or not rate:
-        raise UserError(f"benchmark_app failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    result = subprocess.run([program, "-m", str(network), "-d", "CPU", "-hint", "none", "-nstreams", str(streams), "-t",
+                             str(SECONDS), "-shape", f"[{','.join(map(str, shape))}]"], capture_output=True, text=True)
+    rate = re.search(r"Throughput:\s+([\d.]+) FPS", result.stdout)
+    if result.returncode or not rate:
+        raise UserError(f"benchmark_app failed: {(result.stderr or result.stdout).strip().splitlines()[-1]}")
     return 1 / float(rate[1])

@@ -42,8 +42,8 @@ def test_the_feed_bench_prints_both_rates():
     done = subprocess.run([sys.executable, str(ROOT / "tests" / "bench.py"), "feed", "--tile", "64", "--steps", "3"],
                           capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "the feed gives " in done.stdout and "the network takes " in done.stdout
-    assert "5 asked:" in done.stdout and "tiles/s" in done.stdout.splitlines()[-1]
+    assert "the feed makes " in done.stdout and "the network takes " in done.stdout
+    assert "5 required:" in done.stdout and "tiles/s" in done.stdout.splitlines()[-1]
     core, handed, ceiling = (float(found) for found in re.search(
         r"makes (\d+) tiles with one thread.*costs nothing: (\d+) tiles/s.*number of cores: (\d+) tiles/s",
         done.stdout).groups())

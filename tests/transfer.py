@@ -1,9 +1,9 @@
-"""What other laboratories do differently: python tests/bench.py transfer --model results/model.keras --data data
+"""Measure how well a network transfers: python tests/bench.py transfer --model results/model.keras --data data
 
-Held-out slices are disturbed in one way at a time, as another microscope, another section or another stain would, and
-predicted by the run's own final step. The scores are those of ISBI 2012 at the best threshold, against the labels of
-the slices as they are: what was magnified is brought back to its size after walls are drawn. A network that carries
-over loses little in each row.
+Held-out slices are disturbed in one way at a time, as another laboratory's microscope, sections or stain would, and
+predicted as in the run's final step. The scores are those of ISBI 2012 at the best threshold, against the original
+labels: magnified predictions are brought back to the original size after walls are drawn. A network that works on other
+laboratories' images loses little in each row.
 """
 
 import argparse
@@ -28,23 +28,23 @@ Disturbance = Callable[[Stack, np.ndarray, np.random.Generator], Stack]  # of im
 
 
 def magnified(images: Stack, factor: float) -> Stack:
-    """Slices (N, H, W) as a microscope of `factor` times the magnification has them."""
+    """Return slices (N, H, W) as a microscope of `factor` times the magnification would show them."""
     size = [round(side * factor) for side in images.shape[1:]]
     return np.stack([resize(image, size, order=1, anti_aliasing=factor < 1, preserve_range=True) for image in images])
 
 
 def thicker(images: Stack) -> Stack:
-    """Sections of twice the thickness: each is the mean of itself and the next one, the last of the one before."""
+    """Return sections of twice the thickness: each is the mean of itself and the next; the last, of the one before."""
     following = np.concatenate([images[1:], images[-2:-1]])
     return (images + following) / 2
 
 
 def stained(images: Stack, labels: np.ndarray, rng: np.random.Generator, strength: float = 60.0) -> Stack:
-    """The inside of cells darkened in patches of 10 pixels by up to `strength` grey levels, membranes as before."""
+    """Darken the inside of cells in patches of 10 pixels by up to `strength` grey levels; membranes stay."""
     result = images.copy()
     for image, label in zip(result, labels, strict=True):
         patches = gaussian_filter(rng.standard_normal(image.shape), 5)
-        inside = np.clip(distance_transform_edt(label > 0) / 6, 0, 1)  # softly, from 6 pixels off the membrane
+        inside = np.clip(distance_transform_edt(label > 0) / 6, 0, 1)  # gradually, over 6 pixels from the membrane
         image -= strength * inside * np.clip(patches / patches.std(), 0, 2) / 2
     return result
 
@@ -82,13 +82,13 @@ BATTERY: dict[str, Disturbance] = {
 
 
 def disturbed(name: str, images: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """uint8 slices (N, H', W') disturbed by `name` of the battery; the same for the same seed."""
+    """Return slices uint8 (N, H', W') disturbed by `name` of the battery; the same for the same seed."""
     result = BATTERY[name](images.astype(np.float64), labels, np.random.default_rng(seed))
     return np.clip(np.rint(result), 0, 255).astype(np.uint8)
 
 
 def bench_transfer(args: argparse.Namespace) -> None:
-    """Print V_rand and V_info of held-out slices, raw and with walls, for each disturbance, and their means."""
+    """Print V_rand and V_info of held-out slices, without and with walls, for each disturbance, and their means."""
     if not args.model:
         raise UserError("name the trained network with --model")
     config = read_config(args.model)
@@ -97,24 +97,24 @@ def bench_transfer(args: argparse.Namespace) -> None:
         raise UserError(f"{args.model}: expected a finished run on cells with held-out slices")
     layout = layout_of(args.data or Path(config["data"]))
     samples = [layout[number] for number in numbers]
-    images, labels = (np.stack([getattr(one, part) for one in samples]) for part in ("image", "label"))
+    images, labels = (np.stack([getattr(sample, part) for sample in samples]) for part in ("image", "label"))
     if images.dtype != np.uint8:
-        raise UserError("the disturbances are in grey levels of 8 bit; name such a stack with --data")
+        raise UserError("the disturbances need images of 8 bits; name such a stack with --data")
     engine, words = open_engine(args.model, args.engine)
     predictor, rows = predictor_of(engine, config), []
     print(f"{words}; slices {numbers[0]}-{numbers[-1]}, {predictor.in_words()}; best threshold\n"
           f"{'':28} V_rand raw  V_info raw  V_rand walls  V_info walls")
     for name in BATTERY:
         probabilities = [predictor(image) for image in disturbed(name, images, labels)]
-        redrawn = [task.redraw(probability, config["learnt"], neighbours(probabilities, number))
-                   for number, probability in enumerate(probabilities)]
-        rows.append([score for maps in (probabilities, redrawn) for score in best(maps, labels)])
+        walls = [task.redraw(probability, config["learnt"], neighbours(probabilities, number))
+                 for number, probability in enumerate(probabilities)]
+        rows.append([score for maps in (probabilities, walls) for score in best(maps, labels)])
         print(f"{name:28} " + "".join(f"{score:<12.4f}" for score in rows[-1]), flush=True)
-    print(f"{'mean of those disturbed':28} " + "".join(f"{score:<12.4f}" for score in np.mean(rows[1:], axis=0)))
+    print(f"{'mean of disturbed slices':28} " + "".join(f"{score:<12.4f}" for score in np.mean(rows[1:], axis=0)))
 
 
 def best(maps: list[np.ndarray], labels: np.ndarray) -> tuple[float, float]:
-    """V_rand and V_info at the best threshold of maps of any size, brought to that of the labels (N, H, W)."""
+    """Compute V_rand and V_info at the best threshold; `maps` of any size are resized to that of labels (N, H, W)."""
     scores = isbi_scores([one if one.shape == label.shape else resize(one, label.shape, order=1)
                           for one, label in zip(maps, labels, strict=True)], list(labels))
     return scores["best"]["V_rand"]["V_rand"], scores["best"]["V_info"]["V_info"]
