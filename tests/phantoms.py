@@ -33,7 +33,7 @@ def disc(y: float, x: float, radius: float) -> np.ndarray:
     return (Y - y) ** 2 + (X - x) ** 2 <= radius**2
 
 
-def blurred(cell: np.ndarray) -> np.ndarray:
+def blur(cell: np.ndarray) -> np.ndarray:
     """Return what a network that knows the cells would predict: the cells, blurred by a pixel, float32."""
     return gaussian_filter(cell.astype(np.float32), 1)
 
@@ -82,4 +82,4 @@ def unsure_neurites(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, n
     (own, _), distance = tissue(rng, 26)
     cell = distance > 2.5
     neurites = cell & (own % 5 == 0)
-    return cell, blurred(np.where(neurites, 0.88, cell)), neurites
+    return cell, blur(np.where(neurites, 0.88, cell)), neurites

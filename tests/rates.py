@@ -30,7 +30,7 @@ PAGE_TILES = 12  # bare passes that are timed for the large page, which has seve
 SECONDS = 10  # for which benchmark_app runs
 
 
-def timed(call: Callable[[], object], repeats: int) -> float:
+def median_seconds(call: Callable[[], object], repeats: int) -> float:
     """Return the median seconds of `call`, after a first one that is not counted."""
     call()
     seconds = []
@@ -76,11 +76,11 @@ def bench_predict(args: argparse.Namespace) -> None:
           f"{args.repeats}, after a first one that is not counted")
     batches = bare_passes(predictor, images)
     with ThreadPoolExecutor(predictor.at_once) as pool:  # as many batches at once as the pipeline has images at once
-        bare = timed(lambda: list(pool.map(engine, batches)), args.repeats)
+        bare = median_seconds(lambda: list(pool.map(engine, batches)), args.repeats)
     with tempfile.TemporaryDirectory() as folder:
         outputs = predictor.task.outputs(Path(folder) / "prediction.tif")
-        whole = timed(lambda: [None for _ in predictions(predictor, predictor.task, samples, config["learnt"],
-                                                         outputs)], args.repeats)
+        whole = median_seconds(lambda: [None for _ in predictions(predictor, predictor.task, samples,
+                                                                  config["learnt"], outputs)], args.repeats)
     print(f"bare passes:    {bare:.2f} s\nwhole pipeline: {whole:.2f} s, {len(images) / whole:.2f} slices/s, "
           f"{whole / bare:.3f} times the bare passes")
     plain = one_by_one(args.model, predictor, images[0], args.repeats) * len(images)
@@ -98,7 +98,7 @@ def one_by_one(model: Path, predictor: Predictor, image: np.ndarray, repeats: in
     turns = (turned(image, number) for number in range(predictor.flips))
     tiles = [tile for turn in turns
              for tile in OverlapTile(turn.shape[:2], core, predictor.network.margin).cut(turn)]
-    return timed(lambda: [engine(tile[np.newaxis]) for tile in tiles], repeats)
+    return median_seconds(lambda: [engine(tile[np.newaxis]) for tile in tiles], repeats)
 
 
 def large_page(args: argparse.Namespace, predictor: Predictor) -> None:
@@ -110,7 +110,8 @@ def large_page(args: argparse.Namespace, predictor: Predictor) -> None:
     inner = tiles.corners()[len(tiles) // 2 + tiles.grid[1] // 2]  # a tile in the middle, which has the full size
     batch = np.stack([tiles.tile_at(page, inner)] * predictor.at_once)
     batch = batch if batch.ndim == 4 else batch[..., np.newaxis]
-    bare = timed(lambda: [predictor.engine(batch) for _ in range(PAGE_TILES)], args.repeats) / PAGE_TILES / len(batch)
+    passes = median_seconds(lambda: [predictor.engine(batch) for _ in range(PAGE_TILES)], args.repeats)
+    bare = passes / PAGE_TILES / len(batch)
     start = time.perf_counter()
     one_flip.predict(page)
     seconds = time.perf_counter() - start

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, draw_stacks
 from memory import peak
-from transfer import BATTERY, best, disturbed, magnified, thicker
+from transfer import BATTERY, best, disturb, magnify, thicken
 
 
 @pytest.mark.slow
@@ -52,16 +52,16 @@ def test_the_feed_bench_prints_both_rates():
 
 def test_a_disturbance_changes_what_it_says():
     images, labels = draw_stacks(3, 96)
-    same = disturbed("as they are", images, labels)
+    same = disturb("as they are", images, labels)
     assert np.array_equal(same, images)
     for name in set(BATTERY) - {"as they are"}:
-        changed = disturbed(name, images, labels)
+        changed = disturb(name, images, labels)
         assert changed.shape != images.shape or np.abs(changed.astype(int) - images).max() > 5, name
-        assert np.array_equal(changed, disturbed(name, images, labels)), name
-    assert magnified(images.astype(float), 1.4).shape == (3, 134, 134)
+        assert np.array_equal(changed, disturb(name, images, labels)), name
+    assert magnify(images.astype(float), 1.4).shape == (3, 134, 134)
     stack = np.zeros((3, 2, 2)) + np.array([0, 10, 40])[:, None, None]
-    assert thicker(stack)[:, 0, 0].tolist() == [5, 25, 25]
-    membrane, stained = labels == 0, disturbed("inside of cells stained", images, labels)
+    assert thicken(stack)[:, 0, 0].tolist() == [5, 25, 25]
+    membrane, stained = labels == 0, disturb("inside of cells stained", images, labels)
     assert np.array_equal(stained[membrane], images[membrane])
     assert stained[~membrane].mean() < images[~membrane].mean() - 3
 
@@ -70,5 +70,5 @@ def test_magnified_maps_are_scored_against_the_labels_as_they_are():
     _, labels = draw_stacks(2, 96)
     cells = (labels > 0).astype(np.float32)
     assert best(list(cells), labels) == (1, 1)
-    assert min(best(list(magnified(cells, 1.4)), labels)) > 0.98
+    assert min(best(list(magnify(cells, 1.4)), labels)) > 0.98
     assert best([np.ones((134, 134), np.float32)] * 2, labels)[0] < 0.7

@@ -27,19 +27,19 @@ Stack = np.ndarray  # float64 (N, H, W), grey levels 0 to 255
 Disturbance = Callable[[Stack, np.ndarray, np.random.Generator], Stack]  # of images and of labels, 0 = membrane
 
 
-def magnified(images: Stack, factor: float) -> Stack:
+def magnify(images: Stack, factor: float) -> Stack:
     """Return slices (N, H, W) as a microscope of `factor` times the magnification would show them."""
     size = [round(side * factor) for side in images.shape[1:]]
     return np.stack([resize(image, size, order=1, anti_aliasing=factor < 1, preserve_range=True) for image in images])
 
 
-def thicker(images: Stack) -> Stack:
-    """Return sections of twice the thickness: each is the mean of itself and the next; the last, of the one before."""
+def thicken(images: Stack) -> Stack:
+    """Return sections of twice the thickness: each is the mean of itself and the next, the last with the one before."""
     following = np.concatenate([images[1:], images[-2:-1]])
     return (images + following) / 2
 
 
-def stained(images: Stack, labels: np.ndarray, rng: np.random.Generator, strength: float = 60.0) -> Stack:
+def stain(images: Stack, labels: np.ndarray, rng: np.random.Generator, strength: float = 60.0) -> Stack:
     """Darken the inside of cells in patches of 10 pixels by up to `strength` grey levels; membranes stay."""
     result = images.copy()
     for image, label in zip(result, labels, strict=True):
@@ -66,7 +66,7 @@ def blur(sigma: float) -> Disturbance:
 
 
 def magnification(factor: float) -> Disturbance:
-    return lambda images, labels, rng: magnified(images, factor)
+    return lambda images, labels, rng: magnify(images, factor)
 
 
 BATTERY: dict[str, Disturbance] = {
@@ -76,13 +76,13 @@ BATTERY: dict[str, Disturbance] = {
     **{f"gamma {exponent}": gamma(exponent) for exponent in (0.5, 2.0)},
     **{f"noise, sd {sd} grey levels": noise(sd) for sd in (15, 30)},
     **{f"blur, sigma {sigma} pixels": blur(sigma) for sigma in (1, 2)},
-    "sections twice as thick": lambda images, labels, rng: thicker(images),
-    "inside of cells stained": stained,
+    "sections twice as thick": lambda images, labels, rng: thicken(images),
+    "inside of cells stained": stain,
 }
 
 
-def disturbed(name: str, images: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return slices uint8 (N, H', W') disturbed by `name` of the battery; the same for the same seed."""
+def disturb(name: str, images: np.ndarray, labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Disturb slices by `name` of the battery; uint8 (N, H', W'), the same for the same seed."""
     result = BATTERY[name](images.astype(np.float64), labels, np.random.default_rng(seed))
     return np.clip(np.rint(result), 0, 255).astype(np.uint8)
 
@@ -105,7 +105,7 @@ def bench_transfer(args: argparse.Namespace) -> None:
     print(f"{words}; slices {numbers[0]}-{numbers[-1]}, {predictor.in_words()}; best threshold\n"
           f"{'':28} V_rand raw  V_info raw  V_rand walls  V_info walls")
     for name in BATTERY:
-        probabilities = [predictor(image) for image in disturbed(name, images, labels)]
+        probabilities = [predictor(image) for image in disturb(name, images, labels)]
         walls = [task.redraw(probability, config["learnt"], neighbours(probabilities, number))
                  for number, probability in enumerate(probabilities)]
         rows.append([score for maps in (probabilities, walls) for score in best(maps, labels)])

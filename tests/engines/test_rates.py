@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.testing import assert_array_equal
-from rates import bare_passes, timed
+from rates import bare_passes, median_seconds
 
 from unet.engines.predictor import Predictor
 from unet.network import Network
@@ -27,5 +27,5 @@ def test_bare_passes_are_the_batches_that_predict(rng):
 
 def test_the_median_counts_without_the_first_call():
     calls = []
-    assert timed(lambda: calls.append(1), 3) < 0.1
+    assert median_seconds(lambda: calls.append(1), 3) < 0.1
     assert len(calls) == 4

@@ -1,4 +1,4 @@
-"""Finished runs of each task without a training: the steps make them, and what was predicted is written by hand."""
+"""Finished runs of each task without a training: the steps make them, and predictions are written without a network."""
 
 import csv
 import json
@@ -23,33 +23,33 @@ NETWORK = {"filters": 8, "depth": 2, "padding": "same", "activation": "relu", "d
 
 
 def finish(work, data, predict, tiling=None, **settings):
-    """Make a run on `data` in `work`, whose network says `predict(label or image)`; gives the run, read."""
+    """Make a run on `data` in `work`, whose predictions are `predict(label or image)`; read and return the run."""
     manifest = augment(data, work, Settings(workers=1, **settings))
     preprocess(work, tiling)
     layout, task, split = layout_of(data), task_of(manifest), manifest["split"]
     outputs = task.outputs(work / task.default_out)
 
-    def written(samples, learnt, files):
-        done = []
+    def write_predictions(samples, learnt, files):
+        judged = []
         with task.writer(files, samples) as write:
             for sample in samples:
                 probability = predict(task.label(sample.label) if sample.label is not None else sample.image)
                 redrawn = task.redraw(probability, learnt)
-                done.append(Judged(sample, probability, redrawn, task.segment(redrawn, learnt)))
-                write(done[-1])
-        return done
+                judged.append(Judged(sample, probability, redrawn, task.segment(redrawn, learnt)))
+                write(judged[-1])
+        return judged
 
     back = task.looked_back(layout, split["train"], RECIPE["look_back"])
     labels = [task.label(layout[number].label) for number in back]
     learnt = {**task.learn([predict(label) for label in labels], labels, True), "on": back}
-    judged = written(Chosen(layout, split["holdout"]), learnt, task.holdout_outputs(work, outputs))
-    written(layout.to_predict(), learnt, outputs)
+    holdout = write_predictions(Chosen(layout, split["holdout"]), learnt, task.holdout_outputs(work, outputs))
+    write_predictions(layout.to_predict(), learnt, outputs)
     config = {"task": manifest["task"], "network": {**NETWORK, "classes": task.classes}, "channels": task.channels,
               "normalisation": task.normalisation, "recipe": RECIPE, "split": split, "parameters": 12345,
               "versions": {"python": "3", "tensorflow": "2", "keras": "3", "numpy": "2"}, "preset": "fast",
               "device": "no GPU found, 2 CPU cores, float32", "data": manifest["data"], "seconds": 9.0,
               "learnt": learnt}
-    for name, content in (("config.json", config), ("metrics.json", task.score(judged, split["holdout"], learnt))):
+    for name, content in (("config.json", config), ("metrics.json", task.score(holdout, split["holdout"], learnt))):
         (work / name).write_text(json.dumps(content))
     with open(work / "history.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["epoch", "step", "learning_rate", "loss"])
@@ -60,7 +60,7 @@ def finish(work, data, predict, tiling=None, **settings):
 
 @pytest.fixture(scope="session")
 def cells_run(tmp_path_factory):
-    """A run on six slices of 128 pixels, of which the last judged: its network left a gap of ten pixels in a wall."""
+    """Return a run on six slices of 128 pixels, the last held out; predictions have a gap of ten pixels in a wall."""
     folder = tmp_path_factory.mktemp("cells")
     images, labels = draw_stacks(size=128)
 
@@ -77,7 +77,7 @@ def cells_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classes_run(tmp_path_factory):
-    """A run on three classes, squares of 16 pixels; the upper left square of each slice was given another class."""
+    """Return a run on three classes, squares of 16 pixels; the upper left square of each prediction is wrong."""
     folder, rng = tmp_path_factory.mktemp("classes"), np.random.default_rng(0)
     labels = np.kron(rng.integers(0, 3, (4, 4, 4)), np.ones((16, 16), int)).astype(np.uint8)
 
@@ -93,13 +93,13 @@ def classes_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def nuclei_run(tmp_path_factory):
-    """A run on seven images of three modalities and one without masks; the network missed nuclei at the left edge."""
+    """Return a run on seven images of three modalities, and one without masks; nuclei at the left edge are missed."""
     folder = tmp_path_factory.mktemp("nuclei")
     sizes = {"fluorescence": [(64, 64), (50, 96), (130, 70)], "histology": [(64, 80)] * 2,
              "bright-field": [(70, 72)] * 2}
-    for kind, shapes in sizes.items():
+    for modality, shapes in sizes.items():
         for number, shape in enumerate(shapes):
-            write_nuclei(folder / "bowl", f"{kind[:4]}{number}", *draw_nuclei(shape, kind, number))
+            write_nuclei(folder / "bowl", f"{modality[:4]}{number}", *draw_nuclei(shape, modality, number))
     write_nuclei(folder / "bowl", "test0", draw_nuclei((45, 77), seed=9)[0])
 
     def predict(array):
@@ -112,7 +112,7 @@ def nuclei_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cell_images_run(tmp_path_factory):
-    """A run on five gray images of cells, of three sizes, and one without a label; its network is a blur."""
+    """Return a run on five grey images of cells, of three sizes, and one without a label; predictions are blurred."""
     folder = tmp_path_factory.mktemp("cell-images")
     pairs = draw_slices([(128, 128), (96, 128), (100, 90), (128, 128), (128, 128)])
 
@@ -126,7 +126,7 @@ def cell_images_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def class_images_run(tmp_path_factory):
-    """A run on four coloured images of three classes and one without a label; one square is given another class."""
+    """Return a run on four coloured images of three classes, and one without a label; one square is wrong in each."""
     folder, rng = tmp_path_factory.mktemp("class-images"), np.random.default_rng(0)
     labels = np.kron(rng.integers(0, 3, (5, 4, 4)), np.ones((16, 16), int)).astype(np.uint8)
     colours = np.array([[30, 30, 30], [200, 90, 90], [90, 90, 200]], np.uint8)
@@ -144,6 +144,6 @@ def class_images_run(tmp_path_factory):
 
 @pytest.fixture
 def runs(cells_run, classes_run, nuclei_run, cell_images_run, class_images_run):
-    """A run of each task, by its name."""
+    """Return a run of each task, by the task's name."""
     return {"cells": cells_run, "classes": classes_run, "nuclei": nuclei_run, "cells of images": cell_images_run,
             "classes of images": class_images_run}

@@ -8,7 +8,7 @@ import pytest
 from phantoms import (
     LUMEN,
     OUTSIDE,
-    blurred,
+    blur,
     colony,
     discs,
     free_ends,
@@ -54,7 +54,7 @@ def agreement(cell, probability):
 @pytest.mark.parametrize(("draw", "thick"), [(with_lumen, LUMEN), (colony, OUTSIDE)])
 def test_a_lumen_and_the_outside_of_a_colony_stay(rng, draw, thick):
     cell = draw(rng)
-    iou, redrawn, why = agreement(cell, blurred(cell))
+    iou, redrawn, why = agreement(cell, blur(cell))
     assert why is None
     assert iou > 0.98  # 0.81 and 0.57 where all that is no wall is cell
     assert np.mean(redrawn[thick] <= 0.5) > 0.99  # 0.3
@@ -62,17 +62,17 @@ def test_a_lumen_and_the_outside_of_a_colony_stay(rng, draw, thick):
 
 def test_walls_of_3_and_14_pixels_keep_their_widths(rng):
     cell = two_widths(rng)
-    iou, _, why = agreement(cell, blurred(cell))
+    iou, _, why = agreement(cell, blur(cell))
     assert why is None
     assert iou > 0.95  # 0.53 with one width for all
 
 
 def test_discs_that_nearly_touch_keep_their_shape_or_are_known_for_what_they_are():
     packed, rows = discs(square=False), discs(square=True)
-    iou, _, why = agreement(packed, blurred(packed))
+    iou, _, why = agreement(packed, blur(packed))
     assert why is None
     assert iou > 0.98  # 0.83 with one width for all
-    iou, _, why = agreement(rows, blurred(rows))
+    iou, _, why = agreement(rows, blur(rows))
     assert iou > 0.98  # 0.7
     assert why == ("the cells of the labels are not separated by thin walls: a quarter of what separates them is over "
                    "12 pixels wide, and a cell measures 24")
@@ -80,7 +80,7 @@ def test_discs_that_nearly_touch_keep_their_shape_or_are_known_for_what_they_are
 
 def test_a_membrane_with_a_free_end_is_not_cut_back(rng):
     cell = free_ends(rng)
-    iou, _, why = agreement(cell, blurred(cell))
+    iou, _, why = agreement(cell, blur(cell))
     assert why is None
     assert iou > 0.98  # 0.68
 
@@ -310,8 +310,8 @@ def test_of_thresholds_that_differ_by_chance_the_usual_is_taken_where_walls_are_
     assert pick_threshold(curve, **OVERSURE_DRAWN) == 0.7
     assert pick_threshold([*curve[:6], 0.95, 0.94, 0.93, 0.92], **OVERSURE) == 0.4
     packed, objects = discs(square=False), discs(square=True)
-    assert learn_cells(blurred(packed)[None], packed[None])["plain_threshold"] == 0.8
-    assert learn_cells(blurred(objects)[None], objects[None])["plain_threshold"] == 0.5
+    assert learn_cells(blur(packed)[None], packed[None])["plain_threshold"] == 0.8
+    assert learn_cells(blur(objects)[None], objects[None])["plain_threshold"] == 0.5
 
 
 def test_cells_are_numbered_by_hand():

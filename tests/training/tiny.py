@@ -1,4 +1,4 @@
-"""Tiles of half a second: what step 2 leaves, written by hand, for tests that train."""
+"""Write the tiles of step 2 by hand, for tests that train for half a second."""
 
 import csv
 import json
@@ -10,10 +10,10 @@ from utils import file_hash
 
 
 def write_patches(work, side=16, label=None, count=10, slices=5, weights=None, **geometry):
-    """Write `work`/patches and the manifest before it: tiles of dark lines on light cells, from slices in turn.
+    """Write `work`/patches and step 1's manifest: tiles of dark lines on light cells, from slices in turn.
 
-    `label` is the side of the labels (that of the images), `count` the tiles, `weights` the value of all weights,
-    in its dtype. `geometry` is what else geometry.json says: with `channels` the images have as many.
+    `label` is the side of the labels (default: that of the images), `count` the number of tiles, `weights` the value of
+    all weights, in its dtype. `geometry` has further values of geometry.json; with `channels` images have as many.
     """
     rng = np.random.default_rng(0)
     label = label or side
@@ -31,10 +31,10 @@ def write_patches(work, side=16, label=None, count=10, slices=5, weights=None, *
         arrays["weights"] = np.full((count, label, label), weights)
     for name, array in arrays.items():
         np.save(work / "patches" / f"train-{name}.npy", array)
-    both = {"task": {"name": "cells"}, "split": {"train": list(range(slices)), "holdout": []}, "data": "data"}
-    manifest = {**both, "inputs": {}, "sources": [], "samples": [], "shape": [slices, side, side]}
+    common = {"task": {"name": "cells"}, "split": {"train": list(range(slices)), "holdout": []}, "data": "data"}
+    manifest = {**common, "inputs": {}, "sources": [], "samples": [], "shape": [slices, side, side]}
     (work / "augmented" / "manifest.json").write_text(json.dumps(manifest))
-    geometry = {**both, "tile": side, "margin": 0, "core": side, "label": label, "valid": label < side,
+    geometry = {**common, "tile": side, "margin": 0, "core": side, "label": label, "valid": label < side,
                 "channels": 1, "classes": 1, "normalisation": {"mean": 128.0, "sd": 40.0}, "count": count,
                 "weights": "none" if weights is None else "border",
                 "manifest": file_hash(work / "augmented" / "manifest.json"), **geometry}
@@ -43,11 +43,12 @@ def write_patches(work, side=16, label=None, count=10, slices=5, weights=None, *
 
 
 def history(work):
+    """Read the rows of history.csv."""
     return list(csv.DictReader((work / "history.csv").open()))
 
 
 def stop_at(monkeypatch, epoch, method="on_epoch_begin", error=KeyboardInterrupt):
-    """Interrupt the run at an epoch, numbered from 0; undo it with monkeypatch.undo()."""
+    """Interrupt a training at an epoch, numbered from 0, until monkeypatch.undo() is called."""
     original = getattr(Keeper, method)
 
     def stop(self, number, logs=None):
