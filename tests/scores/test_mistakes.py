@@ -8,7 +8,7 @@ from unet.scores.mistakes import membrane_mistakes, object_mistakes, substantial
 
 @pytest.fixture
 def two_cells():
-    """Labels (32, 32): two cells with a wall five pixels thick between them."""
+    """Return labels (32, 32): two cells with a wall five pixels thick between them."""
     label = np.full((32, 32), 255, np.uint8)
     label[:, 14:19] = 0
     return label
@@ -71,7 +71,7 @@ def test_substantial_overlaps_share_a_quarter_and_ten_pixels():
 
 
 def boxes(*places, shape=(20, 60)):
-    """A label map int32 with a box (top, left, bottom, right) for each number 1, 2, ..."""
+    """Return a label map int32 with a box (top, left, bottom, right) for each number 1, 2, ..."""
     labels = np.zeros(shape, np.int32)
     for number, (top, left, bottom, right) in enumerate(places, 1):
         labels[top:bottom, left:right] = number

@@ -36,7 +36,7 @@ from unet.segment.walls import (
 
 
 def along_means(probability, width):
-    """Redrawn with the mean probability along each wall."""
+    """Redraw a probability with the mean along each wall."""
     return draw_walls(np.asarray(probability, np.float32), {"width": width, "judge": None})
 
 
@@ -44,7 +44,7 @@ def along_means(probability, width):
 
 
 def agreement(cell, probability):
-    """IoU of the background, true and redrawn, and what was redrawn; all is learnt on the drawing itself."""
+    """Return the IoU of true and redrawn background, the redrawn probability, and "why"; learnt on the drawing."""
     learnt = learn_cells(probability[None], cell[None])
     redrawn = draw_walls(probability, learnt["walls"]) if learnt["walls"] else probability
     background = redrawn <= learnt["threshold"]
@@ -132,7 +132,7 @@ def test_ground_between_scattered_objects_is_no_wall():
 
 
 def lopsided_wall():
-    """A slice of two cells: the true membrane in columns 18..22, predicted with a slow fading to its right."""
+    """Return a slice of two cells: the true membrane in columns 18..22, predicted as fading slowly to its right."""
     label = np.full((40, 60), 255, np.uint8)
     label[:, 18:23] = 0
     across = np.ones(60, np.float32)
@@ -213,7 +213,7 @@ def test_walls_and_their_sides_by_hand():
 
 
 def slices_with_short_false_walls(rng, count=40):
-    """Doubtful walls of one probability: those across the narrow strip are true, those across the wide one false."""
+    """Draw doubtful walls of one probability: true ones across the narrow strip, false ones across the wide one."""
     probabilities, labels = np.ones((count, 60, 120), np.float32), np.full((count, 60, 120), 255, np.uint8)
     for probability, label in zip(probabilities, labels, strict=True):
         probability[20], label[19:22] = 0.05, 0  # a sure membrane along the slice
@@ -279,7 +279,7 @@ def test_what_a_slice_cannot_tell_its_neighbours_do(rng):
 
 
 def slices_of_which_neighbours_tell(rng, count=40):
-    """Doubtful walls of one probability in strips: a true one is sure in the next slice, a false one is not there."""
+    """Draw doubtful walls of one probability in strips: a true one is sure in the next slice, a false one is absent."""
     probabilities, labels = np.ones((count, 60, 120), np.float32), np.full((count, 60, 120), 255, np.uint8)
     probabilities[:, 19::20] = 0.05
     labels[:, 18::20] = labels[:, 19::20] = 0

@@ -1,1 +1,1 @@
-"""How good a prediction is: ISBI, average precision, classes, warping error, mistakes."""
+"""Scores of predictions: ISBI, average precision, classes, warping error, mistakes."""

@@ -1,4 +1,4 @@
-"""How well a prediction matches the labels of several classes of pixels: IoU and Dice."""
+"""Scores of predictions of several classes of pixels: IoU and Dice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to label next: the unlabelled slices or images, and the tiles in them, of which the network is least sure.
+"""Suggestions of what to label next: unlabelled slices or images, and tiles in them, that the network is least sure of.
 
 Doubt is the entropy of the network's probability, 0 where it is sure and 1 where it knows nothing, as a mean over the
 pixels where labels decide something (for cells: along predicted membranes). Settles calls that uncertainty sampling in
@@ -41,7 +41,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Doubt:
-    """How unsure the network is of a slice or image, 0 to 1, and its worst tiles, worst first.
+    """The network's doubt about a slice or image, 0 to 1, and its worst tiles, worst first.
 
     `disagreement` is that of the flips, 0 to .5; None if there was one flip only, or if it is not known.
     """

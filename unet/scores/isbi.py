@@ -1,4 +1,4 @@
-"""How good a prediction is: the scores of the ISBI 2012 challenge, of pixels, and of instance label maps.
+"""Scores of predictions of cells: those of the ISBI 2012 challenge, of pixels, and of instance label maps.
 
 A prediction is the probability of cell (1 = cell, 0 = membrane); in labels every value except 0 is cell.
 [A] Arganda-Carreras et al., Frontiers in Neuroanatomy 9:142, 2015, doi 10.3389/fnana.2015.00142.

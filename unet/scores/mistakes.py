@@ -1,4 +1,4 @@
-"""What a segmentation gets wrong: merged, split, missed and invented objects, as opposed to borders a little off.
+"""Mistakes of a segmentation: merged, split, missed and invented objects, as opposed to borders a little off.
 
 Where membranes separate cells, few pixels decide: a gap of three pixels in a wall merges two cells, a stroke across a
 cell splits it, and V_rand and V_info fall. A border that is one pixel too wide all along costs them little.

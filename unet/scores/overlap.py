@@ -1,4 +1,4 @@
-"""How many pixels the segments of two label maps share: the table from which all scores and mistakes are computed.
+"""The table of how many pixels the segments of two label maps share, on which all scores and mistakes are based.
 
 A label map numbers its segments 1, 2, ...; 0 is border or background.
 """

@@ -1,4 +1,4 @@
-"""How well single nuclei are found: average precision over instances, as the 2018 Data Science Bowl scored them.
+"""Average precision of nuclei, found one by one, as the 2018 Data Science Bowl scored them.
 
 AP(t) = TP / (TP + FP + FN). A predicted and a true nucleus are a pair, TP, if their intersection over union (IoU) is
 greater than t; FP are the predicted nuclei without a pair, FN the true ones. Kaggle's score is the mean over t = .50,

@@ -1,1 +1,1 @@
-"""From probability to objects: walls, watershed, numbering."""
+"""From probabilities to objects: walls, watershed, numbering."""

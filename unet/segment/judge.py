@@ -1,4 +1,4 @@
-"""Which of the walls of a slice are membranes: learnt from labelled slices, and predicted for others.
+"""Judges that decide which walls of a slice are membranes: they learn from labelled slices, and judge others.
 
 Whether a doubtful wall is a membrane depends on more than its mean probability: a short one between two large cells
 rarely is, a long one with a sure end mostly is. And sections are thin compared with cells: two cells that a true
@@ -58,8 +58,8 @@ def neighbour_votes(walls: Walls, probability: np.ndarray, neighbours: Sequence[
     votes = []
     for neighbour in neighbours:
         if alike(probability, neighbour):
-            same, known = within_one_cell(walls, neighbour > JOINED)
-            votes.append(np.where(known, same, 0.5))
+            same, comparable = within_one_cell(walls, neighbour > JOINED)
+            votes.append(np.where(comparable, same, 0.5))
     return np.mean(votes, axis=0) if votes else None
 
 
@@ -91,10 +91,10 @@ def features(walls: Walls, votes: np.ndarray | None = None) -> np.ndarray:
 
 
 def within_one_cell(walls: Walls, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tell for each wall whether one cell of `label` lies on both sides, and whether that is known; bool (n,) each.
+    """Tell for each wall whether one cell of `label` lies on both sides, and whether both have a cell; bool (n,) each.
 
-    `label` (H, W) is 0 for membrane. The cell on a side is the one that covers most of it; it is not known if the side
-    is all membrane.
+    `label` (H, W) is 0 for membrane. The cell of a side is the one that covers most of it; a side that is all membrane
+    has none.
     """
     cells = largest_overlap(walls.cells, components(label > 0))[walls.sides]
     return cells[:, 0] == cells[:, 1], (cells > 0).all(axis=1)
@@ -104,11 +104,11 @@ def example(walls: Walls, label: np.ndarray, votes: np.ndarray | None) -> tuple[
     """Return what `fit_judges` learns from: features, votes, and whether one cell lies on both sides of each wall.
 
     They are float64 (n, 15), float64 (n,), nan if `votes` is None, and bool (n,), for the n walls of which
-    `within_one_cell` knows that from `label`.
+    both sides have a cell; see `within_one_cell`.
     """
-    same, known = within_one_cell(walls, label)
+    same, comparable = within_one_cell(walls, label)
     votes = np.full(len(same), np.nan) if votes is None else votes
-    return features(walls)[known], votes[known], same[known]
+    return features(walls)[comparable], votes[comparable], same[comparable]
 
 
 def fit_judges(examples: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[str, dict | None]:
