@@ -77,7 +77,7 @@ def test_held_out_samples_are_marked(runs, name):
     figure = pictures_of(run.task).images(run, most=len(run.layout))
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert sum(title.endswith("held out") for title in titles) == len(run.holdout)
-    assert f"{len(run.train)} train, {len(run.holdout)} judge and never train (framed)" in caption(figure)
+    assert f"{len(run.train)} for training, {len(run.holdout)} held out for scoring and never trained on (framed)" in caption(figure)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -101,10 +101,10 @@ def test_tiles_of_valid_networks_reach_beyond_the_page(cells_run, tmp_path):
 
 
 def test_a_held_out_slice_without_a_cell_is_shown_and_not_scored(cells_run, tmp_path):
-    one = cells_run.judged[0]
+    one = cells_run.holdout_predictions[0]
     empty = replace(one, sample=replace(one.sample, name="slice 0"), objects=np.zeros_like(one.objects))
     run = replace(cells_run)
-    run.__dict__["judged"] = [one, empty]
+    run.__dict__["holdout_predictions"] = [one, empty]
     assert pictures_of(run.task).score(run, empty) == (1.0, "no cell, not scored")
     for picture in ("errors", "worst", "instances", "objects"):
         assert getattr(pictures_of(run.task), picture)(run).axes
@@ -136,9 +136,9 @@ def test_what_a_run_did_not_come_to_is_said(runs, name, tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_the_held_out_and_what_nobody_labelled_are_drawn_alike(runs, name):
     run, pictures = runs[name], pictures_of(runs[name].task)
-    known = pictures.holdout(run.judged, run.learnt)
+    known = pictures.holdout(run.holdout_predictions, run.learnt)
     assert "never trained" in caption(known)
-    unknown = pictures.holdout(run.predicted([0]), run.learnt)
+    unknown = pictures.holdout(run.predictions([0]), run.learnt)
     assert caption(unknown) == "Predicted."
     assert len(panels(unknown)) < len(panels(known))
 

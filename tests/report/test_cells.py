@@ -21,7 +21,7 @@ def shown(figure, title):
 
 
 def test_the_gap_is_where_two_cells_merge(cells_run):
-    pictures, one = pictures_of(cells_run.task), cells_run.judged[0]
+    pictures, one = pictures_of(cells_run.task), cells_run.holdout_predictions[0]
     wrong, row = pictures.wrong(one, cells_run.learnt), int(np.argmin(one.sample.label.mean(axis=1)))
     assert wrong[row - 3:row + 4, 10:20].any()
     assert abs(np.nonzero(wrong)[0].mean() - row) < 4
@@ -32,8 +32,8 @@ def test_errors_are_shown_close_by(cells_run):
     figure = pictures_of(cells_run.task).errors(cells_run)
     assert shown(figure, "1: a merge").shape[:2] == (ZOOM, ZOOM)
     assert f"at the threshold {cells_run.learnt['threshold']:g}" in " ".join(figure.get_supxlabel().split())
-    close = np.asarray(figure.axes[2 * len(pictures_of(cells_run.task).row(cells_run.judged[0], cells_run.learnt)) - 1]
-                       .images[0].get_array())
+    row = pictures_of(cells_run.task).row(cells_run.holdout_predictions[0], cells_run.learnt)
+    close = np.asarray(figure.axes[2 * len(row) - 1].images[0].get_array())
     red = np.array([int(MERGED[at:at + 2], 16) for at in (1, 3, 5)]) / 255
     assert np.isclose(close, red).all(axis=-1).sum() > 30
 
@@ -49,9 +49,10 @@ def test_numbers_stand_beside_their_circle_inside_the_image_and_apart():
 
 
 def test_the_worst_tile_is_the_one_with_the_gap(cells_run):
-    windows = sorted(pictures_of(cells_run.task).windows(cells_run, cells_run.judged[0]), key=lambda part: part[0])
+    pictures, one = pictures_of(cells_run.task), cells_run.holdout_predictions[0]
+    windows = sorted(pictures.windows(cells_run, one), key=lambda part: part[0])
     score, words, window = windows[0]
-    assert pictures_of(cells_run.task).wrong(cells_run.judged[0], cells_run.learnt)[window].any()
+    assert pictures.wrong(one, cells_run.learnt)[window].any()
     assert score < windows[-1][0] == 1
     assert words == f"y {window[0].start}, x {window[1].start}, V_rand {score:.3f}"
 
@@ -72,12 +73,12 @@ def test_before_and_after_are_the_networks_and_what_was_drawn(cells_run):
     assert f"cells: probability > {cells_run.learnt['plain_threshold']:g}" in titles
     assert ("walls drawn" in titles) == cells_run.task.redraws(cells_run.learnt)
     probability = shown(figure, "probability of cell")
-    full = cells_run.judged[0].probability
+    full = cells_run.holdout_predictions[0].probability
     corners = np.lib.stride_tricks.sliding_window_view(full, probability.shape).reshape(-1, *probability.shape)
     assert any(np.array_equal(probability, part) for part in corners)
     if "walls drawn" in titles:
         crests, caption = shown(figure, "crests"), " ".join(figure.get_supxlabel().split())
-        assert ("orange: none" in caption) == np.isclose(crests, to_rgb(ORANGE)).all(axis=-1).any()
+        assert ("orange: no membrane" in caption) == np.isclose(crests, to_rgb(ORANGE)).all(axis=-1).any()
 
 
 def test_a_run_without_walls_says_so(cells_run):
@@ -98,8 +99,8 @@ def test_choices_are_drawn_as_they_were_made(cells_run):
         assert list(lines["with walls drawn"].get_ydata()) == learnt["curve"]
     assert axis.lines[1].get_xdata()[0] == learnt["plain_threshold"]
     assert " ".join(axis.get_title().split()) == (
-        "Chosen on slices 2-4, which trained: the best mean with its neighbours; of those within 0.008 of it the one "
-        "nearest 0.8, with walls 0.7")
+        "Chosen on training slices 2-4: V_rand, averaged with its two neighbours, is within 0.008 of the best, and the "
+        "threshold is nearest 0.8 (with walls: 0.7)")
     stopped = replace(cells_run, config={**cells_run.config, "learnt": {}})
     assert "stopped" in pictures.choices(stopped).texts[0].get_text()
 
@@ -121,13 +122,13 @@ def test_cells_are_explained(cells_run, stopped):
     run = replace(cells_run, config={**cells_run.config, "learnt": {}}) if stopped else cells_run
     text = words_of(run.task).paragraph(run)
     assert ("stopped before thresholds" in " ".join(text.lower().split())) == stopped
-    threshold = (f"over {cells_run.learnt['threshold']:g}, after border thinning; this threshold was chosen on slices "
-                 "2-4, which trained")
+    threshold = (f"over {cells_run.learnt['threshold']:g}, after border thinning; this threshold was chosen on training "
+                 "slices 2-4")
     assert (threshold in text) != stopped
 
 
 def test_bars_of_scale_are_in_micrometres_where_the_size_of_a_pixel_is_known(cells_run):
-    pictures, one = pictures_of(cells_run.task), cells_run.judged[0]
+    pictures, one = pictures_of(cells_run.task), cells_run.holdout_predictions[0]
     for voxel, side in ((None, None), (Voxel(0.005, 0.005), 0.005), (Voxel(0.005, 0.02), None)):
         line = pictures.row(replace(one, sample=replace(one.sample, voxel=voxel)), cells_run.learnt)
         assert {panel.pixel for panel in line} == {side}

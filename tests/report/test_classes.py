@@ -6,7 +6,7 @@ from unet.report.by_task import pictures_of, words_of
 
 
 def test_the_wrong_square_is_found(classes_run):
-    pictures, one = pictures_of(classes_run.task), classes_run.judged[0]
+    pictures, one = pictures_of(classes_run.task), classes_run.holdout_predictions[0]
     wrong = pictures.wrong(one, classes_run.learnt)
     assert wrong[:16, :16].all()
     assert wrong.sum() == 256
@@ -17,9 +17,9 @@ def test_the_wrong_square_is_found(classes_run):
 
 
 def test_what_is_shown_is_the_most_probable_class_and_its_probability(classes_run):
-    pictures, one = pictures_of(classes_run.task), classes_run.judged[0]
+    pictures, one = pictures_of(classes_run.task), classes_run.holdout_predictions[0]
     given, sure = pictures.maps(one, classes_run.learnt)
-    np.testing.assert_array_equal(given.array, pictures.label(one.probability.argmax(axis=-1).astype(np.uint8)))
+    np.testing.assert_array_equal(given.array, pictures.label_picture(one.probability.argmax(axis=-1).astype(np.uint8)))
     np.testing.assert_array_equal(sure.array, np.ones((64, 64)))
 
 
@@ -35,5 +35,5 @@ def test_words_of_classes(classes_run):
     assert "accuracy 0.9375" in words.scores(classes_run)
     text = words.paragraph(classes_run)
     assert "the most probable of 3 classes" in text
-    assert "trained on cross-entropy for" in text
+    assert "The loss was cross-entropy. The network was trained for" in text
     assert "Arganda" not in text

@@ -6,12 +6,12 @@ from matplotlib.colors import rgb_to_hsv, to_rgb
 from unet.report.colours import (
     HUES,
     class_colours,
-    coloured,
-    coloured_classes,
+    colour_classes,
+    colour_objects,
     linked_colours,
     matched_colours,
     random_colours,
-    stretched,
+    stretch,
 )
 from unet.report.pictures import VERMILION
 
@@ -25,7 +25,7 @@ def test_objects_take_the_colour_of_the_true_one_they_cover():
     nobody = matched_colours(np.array([[1, 1, 1, 2, 0, 0]]), truth, colours)[0]  # 2 lies where no true one is
     np.testing.assert_array_equal(nobody[3], [0.85] * 3)
     assert random_colours(np.zeros((3, 3), int)).tolist() == [[0, 0, 0]]
-    assert coloured(truth)[0, 3].tolist() == [0, 0, 0]
+    assert colour_objects(truth)[0, 3].tolist() == [0, 0, 0]
 
 
 def test_neighbours_have_other_hues():
@@ -59,13 +59,13 @@ def test_vermilion_marks_mistakes_alone():
 
 def test_faint_images_are_stretched_and_stay_gray_or_coloured():
     gray = np.repeat(np.arange(10, 30, dtype=np.uint8).reshape(4, 5, 1), 3, axis=2)
-    assert (stretched(gray).min(), stretched(gray).max(), stretched(gray).shape) == (0, 255, (4, 5))
+    assert (stretch(gray).min(), stretch(gray).max(), stretch(gray).shape) == (0, 255, (4, 5))
     colour = gray.copy()
     colour[0, 0] = (10, 30, 50)
-    assert stretched(colour).shape == (4, 5, 3)
-    assert stretched(np.zeros((2, 2, 3), np.uint8)).tolist() == [[0, 0], [0, 0]]
+    assert stretch(colour).shape == (4, 5, 3)
+    assert stretch(np.zeros((2, 2, 3), np.uint8)).tolist() == [[0, 0], [0, 0]]
     deep = np.arange(20, dtype=np.uint16).reshape(4, 5) * 3000
-    np.testing.assert_allclose(stretched(deep).astype(int), stretched(gray), atol=1)
+    np.testing.assert_allclose(stretch(deep).astype(int), stretch(gray), atol=1)
 
 
 def test_each_class_has_a_colour_of_its_own():
@@ -74,4 +74,4 @@ def test_each_class_has_a_colour_of_its_own():
         assert len(np.unique(colours.round(3), axis=0)) == classes
         assert (colours.min(), colours.max()) >= (0, 0)
         assert colours.max() <= 1
-    np.testing.assert_array_equal(coloured_classes(np.array([[0, 1]]), 2)[0], [[0, 0, 0], [86, 180, 233]])
+    np.testing.assert_array_equal(colour_classes(np.array([[0, 1]]), 2)[0], [[0, 0, 0], [86, 180, 233]])

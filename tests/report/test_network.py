@@ -32,7 +32,7 @@ def test_a_network_is_drawn_with_its_sizes(network):
 @pytest.mark.parametrize("name", ["cells", "classes", "nuclei"])
 def test_the_tiles_that_predict_are_drawn(runs, name):
     run = runs[name]
-    one = run.predicted([0])[0]
+    one = run.predictions([0])[0]
     figure = draw_overlap_tiles(run)
     around, stitched = (np.asarray(axis.images[0].get_array()) for axis in figure.axes[:2])
     normalised = run.task.normalise(one.sample.image, run.task.levels(one.sample.image))

@@ -9,7 +9,7 @@ from unet.scores.mistakes import object_mistakes
 
 
 def test_missed_nuclei_are_shown(nuclei_run):
-    pictures, one = pictures_of(nuclei_run.task), nuclei_run.judged[0]
+    pictures, one = pictures_of(nuclei_run.task), nuclei_run.holdout_predictions[0]
     mistakes = object_mistakes(one.objects, one.sample.label)
     assert mistakes.missed
     wrong = pictures.wrong(one, nuclei_run.learnt)
@@ -24,7 +24,7 @@ def test_one_of_each_modality_is_typical(nuclei_run):
 
 def test_counts_are_said_to_be_of_whole_images(nuclei_run):
     caption = " ".join(pictures_of(nuclei_run.task).objects(nuclei_run).get_supxlabel().split())
-    assert caption.endswith("are dropped. Counts are of whole images, of which parts are shown.")
+    assert caption.endswith("are dropped. Counts are for whole images; only parts of them are shown.")
 
 
 def test_curves_are_of_each_modality_and_of_all(nuclei_run):
@@ -35,12 +35,12 @@ def test_curves_are_of_each_modality_and_of_all(nuclei_run):
 
 def test_words_of_nuclei(nuclei_run):
     words = words_of(nuclei_run.task)
-    assert "| images that trained | 2 fluorescence, 1 histology, 1 bright-field |" in words.settings(nuclei_run)
+    assert "| training images | 2 fluorescence, 1 histology, 1 bright-field |" in words.settings(nuclei_run)
     for name in MODALITIES:
         assert f"{name}, 1 image" in words.scores(nuclei_run)
     text = words.paragraph(nuclei_run)
-    for part in ("cut into windows of 64 pixels", "like images may have trained and judged",
-                 "10.1038/s41592-019-0612-7", "narrow gaps between nuclei", "each colour by 0.92 to 1.09",
+    for part in ("cut into windows of 64 pixels", "held-out images may resemble training images",
+                 "10.1038/s41592-019-0612-7", "narrow gaps between nuclei", "each colour channel by 0.92 to 1.09",
                  "50 x 96 to 130 x 70 pixels"):
         assert part in text, part
     assert "mean over .50, .55, ... .95" in text

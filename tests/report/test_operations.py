@@ -59,14 +59,14 @@ def test_noise_is_what_is_drawn_and_what_is_stronger_says_so():
     gaussian, uniform = np.array_split(arrays(figure), 2)
     assert [array.std() for array in gaussian[1:3]] == [pytest.approx(2, rel=0.1), pytest.approx(8, rel=0.05)]
     assert [abs(array.astype(int) - 128).max() for array in uniform[1:]] == [4, 9, 72]
-    assert ["stronger than this run draws" in title for title in titles(figure)] == [False, False, False, True] * 2
+    assert ["stronger than in this run" in title for title in titles(figure)] == [False, False, False, True] * 2
     assert "One copy in 4 " in caption(figure)
 
 
 def test_brightness_goes_as_far_as_is_drawn():
     figure = operations.show_brightness(np.full((16, 16), 100, np.uint8), OPTIONS)
     assert [array[0, 0] for array in arrays(figure)] == [100, 85, 115, 145]
-    assert titles(figure)[3].endswith("stronger than this run draws")
+    assert titles(figure)[3].endswith("stronger than in this run")
 
 
 def test_elastic_deformations_are_the_ends_of_what_is_drawn(tiny_stacks):
@@ -81,7 +81,7 @@ def test_crops_say_how_often_they_are_drawn(tiny_stacks):
     assert "One copy in 10 is cropped, at a corner or anywhere, to 0.6 (shown)" in caption(figure)
     assert arrays(figure)[1].shape == (38, 38)
     never = operations.show_crops(tiny_stacks[0][0], tiny_stacks[1][0], replace(OPTIONS, crop_probability=0.0))
-    assert "This run draws none." in caption(never)
+    assert "This run makes no crops." in caption(never)
 
 
 def test_pages_are_those_of_the_file_with_the_manifests_words(runs):
@@ -92,7 +92,7 @@ def test_pages_are_those_of_the_file_with_the_manifests_words(runs):
         normalised, shown = run.task.normalise(image, levels), arrays(figure)[1]
         np.testing.assert_array_equal(normalised if shown.ndim == 3 else normalised.reshape(*shown.shape, -1)[..., 0],
                                       shown)
-        np.testing.assert_array_equal(arrays(figure)[3], pictures_of(run.task).label(label))
+        np.testing.assert_array_equal(arrays(figure)[3], pictures_of(run.task).label_picture(label))
         original, copy = titles(figure)[:2]
         assert "flip" not in original
         flip = run.manifest["samples"][number]["operations"][0]

@@ -14,7 +14,7 @@ from unet.report.paint import (
     busiest,
     paint_membranes,
     paint_objects,
-    places,
+    group_centres,
 )
 from unet.scores.mistakes import MembraneMistakes, ObjectMistakes
 
@@ -44,8 +44,8 @@ def test_objects_have_the_colour_of_what_became_of_them():
 def test_places_are_one_for_pixels_that_lie_together():
     where = np.zeros((60, 60), bool)
     where[10, 10] = where[10, 14] = where[50, 50] = True
-    np.testing.assert_allclose(places(where), [[10, 12], [50, 50]], atol=0.5)
-    assert places(np.zeros((9, 9), bool)).shape == (0, 2)
+    np.testing.assert_allclose(group_centres(where), [[10, 12], [50, 50]], atol=0.5)
+    assert group_centres(np.zeros((9, 9), bool)).shape == (0, 2)
 
 
 def test_the_busiest_window_by_hand():

@@ -29,17 +29,18 @@ def test_what_was_left_is_read(cells_run):
     assert run.pages.shape == run.labels.shape == (16, 128, 128)
     np.testing.assert_array_equal(run.page(5)[0], run.layout[5].image)
     assert run.originals(3) == [3]
-    assert len(run.judged) == 1
-    np.testing.assert_array_equal(run.judged[0].objects,
-                                  run.task.segment(run.task.redraw(run.judged[0].probability, run.learnt), run.learnt))
-    assert len(run.predicted(range(3))) == 3
+    assert len(run.holdout_predictions) == 1
+    one = run.holdout_predictions[0]
+    np.testing.assert_array_equal(one.objects,
+                                  run.task.segment(run.task.redraw(one.probability, run.learnt), run.learnt))
+    assert len(run.predictions(range(3))) == 3
     assert run.options == run.task.options
     assert not run.is_demo
 
 
 def test_a_prediction_of_other_slices_is_none(cells_run):
     run = last_run(cells_run.work, out=cells_run.work / "holdout.tif")
-    assert run.predicted([0]) == []
+    assert run.predictions([0]) == []
 
 
 def test_the_prediction_is_found_where_it_was_written(copied, tmp_path):
@@ -53,7 +54,7 @@ def test_the_prediction_is_found_where_it_was_written(copied, tmp_path):
 def test_a_real_run_says_where_its_prediction_is(tiny_run):
     run = last_run(tiny_run / "results")
     assert run.outputs.out == tiny_run / "prediction.tif"
-    assert len(run.predicted(range(2))) == 2
+    assert len(run.predictions(range(2))) == 2
     assert run.is_demo
 
 
@@ -71,7 +72,7 @@ def test_another_augmentation_than_the_model_was_trained_on_is_refused(copied):
 
 def test_other_data_are_refused(copied, tmp_path):
     images, labels = draw_stacks(size=128, seed=3)
-    with pytest.raises(UserError, match="other images or labels than this run was made of; name their folder with"):
+    with pytest.raises(UserError, match="other images or labels than this run was made from; name their folder with"):
         last_run(copied, write_stacks(tmp_path / "data", images, labels, images))
 
 

@@ -23,7 +23,7 @@ def viewed(request, runs, tmp_path):
     run = runs[request.param]
     write_doubts(run.work / "next.csv", [
         doubt_of(one.sample.name, one.probability, run.task.decides(one.probability, run.learnt),
-                 np.full(one.objects.shape, 0.125)) for one in run.predicted(range(len(run.to_predict)))])
+                 np.full(one.objects.shape, 0.125)) for one in run.predictions(range(len(run.to_predict)))])
     page = tmp_path / "page.html"
     page.write_text(PAGE.format(title="viewer", body=viewer(run, pictures_of(run.task))), encoding="utf-8")
     yield run, page
@@ -37,9 +37,9 @@ def content(page):
 def test_samples_come_with_all_their_pictures_and_objects(viewed):
     run, page = viewed
     samples = content(page)["samples"]
-    assert [one["name"] for one in samples] == [*(f"{one.sample.name}, held out" for one in run.judged),
+    assert [one["name"] for one in samples] == [*(f"{one.sample.name}, held out" for one in run.holdout_predictions),
                                                 *run.to_predict.names]
-    for one, sample in zip(run.judged, samples, strict=False):
+    for one, sample in zip(run.holdout_predictions, samples, strict=False):
         kinds = [picture["kind"] for picture in sample["pictures"]]
         assert kinds[0] == "image"
         assert {"truth", "mistakes", "doubt"} <= set(kinds)

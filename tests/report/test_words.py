@@ -8,7 +8,7 @@ import pytest
 from unet.citations import cited, reference, works
 from unet.report.by_task import words_of
 from unet.report.slices import ISBI_VOLUME
-from unet.report.words import averaging, listed, network, variation
+from unet.report.words import averaging, join_words, network, variation
 from unet.training.feed import varied
 
 
@@ -87,7 +87,7 @@ def test_the_variation_is_the_feeds():
 
 def test_what_was_learnt_beside_is_said_and_cited(cells_run):
     text = paragraph(changed(cells_run, affinities=0.5))
-    assert " From a further output, whose loss counted 0.5 times, the network learnt whether two pixels 4 to " in text
+    assert " By an auxiliary output, whose loss had the weight 0.5, the network also learnt whether two pixels 4 to " in text
     assert "(Lee et al. 2017)" in text
     assert reference("affinities") in text
     assert "Lee et al." not in paragraph(changed(cells_run, affinities=0.0))
@@ -116,6 +116,6 @@ def test_encoders_are_named(cells_run):
 
 
 def test_small_words():
-    assert listed(["a"]) == "a"
-    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert join_words(["a"]) == "a"
+    assert join_words(["a", "b", "c"]) == "a, b and c"
     assert averaging({"patience": None, "epochs": 3, "average": 0.2}) == "those after the last step"

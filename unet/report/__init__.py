@@ -1,1 +1,1 @@
-"""What people look at: pictures and words, by task."""
+"""Pictures and texts about a run, for people to look at, by task."""

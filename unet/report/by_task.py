@@ -1,4 +1,4 @@
-"""Which pictures and words go with a task: a fourth task is its two classes and its row here."""
+"""The classes that draw and describe the runs of each task; a new task adds two classes and a row here."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OF_TASK: dict[str, tuple[type[Pictures], type[Words]]] = {
 
 
 def pictures_of(task: Task) -> Pictures:
-    """What draws a task's runs and predictions."""
+    """Return the object that draws a task's runs and predictions."""
     return OF_TASK[task.name][0](task)
 
 
 def words_of(task: Task) -> Words:
-    """What tells of a task's runs, in Markdown."""
+    """Return the object that describes a task's runs, in Markdown."""
     return OF_TASK[task.name][1](task)

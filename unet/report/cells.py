@@ -1,4 +1,4 @@
-"""Runs on cells between membranes, in pictures and words: merges and splits, walls before and after."""
+"""Pictures and texts about runs on cells between membranes: merges and splits, before and after walls are drawn."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 
 from unet.citations import cited
 from unet.inputs.stacks import format_slices
-from unet.report.base import CLOSE, NOT_JUDGED, Window, cut, untitled
-from unet.report.colours import matched_colours, random_colours, stretched
-from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, paint_membranes, places
-from unet.report.pictures import BLUE, DPI, ORANGE, Panel, faded, grid, message
+from unet.report.base import CLOSE_UP, NOT_JUDGED, Window, crop_panels, without_titles
+from unet.report.colours import matched_colours, random_colours, stretch
+from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, group_centres, paint_membranes
+from unet.report.pictures import BLUE, DPI, ORANGE, Panel, fade, grid, message
 from unet.report.slices import SlicePictures, SliceWords
+from unet.report.words import join_words
 from unet.scores.isbi import THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
 from unet.segment.walls import OVERSURE, OVERSURE_DRAWN, find_walls, number_cells
@@ -25,236 +26,237 @@ from unet.tasks.task import Judged
 if TYPE_CHECKING:
     from unet.report.run import Run
 
-ZOOM = 96  # pixels around a mistake
-LOOKS = {"probability": {"color": ORANGE, "marker": "s"}, "walls": {"color": BLUE, "marker": "o"}}
-LINES = {"probability": {"color": ORANGE, "linestyle": (0, (4, 4))},  # of thresholds; where both are one, the dashes of
-         "walls": {"color": BLUE, "linestyle": (4, (4, 4))}}  # each fall into the gaps of the other
+ZOOM = 96  # side of a close-up of a mistake, pixels
+CURVE_STYLES = {"probability": {"color": ORANGE, "marker": "s"}, "walls": {"color": BLUE, "marker": "o"}}
+# of chosen thresholds; if both are equal, the dashes of one line fill the gaps of the other
+LINE_STYLES = {"probability": {"color": ORANGE, "linestyle": (0, (4, 4))},
+               "walls": {"color": BLUE, "linestyle": (4, (4, 4))}}
 
 
 class CellPictures(SlicePictures):
-    """What a run on cells looks like."""
+    """Pictures of a run on cells."""
 
-    label_means = "black = membrane, white = cell"
-    advice = ("What is dark and no membrane stays white: vesicles, the insides of mitochondria.")
+    label_meaning = "black = membrane, white = cell"
+    advice = "Dark structures that are not membranes stay white: vesicles, the insides of mitochondria."
     object_name = "cells"
-    marks = (MERGED, SPLIT, HARMLESS)
-    doubt_means = "along the middle lines of predicted membranes"
-    choice = "This run was stopped before a threshold was chosen: 'python train.py --resume' does what is left."
-    mistakes_mean = "Few pixels decide whether cells merge or are split; those beside a true border do neither."
+    mistake_colours = (MERGED, SPLIT, HARMLESS)
+    doubt_region = "along the middle lines of predicted membranes"
+    choice_text = "This run was stopped before a threshold was chosen: 'python train.py --resume' does the rest."
+    mistakes_caption = ("A few pixels decide whether cells are merged or split; wrong pixels beside a true border do "
+                        "neither.")
 
-    def label(self, label: np.ndarray) -> np.ndarray:
+    def label_picture(self, label: np.ndarray) -> np.ndarray:
         return label
 
     def truth(self, label: np.ndarray) -> np.ndarray:
         return components(label > 0)
 
-    def maps(self, one: Judged, learnt: dict) -> list[Panel]:
-        """The network's probability and, where any are drawn, the walls."""
-        maps = [Panel(one.probability, "probability of cell", "by the network")]
+    def maps(self, prediction: Judged, learnt: dict) -> list[Panel]:
+        """Return the network's probability and, if walls are drawn, the probability with them."""
+        maps = [Panel(prediction.probability, "probability of cell", "by the network")]
         if self.task.redraws(learnt):
-            maps.append(Panel(one.redrawn, "walls drawn", "as each wall was judged"))
+            maps.append(Panel(prediction.redrawn, "walls drawn", "the value of each wall"))
         return maps
 
-    def _sorted(self, one: Judged, learnt: dict) -> MembraneMistakes:
-        return membrane_mistakes(one.sample.label, one.redrawn, learnt["threshold"])
+    def _membrane_mistakes(self, prediction: Judged, learnt: dict) -> MembraneMistakes:
+        return membrane_mistakes(prediction.sample.label, prediction.redrawn, learnt["threshold"])
 
-    def _wrong(self, one: Judged, probability: np.ndarray, threshold: float) -> np.ndarray:
-        """Where cells merge or are split, bool (H, W), at a threshold of a probability (H, W)."""
-        mistakes = membrane_mistakes(one.sample.label, probability, threshold)
+    def _wrong(self, prediction: Judged, probability: np.ndarray, threshold: float) -> np.ndarray:
+        """Return where cells are merged or split, bool (H, W), at a threshold of a probability (H, W)."""
+        mistakes = membrane_mistakes(prediction.sample.label, probability, threshold)
         return mistakes.merging | mistakes.splitting
 
-    def mistakes(self, one: Judged, learnt: dict) -> Panel:
-        mistakes = self._sorted(one, learnt)
-        return Panel(paint_membranes(stretched(one.sample.image), mistakes),
+    def mistakes(self, prediction: Judged, learnt: dict) -> Panel:
+        mistakes = self._membrane_mistakes(prediction, learnt)
+        return Panel(paint_membranes(stretch(prediction.sample.image), mistakes),
                      f"merges: {mistakes.merges}, splits: {mistakes.splits}")
 
-    def wrong(self, one: Judged, learnt: dict) -> np.ndarray:
-        return self._wrong(one, one.redrawn, learnt["threshold"])
+    def wrong(self, prediction: Judged, learnt: dict) -> np.ndarray:
+        return self._wrong(prediction, prediction.redrawn, learnt["threshold"])
 
-    def score(self, run: Run, one: Judged) -> tuple[float, str]:
+    def score(self, run: Run, prediction: Judged) -> tuple[float, str]:
         scores = run.scores["walls"] or run.scores["probability"]
-        row = self.row_of(scores["chosen"]["per_slice"], run, one)
+        row = self.row_of(scores["chosen"]["per_slice"], run, prediction)
         return (row["V_rand"], f"V_rand {row['V_rand']:.4f}") if row else (1.0, "no cell, not scored")
 
-    def windows(self, run: Run, one: Judged) -> list[tuple[float, str, Window]]:
-        truth, parts = self.truth(one.sample.label), []
-        for window in self.tiles_of(one):
+    def windows(self, run: Run, prediction: Judged) -> list[tuple[float, str, Window]]:
+        truth, parts = self.truth(prediction.sample.label), []
+        for window in self.tiles_of(prediction):
             if truth[window].any():
-                value = v_rand(one.objects[window], truth[window])[0]
+                value = v_rand(prediction.objects[window], truth[window])[0]
                 parts.append((value, f"y {window[0].start}, x {window[1].start}, V_rand {value:.3f}", window))
         return parts
 
     def errors(self, run: Run, most: int = 3) -> Figure:
-        """The held-out slice with the lowest score, and a close look at places where cells merge or are split."""
-        if not run.judged:
+        """Draw the held-out slice with the lowest score, and close-ups where cells are merged or split."""
+        if not run.holdout_predictions:
             return message(NOT_JUDGED)
-        one = min(run.judged, key=lambda one: self.score(run, one)[0])
-        mistakes = self._sorted(one, run.learnt)
-        spots = [(*spot, word) for where, word in ((mistakes.merging, "merge"), (mistakes.splitting, "split"))
-                 for spot in places(where)[:most].astype(int)]
+        worst = min(run.holdout_predictions, key=lambda one: self.score(run, one)[0])
+        mistakes = self._membrane_mistakes(worst, run.learnt)
+        spots = [(*centre, word) for mask, word in ((mistakes.merging, "merge"), (mistakes.splitting, "split"))
+                 for centre in group_centres(mask)[:most].astype(int)]
         spots = (spots[:2] + spots[-1:])[:most] if len(spots) > most else spots
-        rows = [self.row(one, run.learnt, f"{one.sample.name}, {self.score(run, one)[1]}")]
+        rows = [self.row(worst, run.learnt, f"{worst.sample.name}, {self.score(run, worst)[1]}")]
         for number, (y, x, word) in enumerate(spots, 1):
-            part = _around((y, x), one.objects.shape)
-            line = self.row(one, run.learnt, f"{number}: a {word}", part)
-            rows.append([line[0], *untitled(line[1:])])
+            panels = self.row(worst, run.learnt, f"{number}: a {word}", _around((y, x), worst.objects.shape))
+            rows.append([panels[0], *without_titles(panels[1:])])
         noun = run.layout.noun
-        caption = (f"The held-out {noun} with the lowest score, whole and close by, at the threshold "
-                   f"{run.learnt['threshold']:g}, which was chosen on {noun}s that trained. {self.mistakes_mean}")
+        caption = (f"The held-out {noun} with the lowest score, whole and in close-ups, at the threshold "
+                   f"{run.learnt['threshold']:g}, which was chosen on training {noun}s. {self.mistakes_caption}")
         figure, axes = grid(rows, caption, 2.6)
-        beside = _places_beside([spot[:2] for spot in spots], one.objects.shape)
-        for number, ((y, x, _), (down, right)) in enumerate(zip(spots, beside, strict=True), 1):
+        places = _places_beside([spot[:2] for spot in spots], worst.objects.shape)
+        for number, ((y, x, _), (text_y, text_x)) in enumerate(zip(spots, places, strict=True), 1):
             axes[0, -1].scatter(x, y, s=220, facecolors="none", edgecolors="black", linewidths=1.5)
-            axes[0, -1].text(right, down, str(number), weight="bold", ha="center", va="center")
-        self.mark(figure)
+            axes[0, -1].text(text_x, text_y, str(number), weight="bold", ha="center", va="center")
+        self.add_legend(figure)
         return figure
 
     def scores(self, run: Run) -> Figure:
-        """Three scores over the threshold, of the probability and of the walls."""
+        """Draw three scores over the threshold, for the probability and with walls drawn."""
         if run.scores is None:
             return message(NOT_JUDGED)
         figure = Figure(figsize=(11, 3.8), dpi=DPI, layout="constrained")
         names = {"V_rand": "V_rand", "V_info": "V_info", "membrane_dice": "Dice of the membrane"}
         for axis, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
             curves = []
-            for part, words in SCORED.items():
+            for part, label in SCORED.items():
                 if run.scores[part]:
-                    at = [point["threshold"] for point in run.scores[part]["curve"]]
+                    thresholds = [point["threshold"] for point in run.scores[part]["curve"]]
                     curves.append([point[name] for point in run.scores[part]["curve"]])
-                    axis.plot(at, curves[-1], label=words, markersize=4, **LOOKS[part])
-                    axis.axvline(run.scores[part]["chosen"]["threshold"], **LINES[part])
-            axis.set(title=title, xlabel="threshold: cell is where it is greater", ylim=_range(curves))
+                    axis.plot(thresholds, curves[-1], label=label, markersize=4, **CURVE_STYLES[part])
+                    axis.axvline(run.scores[part]["chosen"]["threshold"], **LINE_STYLES[part])
+            axis.set(title=title, xlabel="threshold above which a pixel is cell", ylim=_range(curves))
         figure.axes[0].set_ylabel("score, 1 = perfect")
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         noun = run.layout.noun
-        figure.suptitle(f"Held-out {noun}s. Vertical lines: thresholds chosen on {noun}s that trained", fontsize=11)
+        figure.suptitle(f"Held-out {noun}s. Vertical lines: thresholds chosen on training {noun}s", fontsize=11)
         return figure
 
     def objects(self, run: Run) -> Figure:
-        """Crests, judged walls and cells, where walls change most in a held-out slice."""
-        if not run.judged:
+        """Draw crests, walls and cells, in the part of a held-out slice that drawing walls changes most."""
+        if not run.holdout_predictions:
             return message(NOT_JUDGED)
         plain, threshold = (run.learnt[key] for key in ("plain_threshold", "threshold"))
         changes = [self._wrong(one, one.probability, plain) ^ self._wrong(one, one.redrawn, threshold)
-                   for one in run.judged]
+                   for one in run.holdout_predictions]
         place = max(range(len(changes)), key=lambda number: np.count_nonzero(changes[number]))
-        one, part = run.judged[place], busiest(changes[place], CLOSE)
-        truth = self.truth(one.sample.label)
+        prediction, part = run.holdout_predictions[place], busiest(changes[place], CLOSE_UP)
+        truth = self.truth(prediction.sample.label)
         colours = random_colours(truth)
 
         def cells(objects: np.ndarray, title: str) -> Panel:
             return Panel(matched_colours(objects, truth, colours), title)
 
-        words = f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}."
-        rows = [[Panel(stretched(one.sample.image), one.sample.name), self.maps(one, run.learnt)[0],
-                 cells(number_cells(one.probability, plain), f"cells: probability > {plain:g}"),
-                 Panel(self.label(one.sample.label), "truth")]]
+        explanation = f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}."
+        rows = [[Panel(stretch(prediction.sample.image), prediction.sample.name), self.maps(prediction, run.learnt)[0],
+                 cells(number_cells(prediction.probability, plain), f"cells: probability > {plain:g}"),
+                 Panel(self.label_picture(prediction.sample.label), "truth")]]
         if self.task.redraws(run.learnt):
-            crests = _crests(one, threshold, run.learnt["walls"]["width"])
-            none = "; orange: none" * bool((crests[part] == to_rgb(ORANGE)).all(axis=-1).any())
-            rows.append([Panel(crests, "crests"), self.maps(one, run.learnt)[1],
-                         cells(one.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
-            judge = (f"what was learnt on {run.layout.noun}s that trained" if run.learnt["walls"]["judge"] else
+            crests = _crests(prediction, threshold, run.learnt["walls"]["width"])
+            orange = "; orange: no membrane" * bool((crests[part] == to_rgb(ORANGE)).all(axis=-1).any())
+            rows.append([Panel(crests, "crests"), self.maps(prediction, run.learnt)[1],
+                         cells(prediction.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
+            judge = (f"a regression learnt on training {run.layout.noun}s" if run.learnt["walls"]["judge"] else
                      "its mean probability")
-            words = ("A watershed finds the crests of the predicted membranes. Each piece of crest between two cells "
-                     f"is judged as a whole, by {judge} (black: a membrane{none}), and drawn as a wall.")
-        caption = (f"From the network's probability to cells, where a held-out {run.layout.noun} changes most; each "
-                   f"cell has the colour of the true one that it covers most of, light grey if of none. {words}")
-        figure, _ = grid([[replace(panel, means="") for panel in cut(row, part)] for row in rows], caption, 2.8)
-        return figure
+            explanation = ("A watershed finds the crests of the predicted membranes, their middle lines. Each piece of "
+                           f"crest between two cells is judged as a whole, by {judge} (black: membrane{orange}), and "
+                           "drawn as a wall.")
+        caption = (f"From the network's probability to cells, in the part of a held-out {run.layout.noun} that changes "
+                   "most. Each cell has the colour of the true one that it covers most of, or is light grey if it "
+                   f"covers none. {explanation}")
+        return grid([[replace(panel, meaning="") for panel in crop_panels(row, part)] for row in rows], caption, 2.8)[0]
 
     def choices(self, run: Run) -> Figure:
-        """V_rand over the threshold on the slices that chose it."""
+        """Draw V_rand over the threshold, for the slices on which the threshold was chosen."""
         if not run.learnt:
-            return message(self.choice)
+            return message(self.choice_text)
         figure = Figure(figsize=(8, 3.6), dpi=DPI, layout="constrained")
         axis = figure.subplots()
         for part, prefix in (("probability", "plain_"), ("walls", ""))[:1 + self.task.redraws(run.learnt)]:
-            at = run.learnt[f"{prefix}threshold"]
-            axis.plot(THRESHOLDS, run.learnt[f"{prefix}curve"], label=SCORED[part], **LOOKS[part])
-            axis.axvline(at, label=f"chosen: {at:g}", **LINES[part])
-        axis.set(xlabel="threshold: cell is where it is greater", ylabel="V_rand", ylim=_range([
+            threshold = run.learnt[f"{prefix}threshold"]
+            axis.plot(THRESHOLDS, run.learnt[f"{prefix}curve"], label=SCORED[part], **CURVE_STYLES[part])
+            axis.axvline(threshold, label=f"chosen: {threshold:g}", **LINE_STYLES[part])
+        axis.set(xlabel="threshold above which a pixel is cell", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
-            title=f"Chosen on {run.layout.noun}s {format_slices(run.learnt['on'])}, which trained: the best mean with "
-                  f"its neighbours;\nof those within {OVERSURE['by_chance']:g} of it the one nearest "
-                  f"{OVERSURE['usual']:g}, with walls {OVERSURE_DRAWN['usual']:g}")
+            title=f"Chosen on training {run.layout.noun}s {format_slices(run.learnt['on'])}: V_rand, averaged with its "
+                  f"two neighbours, is within\n{OVERSURE['by_chance']:g} of the best, and the threshold is nearest "
+                  f"{OVERSURE['usual']:g} (with walls: {OVERSURE_DRAWN['usual']:g})")
         axis.legend()
         return figure
 
 
 def _range(curves: list[list[float]]) -> tuple[float, float]:
-    """The range of an axis on which curves over thresholds differ: what they reach at the middle ones, up to 1."""
+    """Return the limits of a score axis: from a little below the least score at the middle thresholds up to 1."""
     least = min(min(curve[3:8]) for curve in curves)
     return least - 0.2 * max(1 - least, 0.01), 1
 
 
 def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Window:
-    """The window of ZOOM pixels around (y, x) inside an image of `shape`."""
+    """Return the window of ZOOM pixels around (y, x), shifted to lie inside an image of `shape`."""
     sides = [min(ZOOM, full) for full in shape]
     corner = [int(np.clip(at - side // 2, 0, full - side)) for at, side, full in zip(spot, sides, shape, strict=True)]
     return tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
 
 
 def _places_beside(spots: list[tuple[int, int]], shape: tuple[int, int]) -> list[tuple[float, float]]:
-    """Where (y, x) the number of each circled spot of an image (H, W) stands: beside it, far from the others."""
+    """Return where (y, x) to write the number of each circled spot of an image (H, W): beside it, far from others."""
     away = 0.09 * max(shape)
-    beside = []
+    places = []
     for here in spots:
         around = [(here[0] + away * np.sin(angle), here[1] + away * np.cos(angle))
                   for angle in np.pi * np.array([-1, 1, -3, 3]) / 4]
         inside = [place for place in around if all(0.03 * full < at < 0.97 * full
                                                    for at, full in zip(place, shape, strict=True))]
-        others = [spot for spot in spots if spot != here] + beside
-        beside.append(max(inside or around, key=lambda place: min((np.hypot(*np.subtract(place, other))
+        others = [spot for spot in spots if spot != here] + places
+        places.append(max(inside or around, key=lambda place: min((np.hypot(*np.subtract(place, other))
                                                                    for other in others), default=0)))
-    return beside
+    return places
 
 
-def _crests(one: Judged, threshold: float, width: float) -> np.ndarray:
-    """The faded image, float (H, W, 3), with the crests: black where a membrane was drawn, orange where none."""
-    overlay, walls = faded(stretched(one.sample.image)), find_walls(one.probability, width)
+def _crests(prediction: Judged, threshold: float, width: float) -> np.ndarray:
+    """Draw crests over the faded image, float (H, W, 3): black if they were judged to be a membrane, else orange."""
+    overlay, walls = fade(stretch(prediction.sample.image)), find_walls(prediction.probability, width)
     if walls is not None:
-        crest = walls.crest
-        overlay[crest] = to_rgb(ORANGE)
-        overlay[crest & (one.redrawn <= threshold)] = 0
+        overlay[walls.crest] = to_rgb(ORANGE)
+        overlay[walls.crest & (prediction.redrawn <= threshold)] = 0
     return overlay
 
 
 class CellWords(SliceWords):
-    """What is to be said of a run on cells."""
+    """Texts about a run on cells."""
 
     aim = "Membranes were segmented"
     loss = "binary cross-entropy"
 
-    def after(self, run: Run) -> list[str]:
+    def postprocessing(self, run: Run) -> list[str]:
         learnt = run.learnt
         if not learnt:
-            return ["stopped before thresholds and walls were learnt"]
-        noun = run.layout.noun
-        sentences, slices = [], f"{noun}s {format_slices(learnt['on'])}, which trained"
+            return ["the run was stopped before thresholds and walls were learnt"]
+        sentences, slices = [], f"training {run.layout.noun}s {format_slices(learnt['on'])}"
         if self.task.redraws(learnt):
-            others = (", and whether one cell lies on both sides in the slices before and after,"
-                      if learnt["walls"].get("with_neighbours") else "")  # runs of an earlier version have none
-            value = (f"the probability that it is none, by a logistic regression on its length, the sizes of the cells "
-                     f"beside it and the probabilities along it{others or ','} fitted to walls of "
-                     f"{slices} (after {cited('walls')})" if learnt["walls"]["judge"] else
+            features = ["its length", "the sizes of the cells on both sides", "the probabilities along it"]
+            if learnt["walls"].get("with_neighbours"):  # missing in runs of earlier versions
+                features.append("whether the same cell lies on both sides in the slices before and after")
+            value = (f"the probability that it is not a membrane, by a logistic regression on {join_words(features)}, "
+                     f"fitted to walls of {slices} (after {cited('walls')})" if learnt["walls"]["judge"] else
                      "the mean probability along its crest")
-            sentences.append("a seeded watershed on the probability then found the crests of the predicted membranes; "
-                             f"each piece between two cells was redrawn as a wall with one value, {value}")
-        crossed = ", with walls judged by what was learnt on others of these" * self.task.redraws(learnt)
-        sentences.append(f"cells are what is over {learnt['threshold']:g}, after border thinning; this threshold was "
-                         f"chosen on {slices}{crossed}")
+            sentences.append("a seeded watershed on the probability found the crests of the predicted membranes; each "
+                             f"piece of crest between two cells was redrawn as a wall with a single value, {value}")
+        crossed = ", with walls judged by what was learnt on the other ones" * self.task.redraws(learnt)
+        sentences.append(f"cells are the pixels over {learnt['threshold']:g}, after border thinning; this threshold "
+                         f"was chosen on {slices}{crossed}")
         return sentences
 
     def results(self, run: Run) -> str:
         parts = []
-        for part, words in SCORED.items():
+        for part, name in SCORED.items():
             scores = run.scores[part]
             if scores:
-                best, at = scores["best"], scores["chosen"]
-                parts.append(f"{words}: V_rand {best['V_rand']['V_rand']:.4f} and V_info "
-                             f"{best['V_info']['V_info']:.4f} at the best threshold, {at['V_rand']:.4f} and "
-                             f"{at['V_info']:.4f} at {at['threshold']:g}, chosen without these {run.layout.noun}s")
+                best, chosen = scores["best"], scores["chosen"]
+                parts.append(f"{name}: V_rand {best['V_rand']['V_rand']:.4f} and V_info "
+                             f"{best['V_info']['V_info']:.4f} at the best threshold, {chosen['V_rand']:.4f} and "
+                             f"{chosen['V_info']:.4f} at {chosen['threshold']:g}, chosen without these "
+                             f"{run.layout.noun}s")
         error = run.scores["probability"]["best"]["pixel_error"]["pixel_error"]
-        return (f"On the held-out {run.layout.noun}s the scores after border thinning ({cited('ISBI scores')}) were, "
-                f"of {'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")
+        return (f"On the held-out {run.layout.noun}s, the scores after border thinning ({cited('ISBI scores')}) were, "
+                f"for {'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")

@@ -1,8 +1,8 @@
-"""The pictures of README and docs, drawn from runs on the demo stack and on nuclei of the Data Science Bowl of 2018.
+"""Draw the pictures of README and docs from runs on the demo stack and on nuclei of the 2018 Data Science Bowl.
 
-    make images                         makes the demo's run where it isn't there, then calls this
+    make images                         makes the run on the demo stack if there is none, then calls this
 
-Pictures of several classes and of nuclei are drawn where such runs are, else they stay as they are:
+Pictures of classes and of nuclei are drawn only if there are such runs:
     python -m unet.report.figures --make-classes data/demo/classes, then the three steps with --classes 3 and --work
     results/classes; and the three steps with --data FOLDER --work results/nuclei on the bowl's images, which are CC0
 """
@@ -28,96 +28,97 @@ if __name__ == "__main__":
 from unet.inputs.stacks import LABELS, TEST, VOLUME, read_stack, write_stack
 from unet.network import Network
 from unet.report import operations
-from unet.report.base import Pictures, cut
+from unet.report.base import Pictures, crop_panels
 from unet.report.by_task import pictures_of
-from unet.report.colours import HUES, LIGHTS, linked_colours, stretched
+from unet.report.colours import HUES, LIGHTS, linked_colours, stretch
 from unet.report.network import draw_network, draw_overlap_tiles
 from unet.report.paint import busiest
 from unet.report.pictures import draw_curve, grid, middle, save
 from unet.report.run import Run, last_run
 from utils import Parser, UserError, atomic_path, run
 
-SEED = 0  # of the noise and deformations that are shown
+SEED = 0  # of the noise and the deformations
 ANIMATION = "prediction.gif"
-FRAMES, SIDE = 10, 208  # of the animation: at most so many slices, pixels
-GAP, HEAD = 8, 24  # between its pictures and above them, pixels
+FRAMES, SIDE = 10, 208  # of the animation: slices, and side of a picture in pixels, at most
+GAP, HEAD = 8, 24  # space between its pictures and above them, pixels
 SOURCE = "Images: BBBC038v1 of the Broad Bioimage Benchmark Collection (CC0; Caicedo et al. 2019)."
 
 
-def _overview(one: Run, pictures: Pictures) -> Figure:
-    """A slice that nobody labelled: image, probability, cells."""
-    image, *maps, cells = pictures.row(one.predicted([0])[0], one.learnt, "image")
-    return grid([[replace(panel, means="") for panel in (image, maps[0], cells)]], "", 4)[0]
+def _overview(run: Run, pictures: Pictures) -> Figure:
+    """Draw an unlabelled slice: image, probability, cells."""
+    image, *maps, cells = pictures.row(run.predictions([0])[0], run.learnt, "image")
+    return grid([[replace(panel, meaning="") for panel in (image, maps[0], cells)]], "", 4)[0]
 
 
-def _examples(one: Run, pictures: Pictures, caption: str) -> Figure:
-    """A held-out sample of each group, with a score in the middle."""
-    rows = [cut(pictures.row(judged, one.learnt, judged.sample.group or judged.sample.name),
-                busiest(judged.sample.label > 0, pictures.side)) for judged in pictures.typical(one, 1)]
+def _examples(run: Run, pictures: Pictures, caption: str) -> Figure:
+    """Draw a held-out sample of each group, with a score in the middle."""
+    rows = [crop_panels(pictures.row(one, run.learnt, one.sample.group or one.sample.name),
+                        busiest(one.sample.label > 0, pictures.side)) for one in pictures.typical(run, 1)]
     figure, _ = grid(rows, caption, 2.8)
-    pictures.mark(figure)
+    pictures.add_legend(figure)
     return figure
 
 
 def _small(draw: Callable) -> Callable[[Run, Pictures], Figure]:
-    """A picture of an operation, on the middle of an image and of its label."""
-    return lambda one, pictures: draw(*map(middle, pictures.example(one)), one.options)
+    """Return a function that draws an operation on the middle of an image and of its label."""
+    return lambda run, pictures: draw(*map(middle, pictures.example(run)), run.options)
 
 
-def _random(draw: Callable) -> Callable:
+def _seeded(draw: Callable) -> Callable:
+    """Return `draw` with a generator as its last argument."""
     return lambda *arguments: draw(*arguments, np.random.default_rng(SEED))
 
 
 FIGURES: dict[str, Callable[[Run, Pictures], Figure]] = {  # photographs as JPEG, line drawings as PNG
     "overview.jpg": _overview,
-    "slices.jpg": lambda one, pictures: pictures.images(one),
+    "slices.jpg": lambda run, pictures: pictures.images(run),
     "flips.jpg": _small(lambda image, label, _: operations.show_flips(image, label)),
-    "noise.jpg": _small(_random(lambda image, _, *others: operations.show_noise(image, *others))),
+    "noise.jpg": _small(_seeded(lambda image, _, *others: operations.show_noise(image, *others))),
     "brightness.jpg": _small(lambda image, _, options: operations.show_brightness(image, options)),
-    "elastic.jpg": _small(_random(operations.show_elastic)),
-    "crops.jpg": lambda one, pictures: operations.show_crops(*pictures.example(one), one.options),
-    "pads.jpg": lambda one, pictures: operations.show_pads(*pictures.example(one), one.options),
-    "pages.jpg": lambda one, pictures: operations.show_pages(
-        one, pictures, np.linspace(len(one.layout), len(one.pages) - 1, 4).astype(int).tolist()),
-    "tiles.jpg": lambda one, pictures: pictures.tiles(one),
-    "overlap-tiles.jpg": lambda one, pictures: draw_overlap_tiles(one),
-    "weights.jpg": lambda one, pictures: pictures.weights(one),
-    "network.png": lambda one, pictures: draw_network(Network(**one.config["network"]), one.config["channels"],
-                                                      one.geometry["tile"]),
-    "curves.png": lambda one, pictures: draw_curve(one.history),
-    "walls.jpg": lambda one, pictures: pictures.objects(one),
-    "thresholds.png": lambda one, pictures: pictures.scores(one),
-    "errors.jpg": lambda one, pictures: pictures.errors(one),
-    "worst-tiles.jpg": lambda one, pictures: pictures.worst(one),
-    "instances.jpg": lambda one, pictures: pictures.instances(one),
-    "stack.jpg": lambda one, pictures: pictures.prediction(one, most=4),
+    "elastic.jpg": _small(_seeded(operations.show_elastic)),
+    "crops.jpg": lambda run, pictures: operations.show_crops(*pictures.example(run), run.options),
+    "pads.jpg": lambda run, pictures: operations.show_pads(*pictures.example(run), run.options),
+    "pages.jpg": lambda run, pictures: operations.show_pages(
+        run, pictures, np.linspace(len(run.layout), len(run.pages) - 1, 4).astype(int).tolist()),
+    "tiles.jpg": lambda run, pictures: pictures.tiles(run),
+    "overlap-tiles.jpg": lambda run, pictures: draw_overlap_tiles(run),
+    "weights.jpg": lambda run, pictures: pictures.weights(run),
+    "network.png": lambda run, pictures: draw_network(Network(**run.config["network"]), run.config["channels"],
+                                                      run.geometry["tile"]),
+    "curves.png": lambda run, pictures: draw_curve(run.history),
+    "walls.jpg": lambda run, pictures: pictures.objects(run),
+    "thresholds.png": lambda run, pictures: pictures.scores(run),
+    "errors.jpg": lambda run, pictures: pictures.errors(run),
+    "worst-tiles.jpg": lambda run, pictures: pictures.worst(run),
+    "instances.jpg": lambda run, pictures: pictures.instances(run),
+    "stack.jpg": lambda run, pictures: pictures.prediction(run, most=4),
 }
-OTHERS: dict[str, tuple[str, Callable[[Run, Pictures], Figure]]] = {  # of runs on other data: task, drawing
-    "classes.jpg": ("classes", lambda one, pictures: _examples(
-        one, pictures, "A held-out slice of the synthetic demo stack with three classes: 0 = membrane, 1 = cell, 2 = "
-        "its dark insides, which a threshold labelled.")),
-    "nuclei.jpg": ("nuclei", lambda one, pictures: _examples(
-        one, pictures, "Held-out images, of each modality the one whose score is in the middle. Of a large image a "
-        "part is shown; the counts are of the whole image. A nucleus is right where more than half of the true and "
-        f"the predicted one together is common to both. Black: outlines of the prediction. {SOURCE}")),
+OTHERS: dict[str, tuple[str, Callable[[Run, Pictures], Figure]]] = {  # from runs on other data: option, drawing
+    "classes.jpg": ("classes", lambda run, pictures: _examples(
+        run, pictures, "A held-out slice of the synthetic demo stack with three classes: 0 = membrane, 1 = cell, "
+        "2 = dark parts inside a cell, which a threshold labelled.")),
+    "nuclei.jpg": ("nuclei", lambda run, pictures: _examples(
+        run, pictures, "Held-out images: for each modality the one whose score is in the middle. Large images are "
+        "shown in part; the counts are for the whole image. A nucleus is right if the overlap of the true and the "
+        f"predicted one is more than half of both together. Black: outlines of the prediction. {SOURCE}")),
 }
 
 
-def animate(one: Run, path: Path) -> None:
-    """Write an animated GIF: slices that nobody labelled, image, probability and cells beside each other."""
-    shown = one.predicted(range(min(FRAMES, len(one.to_predict))))
-    cells, frames = [middle(judged.objects, SIDE) for judged in shown], []
-    for number, (judged, objects, colours) in enumerate(zip(shown, cells, linked_colours(cells), strict=True)):
+def animate(run: Run, path: Path) -> None:
+    """Write an animated GIF of unlabelled slices: image, probability and cells side by side."""
+    predictions = run.predictions(range(min(FRAMES, len(run.to_predict))))
+    cells, frames = [middle(one.objects, SIDE) for one in predictions], []
+    for number, (one, objects, colours) in enumerate(zip(predictions, cells, linked_colours(cells), strict=True)):
         height, width = objects.shape
         frame = Image.new("RGB", (3 * width + 2 * GAP, height + HEAD), "white")
         for place, (array, title) in enumerate((
-                (stretched(middle(judged.sample.image, SIDE)), f"slice {number}"),
-                (middle(judged.probability, SIDE) * 255, "probability of cell"),
+                (stretch(middle(one.sample.image, SIDE)), f"slice {number}"),
+                (middle(one.probability, SIDE) * 255, "probability of cell"),
                 (colours[objects] * 255, "cells, colours kept from slice to slice"))):
             frame.paste(Image.fromarray(np.rint(array).astype(np.uint8)), (place * (width + GAP), HEAD))
             ImageDraw.Draw(frame).text((place * (width + GAP) + 2, 6), title, "black")
         frames.append(frame)
-    # greys and the cells' colours, no others: nothing is dithered, nothing flickers
+    # only greys and the colours of cells: without dithering nothing flickers
     hues = (HUES[:, np.newaxis] + (1 - HUES[:, np.newaxis]) * LIGHTS[:, np.newaxis]).ravel() * 255
     greys = np.linspace(0, 255, 256 - len(hues) // 3).repeat(3)
     palette = Image.new("P", (1, 1))
@@ -128,7 +129,7 @@ def animate(one: Run, path: Path) -> None:
 
 
 def make_classes(demo: Path, folder: Path) -> None:
-    """Write the demo stack with labels of three classes: 0 = membrane, 1 = cell, 2 = what is dark inside a cell."""
+    """Write the demo stack with labels of three classes: 0 = membrane, 1 = cell, 2 = dark part inside a cell."""
     images, labels = read_stack(demo / VOLUME), read_stack(demo / LABELS)
     classes = np.zeros_like(labels)
     for image, label, numbers in zip(images, labels, classes, strict=True):
@@ -143,33 +144,32 @@ def make_classes(demo: Path, folder: Path) -> None:
 def main() -> None:
     parser = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("results/demo"), help="folder of a run on the demo stack")
-    parser.add_argument("--out", type=Path, help="its predicted stack, where it is elsewhere")
+    parser.add_argument("--out", type=Path, help="its predicted stack, if it was moved")
     parser.add_argument("--classes", type=Path, default=Path("results/classes"), help="folder of a run on classes")
     parser.add_argument("--nuclei", type=Path, default=Path("results/nuclei"), help="folder of a run on nuclei")
-    parser.add_argument("--images", type=Path, default=Path("images"), help="folder to draw into")
-    parser.add_argument("--make-classes", type=Path, metavar="DIR", help="only make a demo stack of three classes")
+    parser.add_argument("--images", type=Path, default=Path("images"), help="folder for the pictures")
+    parser.add_argument("--make-classes", type=Path, metavar="DIR", help="only write a demo stack of three classes")
     args = parser.parse_args()
     if args.make_classes:
         make_classes(Path("data/demo"), args.make_classes)
         return
-    one = last_run(args.work, out=args.out)
-    if one.task.name != "cells" or not one.is_demo:
-        raise UserError(f"{args.work} is a run on {one.manifest['data']}; the README's pictures are drawn from the "
+    demo = last_run(args.work, out=args.out)
+    if demo.task.name != "cells" or not demo.is_demo:
+        raise UserError(f"{args.work} is a run on {demo.manifest['data']}; the README's pictures are drawn from the "
                         "demo stack, which is free to show: 'make images' makes such a run")
-    if not one.predicted([0]):
-        raise UserError(f"{one.outputs.out} is not the prediction of this run's test stack; name it with --out")
-    pictures = pictures_of(one.task)
-    jobs = {name: (draw, one, pictures) for name, draw in FIGURES.items()}
-    for name, (task, draw) in OTHERS.items():
-        work = getattr(args, task)
+    if not demo.predictions([0]):
+        raise UserError(f"{demo.outputs.out} is not the prediction of this run's test stack; name it with --out")
+    jobs = {name: (draw, demo, pictures_of(demo.task)) for name, draw in FIGURES.items()}
+    for name, (option, draw) in OTHERS.items():
+        work = getattr(args, option)
         if (work / "metrics.json").is_file():
-            other = last_run(work)
-            jobs[name] = (draw, other, pictures_of(other.task))
+            task_run = last_run(work)
+            jobs[name] = (draw, task_run, pictures_of(task_run.task))
         else:
             print(f"note: {work} has no run, so {args.images / name} stays as it is")
     for name, (draw, *arguments) in tqdm(jobs.items(), desc="drawing", unit="picture", disable=None):
         save(draw(*arguments), args.images / name)
-    animate(one, args.images / ANIMATION)
+    animate(demo, args.images / ANIMATION)
     size = sum((args.images / name).stat().st_size for name in [*jobs, ANIMATION])
     print(f"{args.images}: {len(jobs)} pictures and {ANIMATION}, {size / 1e6:.1f} MB")
 

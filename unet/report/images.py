@@ -1,4 +1,4 @@
-"""What is said of runs on images of any size, whatever their labels mean."""
+"""Texts about runs on images of any size."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ if TYPE_CHECKING:
 
 
 class ImageWords:
-    """Put before a task's words: images are counted by what they look like, and have sizes of their own."""
+    """Describe images of different sizes, counted by modality; comes before the class of the task's texts."""
 
-    labels: ClassVar[str] = "labels"  # what they are called
+    labels: ClassVar[str] = "labels"  # what labels are called
     origin: ClassVar[str] = ""  # where the images may come from
 
-    def counted(self, run: Run, numbers: list[int]) -> str:
+    def describe_samples(self, run: Run, numbers: list[int]) -> str:
         counts = Counter(run.layout.groups[number] for number in numbers)
         return ", ".join(f"{counts[one]} {one}" for one in MODALITIES if counts[one]) or "none"
 
     def data(self, run: Run) -> str:
         shapes = sorted(tuple(source["shape"]) for source in run.manifest["sources"])
         sizes = span([f"{height} x {width}" for height, width in shapes])
-        return (f"{len(run.layout)} images of {sizes} pixels ({self.counted(run, range(len(run.layout)))}; SHA-256 of "
-                f"images and {self.labels}: {self.data_hash(run)[:16]}){self.origin}")
+        counts = self.describe_samples(run, range(len(run.layout)))
+        return (f"{len(run.layout)} images of {sizes} pixels ({counts}; SHA-256 of images and {self.labels}: "
+                f"{self.data_hash(run)[:16]}){self.origin}")
 
 
 class CellImageWords(ImageWords, CellWords):
-    """What is to be said of a run on cells of images."""
+    """Texts about a run on cells in separate images."""
 
 
 class ClassImageWords(ImageWords, ClassWords):
-    """What is to be said of a run on classes of images."""
+    """Texts about a run on classes in separate images."""

@@ -1,4 +1,4 @@
-"""The network as a picture: its feature maps in the shape of a U, and the overlap tiles that it predicts."""
+"""Draw the network: its feature maps in the shape of a U, and the overlap tiles in which it predicts an image."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ from matplotlib.patches import Rectangle
 
 from unet.engines.windows import overlap_tiles
 from unet.network import Network
-from unet.report.base import plain
+from unet.report.colours import squeeze_grey
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, PURPLE, SKY, YELLOW, Panel, frame, grid, message
 from unet.training.encoders import build
 
 if TYPE_CHECKING:
     from unet.report.run import Run
 
-DRAWN = ("InputLayer", "Conv2D", "Conv2DTranspose", "Concatenate")  # whose output is a feature map of its own
-MOST = 6  # feature maps drawn of one level and side; of more, the first and the last
-HEIGHT = 0.62  # of a box, where levels are 1 apart
+MAP_LAYERS = ("InputLayer", "Conv2D", "Conv2DTranspose", "Concatenate")  # their outputs are drawn as feature maps
+MOST = 6  # feature maps drawn per level and side; if there are more, only the first and the last
+HEIGHT = 0.62  # of a box; levels are 1 apart
 ARROWS = {"convolution": BLUE, "half the size": ORANGE, "twice the size": GREEN, "copied across": PURPLE}
 
 
 def draw_overlap_tiles(run: Run) -> Figure:
-    """How a whole image is predicted: tiles with their margins, and the probability stitched of the cores.
+    """Draw how a whole image is predicted: tiles with their margins, and the probability stitched from their cores.
 
-    One that fits into a single tile is cut as a larger one would be.
+    An image that fits into a single tile is cut as a larger one would be.
     """
-    one = next(iter(run.predicted(range(min(1, len(run.to_predict)))) or run.judged), None)
-    if one is None:
+    prediction = next(iter(run.predictions(range(min(1, len(run.to_predict)))) or run.holdout_predictions), None)
+    if prediction is None:
         return message("Nothing was predicted in this run yet.")
-    image = run.task.normalise(one.sample.image, run.task.levels(one.sample.image))
+    sample, probability = prediction.sample, prediction.probability
+    image = run.task.normalise(sample.image, run.task.levels(sample.image))
     network, shape = Network(**run.config["network"]), image.shape[:2]
     tiles = overlap_tiles(network, shape)
     single = len(tiles) == 1
     if single:
         tiles = overlap_tiles(network, shape, math.ceil(max(shape) / 3), min(network.margin, max(shape) // 8))
-    figure, axes = grid([[Panel(plain(image), one.sample.name[:20], "grey level, as the network sees it"),
-                          Panel(one.probability.max(axis=-1) if one.probability.ndim == 3 else one.probability,
+    figure, axes = grid([[Panel(squeeze_grey(image), sample.name[:20], "grey level, as the network sees it"),
+                          Panel(probability.max(axis=-1) if probability.ndim == 3 else probability,
                                 "stitched", run.task.output if run.task.classes == 1 else "greatest probability")]],
-                        f"How an image is predicted: in {'' if single else f'{len(tiles)} '}overlap tiles, each a core "
-                        "(blue) and what lies around it (yellow: one whole tile), as far as the network looks and the "
-                        "image goes. Of what is predicted the cores count: no seam is left."
+                        f"An image is predicted in {'' if single else f'{len(tiles)} '}overlap tiles. Each is a core "
+                        "(blue) with the surroundings that the network looks at (one whole tile: yellow), as far as "
+                        "the image reaches. Only the predictions of the cores are kept, so no seams are left."
                         + " This image fits into one tile; the frames show how a larger one is cut." * single, 4.2)
     for y, x in tiles.corners():
         high, wide = (min(core, size - start) for core, size, start in zip(tiles.cores, shape, (y, x), strict=True))
@@ -57,42 +58,42 @@ def draw_overlap_tiles(run: Run) -> Figure:
 
 @dataclass
 class FeatureMap:
-    """What a layer puts out: side in pixels, channels; and its place in the U."""
+    """The output of a layer: its side in pixels, its channels, its place in the U."""
 
     name: str
     side: int
     channels: int
-    level: int  # halvings down from the image
-    rising: bool  # on the way up
-    sources: list[str] = field(default_factory=list)  # the drawn maps that it was made of
+    level: int  # how many times the image's size was halved
+    upward: bool  # on the right side of the U, which goes up
+    sources: list[str] = field(default_factory=list)  # names of the feature maps from which it is computed
 
 
 def feature_maps(model: keras.Model, tile: int) -> list[FeatureMap]:
-    """The feature maps of a functional Keras model for an input of `tile` pixels, in the order they are computed."""
+    """Return the feature maps of a functional Keras model for inputs of `tile` pixels, in the order of computation."""
     shapes = keras.Model(model.inputs, [layer.output for layer in model.layers]).compute_output_shape(
         (1, tile, tile, model.inputs[0].shape[-1]))
     maps: dict[str, FeatureMap] = {}
-    nearest: dict[str, list[str]] = {}  # of each layer, the drawn maps behind its output
+    nearest: dict[str, list[str]] = {}  # for each layer, the feature maps from which its output is computed
     level: dict[str, int] = {}
     sides: dict[str, int] = {}
     climbs: dict[str, bool] = {}
     for layer, (_, side, _, channels) in zip(model.layers, shapes, strict=True):
         parents = _parents(layer)
-        low = max(parents, key=lambda name: climbs[name], default=None)  # of a join, the branch that comes from below
+        low = max(parents, key=lambda name: climbs[name], default=None)  # of a concatenation, the branch from below
         step = 0 if low is None else (side < 0.6 * sides[low]) - (side > 1.7 * sides[low])
         level[layer.name] = step + (0 if low is None else level[low])
         sides[layer.name] = side
         climbs[layer.name] = step < 0 or any(climbs[name] for name in parents)
         sources = [name for parent in parents for name in nearest[parent]]
         nearest[layer.name] = sources
-        if type(layer).__name__ in DRAWN:
+        if type(layer).__name__ in MAP_LAYERS:
             maps[layer.name] = FeatureMap(layer.name, side, channels, level[layer.name], climbs[layer.name], sources)
             nearest[layer.name] = [layer.name]
     return list(maps.values())
 
 
 def _parents(layer: keras.Layer) -> list[str]:
-    """Names of the layers whose outputs go into a layer."""
+    """Return the names of the layers whose outputs are a layer's inputs."""
     if isinstance(layer, keras.layers.InputLayer):
         return []
     tensors = layer.input if isinstance(layer.input, list) else [layer.input]
@@ -100,79 +101,80 @@ def _parents(layer: keras.Layer) -> list[str]:
 
 
 def draw_network(network: Network, channels: int = 1, tile: int = 256) -> Figure:
-    """Draw a U-Net for input tiles of `tile` pixels: boxes are feature maps, arrows what makes one of another."""
+    """Draw a U-Net for input tiles of `tile` pixels: boxes are feature maps, arrows operations."""
     model = build(network, channels, {"mean": 0.0, "sd": 255.0})
-    maps = _arranged(feature_maps(model, tile))
+    maps = _arrange(feature_maps(model, tile))
     depth, most = max(one.level for one in maps), max(one.channels for one in maps)
     figure = Figure(figsize=(12, 1.15 * depth + 2.2), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     boxes = {}
     for column, one in enumerate(maps):
         boxes[one.name] = box = Box(column, -one.level, 0.12 + 0.4 * one.channels / most)
-        box.draw(axis, one, [boxes[source] for source in one.sources] if len(one.sources) > 1 else [])
+        box.draw(axis, one, len(one.sources) > 1)
     for one in maps:
         for source in one.sources:
-            _arrow(axis, boxes[source], boxes[one.name], copied=len(one.sources) > 1)
+            _arrow(axis, boxes[source], boxes[one.name], len(one.sources) > 1)
     axis.set(xlim=(-0.8, len(maps) - 0.2), ylim=(-depth - 0.35, HEIGHT + 0.3))
     axis.axis("off")
     for meaning, colour in ARROWS.items():
         axis.plot([], [], color=colour, linewidth=2, label=meaning)
     axis.legend(loc="lower left", fontsize=9, frameon=False)
-    figure.supxlabel(f"The network, {model.count_params():,} parameters. Above each feature map its channels, below it "
-                     f"its height and width in pixels, for a tile of {tile} pixels.\nThe left half looks at ever "
-                     "larger surroundings; the right half brings what it saw back to single pixels, with the help of "
-                     "the copies (purple).", x=0.01, ha="left", fontsize=10)
+    figure.supxlabel(f"The network, {model.count_params():,} parameters. The number of channels is above each feature "
+                     f"map, its height and width in pixels below it, for a tile of {tile} pixels.\nThe left half looks "
+                     "at ever larger surroundings; the right half brings the result back to single pixels, with the "
+                     "help of the copies (purple).", x=0.01, ha="left", fontsize=10)
     return figure
 
 
-def _arranged(maps: list[FeatureMap]) -> list[FeatureMap]:
-    """The maps from left to right: down, then up, without those that are a part of the next or one of very many."""
+def _arrange(maps: list[FeatureMap]) -> list[FeatureMap]:
+    """Order maps from left to right, down, then up; leave out parts of concatenations and the middle of long rows."""
     groups: dict[tuple[int, bool], list[FeatureMap]] = {}
     for one in maps:
-        groups.setdefault((one.level, one.rising), []).append(one)
+        groups.setdefault((one.level, one.upward), []).append(one)
     joins = [one for one in maps if len(one.sources) > 1]
     parts = {source for one in joins for source in one.sources}
-    made_of: dict[str, str] = {}
-    kept = []
+    stand_ins: dict[str, str] = {}  # for each map that is left out, the one from which it comes
+    boxes = []
     for one in maps:
-        group = groups[one.level, one.rising]
+        group = groups[one.level, one.upward]
         many = len(group) > MOST and one not in (group[0], group[-1]) and one.name not in parts and one not in joins
-        if (one.name in parts and one.rising) or many:  # what came from below is drawn as a part of the join
-            made_of[one.name] = made_of.get(one.sources[0], one.sources[0])
+        if (one.name in parts and one.upward) or many:  # a map from below is drawn as a part of the concatenation
+            stand_ins[one.name] = stand_ins.get(one.sources[0], one.sources[0])
         else:
-            one.sources = [made_of.get(source, source) for source in one.sources]
-            kept.append(one)
-    return sorted(kept, key=lambda one: (one.rising, one.level if not one.rising else 0))  # the rest stays in order
+            one.sources = [stand_ins.get(source, source) for source in one.sources]
+            boxes.append(one)
+    return sorted(boxes, key=lambda one: (one.upward, 0 if one.upward else one.level))  # a stable sort
 
 
 @dataclass
 class Box:
-    """Where a feature map is drawn: its middle, its lower edge, its width."""
+    """The place of a feature map in the picture."""
 
-    x: float
-    y: float
+    x: float  # of its middle
+    y: float  # of its lower edge
     width: float
 
-    def draw(self, axis: Axes, one: FeatureMap, sources: list[Box]) -> None:
-        """Draw the box and its sizes; of a join the part that was copied across is tinted."""
+    def draw(self, axis: Axes, feature_map: FeatureMap, is_join: bool) -> None:
+        """Draw the box and its sizes; the half of a concatenation that was copied across is purple."""
         left = self.x - self.width / 2
         axis.add_patch(Rectangle((left, self.y), self.width, HEIGHT, facecolor="#e8f1f8", edgecolor="black"))
-        if sources:
+        if is_join:
             axis.add_patch(Rectangle((left, self.y), self.width / 2, HEIGHT, facecolor=PURPLE, edgecolor="black"))
-        axis.text(self.x, self.y + HEIGHT + 0.03, f"{one.channels}", ha="center", va="bottom", fontsize=9)
-        axis.text(self.x, self.y - 0.04, f"{one.side}²", ha="center", va="top", fontsize=8, color="#444444")
+        axis.text(self.x, self.y + HEIGHT + 0.03, f"{feature_map.channels}", ha="center", va="bottom", fontsize=9)
+        axis.text(self.x, self.y - 0.04, f"{feature_map.side}²", ha="center", va="top", fontsize=8,
+                  color="#444444")
 
 
-def _arrow(axis: Axes, source: Box, target: Box, copied: bool) -> None:
-    """An arrow from one feature map to another, in the colour of what lies between."""
-    kind = "half the size" if target.y < source.y else "twice the size" if target.y > source.y else \
-        "copied across" if copied else "convolution"
+def _arrow(axis: Axes, source: Box, target: Box, to_join: bool) -> None:
+    """Draw an arrow from one feature map to another, in the colour of the operation."""
+    operation = "half the size" if target.y < source.y else "twice the size" if target.y > source.y else \
+        "copied across" if to_join else "convolution"
     right, left = source.x + source.width / 2, target.x - target.width / 2
-    if target.y < source.y:  # from below the size that is written there
+    if target.y < source.y:  # from below the text with the size
         start, end = (source.x, source.y - 0.2), (left, target.y + HEIGHT / 2)
-    elif target.y > source.y:  # from above the channels; the middle of the join belongs to the copy
+    elif target.y > source.y:  # from above the channels, and below the arrow of the copy
         start, end = (source.x, source.y + HEIGHT + 0.18), (left, target.y + HEIGHT / 4)
     else:
         start, end = (right, source.y + HEIGHT / 2), (left, target.y + HEIGHT / 2)
-    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": ARROWS[kind], "linewidth": 1.5,
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": ARROWS[operation], "linewidth": 1.5,
                                               "shrinkA": 1, "shrinkB": 1})

@@ -1,9 +1,9 @@
-"""What the last run left: its settings, samples, scores and predictions, read for whoever looks at them."""
+"""Read a run: its settings, samples, scores and predictions."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,12 +25,12 @@ STEPS = "run 'make', or the three scripts one after the other (with the same --w
 
 @dataclass(frozen=True)
 class Run:
-    """A run, finished or stopped; what it did not come to is None or empty."""
+    """A run, finished or stopped; what a stopped run lacks is None or empty."""
 
-    work: Path  # the folder of all that it made
+    work: Path  # its folder
     task: Task
-    layout: Layout  # of the data that it was made of
-    outputs: Outputs  # what it predicted
+    layout: Layout  # of its data
+    outputs: Outputs  # the files of its prediction
     manifest: dict  # of augmentation.py
     geometry: dict  # of preprocessing.py
     config: dict  # of train.py
@@ -39,40 +39,40 @@ class Run:
 
     @property
     def recipe(self) -> dict:
-        """Network and schedule."""
+        """The settings of the network and of its training."""
         return self.config["recipe"]
 
     @property
     def learnt(self) -> dict:
-        """Thresholds and walls, as config.json has them; empty where the run was stopped before."""
+        """Thresholds and walls, as in config.json; empty if the run was stopped before they were learnt."""
         return self.config.get("learnt", {})
 
     @property
     def train(self) -> list[int]:
-        """Numbers of the samples that trained."""
+        """The numbers of the training samples."""
         return self.config["split"]["train"]
 
     @property
     def holdout(self) -> list[int]:
-        """Numbers of the samples that judged and never trained."""
+        """The numbers of the held-out samples, which were never trained on."""
         return self.config["split"]["holdout"]
 
     @property
     def is_demo(self) -> bool:
-        """Whether the data are synthetic: the demo stack, or something made of it in a folder inside."""
+        """Whether the data are synthetic: the demo stack, or data made from it in a folder inside."""
         return "demo" in Path(self.manifest["data"]).parts[-2:]
 
     # --------------------------------------------------------------------------------- steps 1 and 2
 
     @property
     def options(self) -> Options:
-        """What step 1 drew from."""
+        """The ranges from which step 1 drew."""
         return Options(**{name: tuple(value) if isinstance(value, list) else value
                           for name, value in self.manifest["options"].items()})
 
     @cached_property
     def pages(self) -> np.ndarray:
-        """All that step 1 wrote, the originals first: (M, H, W[, 3]); `manifest["samples"]` says what each is."""
+        """All pages of step 1, originals first: (M, H, W[, 3]); `manifest["samples"]` describes each."""
         return open_stack(self.work / "augmented" / "images.tif", self.manifest["shape"])
 
     @cached_property
@@ -81,65 +81,66 @@ class Run:
         return open_stack(self.work / "augmented" / "labels.tif", self.manifest["shape"][:3])
 
     def page(self, number: int) -> tuple[np.ndarray, np.ndarray, dict]:
-        """A page of step 1: image (H, W[, 3]), label (H, W), and the levels that `task.normalise` takes."""
+        """Return a page of step 1: image (H, W[, 3]), label (H, W), and the levels that `task.normalise` needs."""
         levels = self.manifest["sources"][self.manifest["samples"][number]["source"]]["levels"]
         return np.asarray(self.pages[number]), np.asarray(self.labels[number]), levels
 
     def originals(self, source: int) -> list[int]:
-        """Numbers of the pages that are parts of a sample and were not augmented."""
+        """Return the numbers of the pages that show a sample or its parts and were not augmented."""
         return [page["page"] for page in self.manifest["samples"]
                 if page["source"] == source and not page["operations"]]
 
     @property
-    def content(self) -> TrainingArrays:
-        """How a page becomes image, target and weights."""
+    def training_arrays(self) -> TrainingArrays:
+        """The object that makes a network's input, target and weights from a page."""
         return TrainingArrays(self.task, self.geometry["weights"], self.geometry["shares"])
 
-    # -------------------------------------------------------------------------------- what came out
+    # -------------------------------------------------------------------------------- predictions
 
-    def _judged(self, outputs: Outputs, samples: Samples, number: int) -> Judged | None:
-        probability = self.task.read(outputs, samples, number)
-        if probability is None:
-            return None
-        beside = [self.task.read(outputs, samples, other) for other in neighbours(range(len(samples)), number)
-                  ] if self.task.redraws(self.learnt) and not is_large(probability.shape) else []
-        redrawn = self.task.redraw(probability, self.learnt, [one for one in beside if one is not None])
-        sample = samples[number]
-        sample = replace(sample, image=np.asarray(sample.image))  # whole, of a page that is read by rows, too
-        return Judged(sample, probability, redrawn, self.task.segment(redrawn, self.learnt))
+    def _read_predictions(self, outputs: Outputs, samples: Samples, numbers: Iterable[int]) -> list[Judged]:
+        """Return the samples with these numbers and their predictions; leave out those without a prediction."""
+        predictions = []
+        for number in numbers:
+            probability = self.task.read(outputs, samples, number)
+            if probability is None:
+                continue
+            beside = [self.task.read(outputs, samples, other) for other in neighbours(range(len(samples)), number)
+                      ] if self.task.redraws(self.learnt) and not is_large(probability.shape) else []
+            redrawn = self.task.redraw(probability, self.learnt, [one for one in beside if one is not None])
+            sample = samples[number]
+            sample = replace(sample, image=np.asarray(sample.image))  # a large image may be read row by row until now
+            predictions.append(Judged(sample, probability, redrawn, self.task.segment(redrawn, self.learnt)))
+        return predictions
 
     @cached_property
-    def judged(self) -> list[Judged]:
-        """The held-out samples and what was predicted of them, as far as it is there."""
+    def holdout_predictions(self) -> list[Judged]:
+        """The held-out samples and their predictions, without those whose prediction is missing."""
         if self.scores is None:
             return []
-        samples = Chosen(self.layout, self.holdout)
-        outputs = self.task.holdout_outputs(self.work, self.outputs)
-        rows = (self._judged(outputs, samples, number) for number in range(len(samples)))
-        return [row for row in rows if row is not None]
+        samples, outputs = Chosen(self.layout, self.holdout), self.task.holdout_outputs(self.work, self.outputs)
+        return self._read_predictions(outputs, samples, range(len(samples)))
+
+    def predictions(self, numbers: Iterable[int]) -> list[Judged]:
+        """Return those of `to_predict` with these numbers and their predictions, without those that are missing."""
+        return self._read_predictions(self.outputs, self.to_predict, numbers)
 
     @cached_property
     def to_predict(self) -> Samples:
-        """What nobody labelled."""
+        """The unlabelled samples."""
         return self.layout.to_predict()
 
     @property
     def doubts(self) -> list[Doubt]:
-        """What to label next, the least sure first; of what is to be predicted now."""
+        """The unlabelled samples to label next, the least sure first."""
         names = self.to_predict.names if len(self.to_predict) else ()
         return [one for one in read_doubts(self.work / "next.csv") if one.name in names]
 
-    def predicted(self, numbers: Sequence[int]) -> list[Judged]:
-        """Those of `to_predict` with these numbers, and what was predicted of them, as far as it is there."""
-        rows = (self._judged(self.outputs, self.to_predict, number) for number in numbers)
-        return [row for row in rows if row is not None]
-
 
 def last_run(work: str | Path = "results", data: str | Path | None = None, out: str | Path | None = None) -> Run:
-    """Read the run in the folder `work`, or in its folder `demo` where there is no other.
+    """Read the run in the folder `work`; if there is none, the one in `work`/demo.
 
-    Its data are looked for where they were, or in `data`; its prediction where it wrote it, beside it, or in `out`.
-    Raises UserError where no model was trained, and where the data are others.
+    `data` is the folder of its data and `out` its prediction, if they were moved. Raise UserError if no model was
+    trained, if it was trained on another split than step 1 has now, or if the data differ from the run's.
     """
     work = Path(work)
     if not (work / "config.json").is_file() and (work / "demo" / "config.json").is_file():
@@ -148,22 +149,22 @@ def last_run(work: str | Path = "results", data: str | Path | None = None, out: 
     geometry = read_json(work / "patches" / "geometry.json", STEPS, ("task", "shares"))
     config = read_json(work / "config.json", STEPS, ("task", "recipe"))
     if manifest["split"] != config["split"]:
-        raise UserError(f"{work / 'model.keras'} was trained on another split than {work / 'augmented'} has now; "
+        raise UserError(f"{work / 'model.keras'} was trained on another split than the one in {work / 'augmented'}; "
                         f"{STEPS}")
     task, layout = task_of(config), layout_of(data or manifest["data"])
     if sorted(layout.hashes().values()) != sorted(manifest["inputs"].values()):
-        raise UserError(f"{layout.folder} has other images or labels than this run was made of; name their folder with "
-                        f"data= or --data, or {STEPS}")
+        raise UserError(f"{layout.folder} has other images or labels than this run was made from; name their folder "
+                        f"with data= or --data, or {STEPS}")
     with open(work / "history.csv") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     scores = read_json(work / "metrics.json", STEPS) if (work / "metrics.json").is_file() else None
-    outputs = task.outputs(Path(out) if out else _where(work, task))
+    outputs = task.outputs(Path(out) if out else _find_output(work, task))
     return Run(work, task, layout, outputs, manifest, geometry, config, history, scores)
 
 
-def _where(work: Path, task: Task) -> Path:
-    """The prediction of a run: where it wrote it, beside all else, or where the user stands."""
-    marks = read_json(work / "finished.json", STEPS) if (work / "finished.json").is_file() else {}
-    places = [Path(marks["predicted"]["out"])] if "predicted" in marks else []
+def _find_output(work: Path, task: Task) -> Path:
+    """Find the prediction of a run: where the run wrote it, in the run's folder, or in the current folder."""
+    finished = read_json(work / "finished.json", STEPS) if (work / "finished.json").is_file() else {}
+    places = [Path(finished["predicted"]["out"])] if "predicted" in finished else []
     places.append(work / task.default_out)
     return next((place for place in places if place.exists()), task.default_out)

@@ -1,4 +1,4 @@
-"""What pictures and words of stacks share, whatever their labels mean: tiles to look at, data and slices in words."""
+"""What the pictures and texts about cells and classes share: windows of a slice, the data set in words."""
 
 from __future__ import annotations
 
@@ -23,34 +23,35 @@ ISBI_VOLUME = "bcc7ffcecedefe29ba5343c6eddbc8b7b55e5613cb5315dc99e8dff40d7da8c2"
 
 
 class SlicePictures(Pictures):
-    """Pictures of slices."""
+    """The base of pictures of cells and classes."""
 
-    def tiles_of(self, one: Judged) -> list[Window]:
-        """Windows that cover a slice."""
-        return windows(one.sample.image.shape[:2])
+    def tiles_of(self, prediction: Judged) -> list[Window]:
+        """Return windows that cover a slice."""
+        return windows(prediction.sample.image.shape[:2])
 
     def palettes(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Colours that a cell keeps from slice to slice; of images of several sizes each has its own."""
+        """Return colours that a cell keeps from slice to slice; if sizes differ, colours for each image by itself."""
         return linked_colours(samples) if len({objects.shape for objects in samples}) == 1 else \
             super().palettes(samples)
 
-    def row_of(self, rows: list[dict], run: Run, one: Judged) -> dict | None:
-        """The slice's own among the scores of each; None where it was not scored."""
-        number = run.layout.names.index(one.sample.name)
+    def row_of(self, rows: list[dict], run: Run, prediction: Judged) -> dict | None:
+        """Return the row of `rows` with the scores of this slice; None if it was not scored."""
+        number = run.layout.names.index(prediction.sample.name)
         return next((row for row in rows if row["slice"] == number), None)
 
 
 class SliceWords(Words):
-    """Words about slices."""
+    """The base of texts about cells and classes."""
 
-    normalised = "brought to one mean and standard deviation"
+    normalisation = "normalised to the same mean and standard deviation"
 
-    def counted(self, run: Run, numbers: list[int]) -> str:
+    def describe_samples(self, run: Run, numbers: list[int]) -> str:
         return f"slices {format_slices(numbers)} (numbered from 0)" if numbers else "none"
 
     def is_isbi(self, run: Run) -> bool:
-        """Whether the images are those of the challenge."""
-        return ISBI_VOLUME in (was for path, was in run.manifest["inputs"].items() if Path(path).name == VOLUME)
+        """Tell whether the images are those of the ISBI 2012 challenge."""
+        return any(Path(path).name == VOLUME and value == ISBI_VOLUME
+                   for path, value in run.manifest["inputs"].items())
 
     def data(self, run: Run) -> str:
         slices, (height, width) = len(run.layout), run.manifest["shape"][1:3]
@@ -59,5 +60,5 @@ class SliceWords(Words):
             return (f"the ISBI 2012 stack, {size}: serial section transmission electron microscopy of the Drosophila "
                     f"first instar larva ventral nerve cord ({cited('ISBI stack')}; {cited('ISBI scores')})")
         if run.is_demo:
-            return f"a synthetic demo stack, {size}; it is made by a program and shows no real tissue"
+            return f"a synthetic demo stack, {size}; it was made by a program and shows no real tissue"
         return f"our own stack, {size} (SHA-256 of images and labels: {self.data_hash(run)[:16]})"
