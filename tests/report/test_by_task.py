@@ -77,7 +77,8 @@ def test_held_out_samples_are_marked(runs, name):
     figure = pictures_of(run.task).images(run, most=len(run.layout))
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert sum(title.endswith("held out") for title in titles) == len(run.holdout)
-    assert f"{len(run.train)} for training, {len(run.holdout)} held out for scoring and never trained on (framed)" in caption(figure)
+    assert (f"{len(run.train)} for training, {len(run.holdout)} held out for scoring and never trained on (framed)"
+            in caption(figure))
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -99,8 +99,8 @@ def test_choices_are_drawn_as_they_were_made(cells_run):
         assert list(lines["with walls drawn"].get_ydata()) == learnt["curve"]
     assert axis.lines[1].get_xdata()[0] == learnt["plain_threshold"]
     assert " ".join(axis.get_title().split()) == (
-        "Chosen on training slices 2-4: V_rand, averaged with its two neighbours, is within 0.008 of the best, and the "
-        "threshold is nearest 0.8 (with walls: 0.7)")
+        "Chosen on training slices 2-4: of the thresholds with a V_rand, averaged with both neighbours, within 0.008 "
+        "of the best, the one nearest 0.8 (with walls: 0.7)")
     stopped = replace(cells_run, config={**cells_run.config, "learnt": {}})
     assert "stopped" in pictures.choices(stopped).texts[0].get_text()
 
@@ -122,8 +122,8 @@ def test_cells_are_explained(cells_run, stopped):
     run = replace(cells_run, config={**cells_run.config, "learnt": {}}) if stopped else cells_run
     text = words_of(run.task).paragraph(run)
     assert ("stopped before thresholds" in " ".join(text.lower().split())) == stopped
-    threshold = (f"over {cells_run.learnt['threshold']:g}, after border thinning; this threshold was chosen on training "
-                 "slices 2-4")
+    threshold = (f"over {cells_run.learnt['threshold']:g}, after border thinning; this threshold was chosen on "
+                 "training slices 2-4")
     assert (threshold in text) != stopped
 
 

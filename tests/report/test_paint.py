@@ -12,9 +12,9 @@ from unet.report.paint import (
     SPLIT,
     STRENGTH,
     busiest,
+    group_centres,
     paint_membranes,
     paint_objects,
-    group_centres,
 )
 from unet.scores.mistakes import MembraneMistakes, ObjectMistakes
 

@@ -97,7 +97,7 @@ class Pictures(ABC):
         return squeeze_grey(self.task.normalise(image, levels)), self.label_picture(label)
 
     def _instructive_page(self, run: Run) -> int:
-        """Return the number of the training page whose target differs most from its label; if none, of the first."""
+        """Return the number of the training page whose target differs most from its label, or the first one."""
         pages = [page for source in run.train[:CANDIDATES] for page in run.originals(source)][:CANDIDATES]
 
         def count_differences(page: int) -> int:
@@ -148,11 +148,12 @@ class Pictures(ABC):
         figure, axes = grid([[
             Panel(stretch(sample.image if several else image), title),
             Panel(squeeze_grey(tile(run.training_arrays.arrays(image, label, levels)["images"])),
-                  "one tile, as the network gets it"),
+                  "one tile, as the network sees it"),
             Panel(self.label_picture(tile(label)), f"its label: {self.label_meaning}")]],
             f"Training tiles, {tiling.tile} pixels each: {where}, cut from each training {run.layout.noun} (frames; "
             "the tile in the blue frame is shown on the right) and from its "
-            f"{run.manifest['sources'][source]['copies']} augmented copies. Their grey levels are normalised.", 3.6)
+            f"{run.manifest['sources'][source]['copies']} augmented copies. The network sees normalised grey levels.",
+            3.6)
 
         def place(page: dict, corner: tuple[int, int]) -> tuple[int, int]:
             return tuple(np.add(page["corner"], corner)) if several else corner  # a single page is shown by itself
@@ -209,9 +210,9 @@ class Pictures(ABC):
         return [replace(panels[0], title="image"), *self.maps(prediction, learnt),
                 Panel(entropy(prediction.probability), "doubt: entropy of the probability, white = undecided"), *truth]
 
-    def palettes(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def palettes(self, label_maps: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the colours of the objects of each label map (H, W): float (count + 1, 3) each."""
-        return [random_colours(objects) for objects in samples]
+        return [random_colours(objects) for objects in label_maps]
 
     def holdout(self, predictions: Sequence[Judged], learnt: dict, most: int = 5) -> Figure:
         """Draw some samples and their predictions; if they have labels, also their mistakes."""
@@ -225,7 +226,7 @@ class Pictures(ABC):
         return figure
 
     def typical(self, run: Run, most: int = 3) -> list[Judged]:
-        """Return the held-out samples of each group whose scores are in the middle, `most` of all groups together."""
+        """Return held-out samples whose scores are in the middle, from each group: `most` in all, at least one each."""
         groups: dict[str, list[Judged]] = {}
         for prediction in sorted(run.holdout_predictions, key=lambda one: self.score(run, one)[0]):
             groups.setdefault(prediction.sample.group, []).append(prediction)
@@ -270,8 +271,7 @@ class Pictures(ABC):
         names = [panel.title for panel in columns[0]]
         caption = (f"The parts of held-out {run.layout.noun}s with the lowest scores: look here first. Sometimes the "
                    f"label itself is doubtful. {self.mistakes_caption}")
-        figure, _ = grid([[panels[0], *without_titles(panels[1:])] for panels in columns], caption, 2.6,
-                         ("image", *names[1:-1], "mistakes"))
+        figure, _ = grid([*map(only_first_title, columns)], caption, 2.6, ("image", *names[1:-1], "mistakes"))
         self.add_legend(figure)
         return figure
 
@@ -330,9 +330,9 @@ def crop_panels(panels: Sequence[Panel], part: Window) -> list[Panel]:
     return [replace(panel, array=panel.array[part]) for panel in panels]
 
 
-def without_titles(panels: Sequence[Panel]) -> list[Panel]:
-    """Return the panels without their titles."""
-    return [replace(panel, title="") for panel in panels]
+def only_first_title(panels: Sequence[Panel]) -> list[Panel]:
+    """Return the panels without titles, except that of the first."""
+    return [panels[0], *(replace(panel, title="") for panel in panels[1:])]
 
 
 def outline_touching(colours: np.ndarray, objects: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from unet.citations import cited
 from unet.inputs.stacks import format_slices
-from unet.report.base import CLOSE_UP, NOT_JUDGED, Window, crop_panels, without_titles
+from unet.report.base import CLOSE_UP, NOT_JUDGED, Window, crop_panels, only_first_title
 from unet.report.colours import matched_colours, random_colours, stretch
 from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, group_centres, paint_membranes
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, fade, grid, message
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from unet.report.run import Run
 
 ZOOM = 96  # side of a close-up of a mistake, pixels
+SPOTS = 3  # mistakes shown in close-ups, at most
 CURVE_STYLES = {"probability": {"color": ORANGE, "marker": "s"}, "walls": {"color": BLUE, "marker": "o"}}
 # of chosen thresholds; if both are equal, the dashes of one line fill the gaps of the other
 LINE_STYLES = {"probability": {"color": ORANGE, "linestyle": (0, (4, 4))},
@@ -61,7 +62,7 @@ class CellPictures(SlicePictures):
     def _membrane_mistakes(self, prediction: Judged, learnt: dict) -> MembraneMistakes:
         return membrane_mistakes(prediction.sample.label, prediction.redrawn, learnt["threshold"])
 
-    def _wrong(self, prediction: Judged, probability: np.ndarray, threshold: float) -> np.ndarray:
+    def _wrong_at(self, prediction: Judged, probability: np.ndarray, threshold: float) -> np.ndarray:
         """Return where cells are merged or split, bool (H, W), at a threshold of a probability (H, W)."""
         mistakes = membrane_mistakes(prediction.sample.label, probability, threshold)
         return mistakes.merging | mistakes.splitting
@@ -72,7 +73,7 @@ class CellPictures(SlicePictures):
                      f"merges: {mistakes.merges}, splits: {mistakes.splits}")
 
     def wrong(self, prediction: Judged, learnt: dict) -> np.ndarray:
-        return self._wrong(prediction, prediction.redrawn, learnt["threshold"])
+        return self._wrong_at(prediction, prediction.redrawn, learnt["threshold"])
 
     def score(self, run: Run, prediction: Judged) -> tuple[float, str]:
         scores = run.scores["walls"] or run.scores["probability"]
@@ -87,19 +88,19 @@ class CellPictures(SlicePictures):
                 parts.append((value, f"y {window[0].start}, x {window[1].start}, V_rand {value:.3f}", window))
         return parts
 
-    def errors(self, run: Run, most: int = 3) -> Figure:
+    def errors(self, run: Run) -> Figure:
         """Draw the held-out slice with the lowest score, and close-ups where cells are merged or split."""
         if not run.holdout_predictions:
             return message(NOT_JUDGED)
         worst = min(run.holdout_predictions, key=lambda one: self.score(run, one)[0])
         mistakes = self._membrane_mistakes(worst, run.learnt)
         spots = [(*centre, word) for mask, word in ((mistakes.merging, "merge"), (mistakes.splitting, "split"))
-                 for centre in group_centres(mask)[:most].astype(int)]
-        spots = (spots[:2] + spots[-1:])[:most] if len(spots) > most else spots
+                 for centre in group_centres(mask)[:SPOTS].astype(int)]
+        spots = spots[:SPOTS - 1] + spots[-1:] if len(spots) > SPOTS else spots  # both merges and splits, if any
         rows = [self.row(worst, run.learnt, f"{worst.sample.name}, {self.score(run, worst)[1]}")]
         for number, (y, x, word) in enumerate(spots, 1):
-            panels = self.row(worst, run.learnt, f"{number}: a {word}", _around((y, x), worst.objects.shape))
-            rows.append([panels[0], *without_titles(panels[1:])])
+            part = _around((y, x), worst.objects.shape)
+            rows.append(only_first_title(self.row(worst, run.learnt, f"{number}: a {word}", part)))
         noun = run.layout.noun
         caption = (f"The held-out {noun} with the lowest score, whole and in close-ups, at the threshold "
                    f"{run.learnt['threshold']:g}, which was chosen on training {noun}s. {self.mistakes_caption}")
@@ -137,7 +138,7 @@ class CellPictures(SlicePictures):
         if not run.holdout_predictions:
             return message(NOT_JUDGED)
         plain, threshold = (run.learnt[key] for key in ("plain_threshold", "threshold"))
-        changes = [self._wrong(one, one.probability, plain) ^ self._wrong(one, one.redrawn, threshold)
+        changes = [self._wrong_at(one, one.probability, plain) ^ self._wrong_at(one, one.redrawn, threshold)
                    for one in run.holdout_predictions]
         place = max(range(len(changes)), key=lambda number: np.count_nonzero(changes[number]))
         prediction, part = run.holdout_predictions[place], busiest(changes[place], CLOSE_UP)
@@ -178,9 +179,9 @@ class CellPictures(SlicePictures):
             axis.axvline(threshold, label=f"chosen: {threshold:g}", **LINE_STYLES[part])
         axis.set(xlabel="threshold above which a pixel is cell", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
-            title=f"Chosen on training {run.layout.noun}s {format_slices(run.learnt['on'])}: V_rand, averaged with its "
-                  f"two neighbours, is within\n{OVERSURE['by_chance']:g} of the best, and the threshold is nearest "
-                  f"{OVERSURE['usual']:g} (with walls: {OVERSURE_DRAWN['usual']:g})")
+            title=f"Chosen on training {run.layout.noun}s {format_slices(run.learnt['on'])}: of the thresholds with a "
+                  f"V_rand,\naveraged with both neighbours, within {OVERSURE['by_chance']:g} of the best, the one "
+                  f"nearest {OVERSURE['usual']:g} (with walls: {OVERSURE_DRAWN['usual']:g})")
         axis.legend()
         return figure
 
@@ -242,7 +243,7 @@ class CellWords(SliceWords):
                      "the mean probability along its crest")
             sentences.append("a seeded watershed on the probability found the crests of the predicted membranes; each "
                              f"piece of crest between two cells was redrawn as a wall with a single value, {value}")
-        crossed = ", with walls judged by what was learnt on the other ones" * self.task.redraws(learnt)
+        crossed = ", with the walls of each judged by what was learnt on the others" * self.task.redraws(learnt)
         sentences.append(f"cells are the pixels over {learnt['threshold']:g}, after border thinning; this threshold "
                          f"was chosen on {slices}{crossed}")
         return sentences

@@ -74,20 +74,20 @@ def feature_maps(model: keras.Model, tile: int) -> list[FeatureMap]:
         (1, tile, tile, model.inputs[0].shape[-1]))
     maps: dict[str, FeatureMap] = {}
     nearest: dict[str, list[str]] = {}  # for each layer, the feature maps from which its output is computed
-    level: dict[str, int] = {}
+    levels: dict[str, int] = {}
     sides: dict[str, int] = {}
     climbs: dict[str, bool] = {}
     for layer, (_, side, _, channels) in zip(model.layers, shapes, strict=True):
         parents = _parents(layer)
         low = max(parents, key=lambda name: climbs[name], default=None)  # of a concatenation, the branch from below
         step = 0 if low is None else (side < 0.6 * sides[low]) - (side > 1.7 * sides[low])
-        level[layer.name] = step + (0 if low is None else level[low])
+        levels[layer.name] = step + (0 if low is None else levels[low])
         sides[layer.name] = side
         climbs[layer.name] = step < 0 or any(climbs[name] for name in parents)
         sources = [name for parent in parents for name in nearest[parent]]
         nearest[layer.name] = sources
         if type(layer).__name__ in MAP_LAYERS:
-            maps[layer.name] = FeatureMap(layer.name, side, channels, level[layer.name], climbs[layer.name], sources)
+            maps[layer.name] = FeatureMap(layer.name, side, channels, levels[layer.name], climbs[layer.name], sources)
             nearest[layer.name] = [layer.name]
     return list(maps.values())
 
@@ -134,7 +134,7 @@ def _arrange(maps: list[FeatureMap]) -> list[FeatureMap]:
     joins = [one for one in maps if len(one.sources) > 1]
     parts = {source for one in joins for source in one.sources}
     stand_ins: dict[str, str] = {}  # for each map that is left out, the one from which it comes
-    boxes = []
+    visible = []
     for one in maps:
         group = groups[one.level, one.upward]
         many = len(group) > MOST and one not in (group[0], group[-1]) and one.name not in parts and one not in joins
@@ -142,8 +142,8 @@ def _arrange(maps: list[FeatureMap]) -> list[FeatureMap]:
             stand_ins[one.name] = stand_ins.get(one.sources[0], one.sources[0])
         else:
             one.sources = [stand_ins.get(source, source) for source in one.sources]
-            boxes.append(one)
-    return sorted(boxes, key=lambda one: (one.upward, 0 if one.upward else one.level))  # a stable sort
+            visible.append(one)
+    return sorted(visible, key=lambda one: (one.upward, 0 if one.upward else one.level))  # a stable sort
 
 
 @dataclass

@@ -102,7 +102,7 @@ class NucleiWords(ImageWords, Words):
 
     @property
     def normalisation(self) -> str:
-        """How images were normalised, after "Images were"."""
+        """The normalisation of images, as the end of a sentence that begins with "Images were"."""
         if self.task.resize:
             return f"resized as a whole to {self.task.resize} x {self.task.resize} pixels"
         return ("inverted if bright, stretched channel by channel between two percentiles of the whole image, cut into "

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 GREY = "grey level, as the network sees it"
 STRONGER = "\nstronger than in this run"
 TIMES = 8  # how many times stronger the noise is
+SPACING = 32  # between the lines of the grid that shows elastic deformation, pixels
 
 
 def _pairs(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], caption: str, size: float = 2.4
@@ -78,9 +79,8 @@ def show_brightness(image: np.ndarray, options: Options) -> Figure:
                 "stop at black and white. The label stays.", 2.6)[0]
 
 
-def show_elastic(image: np.ndarray, label: np.ndarray, options: Options, rng: np.random.Generator, spacing: int = 32
-                 ) -> Figure:
-    """Draw three elastic deformations of image and label, with a grid of lines that were `spacing` pixels apart."""
+def show_elastic(image: np.ndarray, label: np.ndarray, options: Options, rng: np.random.Generator) -> Figure:
+    """Draw three elastic deformations of image and label, with a grid of lines that were straight before."""
     (gentle, strong), (fine, smooth) = options.elastic_alpha, options.elastic_sigma
     columns, fields = [("original", image, label)], [np.zeros((2, *image.shape[:2]), np.float32)]
     for alpha, sigma, note in ((gentle, smooth, ""), (strong, fine, ""), (2 * strong, fine, STRONGER)):
@@ -95,7 +95,7 @@ def show_elastic(image: np.ndarray, label: np.ndarray, options: Options, rng: np
     for column, field in zip(axes.T, fields, strict=True):
         for axis in column:
             for place in field + np.indices(image.shape[:2]):  # the place that each pixel comes from: y, then x
-                axis.contour(place, np.arange(spacing / 2, max(image.shape), spacing), colors=SKY, linewidths=1)
+                axis.contour(place, np.arange(SPACING / 2, max(image.shape), SPACING), colors=SKY, linewidths=1)
     return figure
 
 

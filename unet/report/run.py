@@ -59,7 +59,7 @@ class Run:
 
     @property
     def is_demo(self) -> bool:
-        """Whether the data are synthetic: the demo stack, or data made from it in a folder inside."""
+        """True if the data are synthetic: the demo stack, or data made from it in a folder inside."""
         return "demo" in Path(self.manifest["data"]).parts[-2:]
 
     # --------------------------------------------------------------------------------- steps 1 and 2
@@ -95,7 +95,7 @@ class Run:
         """The object that makes a network's input, target and weights from a page."""
         return TrainingArrays(self.task, self.geometry["weights"], self.geometry["shares"])
 
-    # -------------------------------------------------------------------------------- predictions
+    # ---------------------------------------------------------------------------------- predictions
 
     def _read_predictions(self, outputs: Outputs, samples: Samples, numbers: Iterable[int]) -> list[Judged]:
         """Return the samples with these numbers and their predictions; leave out those without a prediction."""
@@ -108,7 +108,7 @@ class Run:
                       ] if self.task.redraws(self.learnt) and not is_large(probability.shape) else []
             redrawn = self.task.redraw(probability, self.learnt, [one for one in beside if one is not None])
             sample = samples[number]
-            sample = replace(sample, image=np.asarray(sample.image))  # a large image may be read row by row until now
+            sample = replace(sample, image=np.asarray(sample.image))  # whole, if it is read row by row
             predictions.append(Judged(sample, probability, redrawn, self.task.segment(redrawn, self.learnt)))
         return predictions
 

@@ -1,4 +1,4 @@
-"""What the pictures and texts about cells and classes share: windows of a slice, the data set in words."""
+"""Common parts of the pictures and texts about cells and about classes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class SlicePictures(Pictures):
         """Return windows that cover a slice."""
         return windows(prediction.sample.image.shape[:2])
 
-    def palettes(self, samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def palettes(self, label_maps: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return colours that a cell keeps from slice to slice; if sizes differ, colours for each image by itself."""
-        return linked_colours(samples) if len({objects.shape for objects in samples}) == 1 else \
-            super().palettes(samples)
+        same_size = len({objects.shape for objects in label_maps}) == 1
+        return linked_colours(label_maps) if same_size else super().palettes(label_maps)
 
     def row_of(self, rows: list[dict], run: Run, prediction: Judged) -> dict | None:
         """Return the row of `rows` with the scores of this slice; None if it was not scored."""

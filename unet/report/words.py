@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from unet.citations import cited, reference, works
@@ -32,12 +31,12 @@ def table(rows: list[tuple]) -> str:
 
 def join_words(words: list[str]) -> str:
     """Return words as 'a, b and c'."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else ""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def _sentences(phrases: Iterable[str]) -> list[str]:
-    """Return phrases with a capital letter and a full stop."""
-    return [f"{phrase[0].upper()}{phrase[1:]}." for phrase in phrases]
+def _sentences(phrases: list[str]) -> list[str]:
+    """Return phrases, but not empty ones, with a capital letter and a full stop."""
+    return [f"{phrase[0].upper()}{phrase[1:]}." for phrase in phrases if phrase]
 
 
 def _range(value: object) -> str:
@@ -103,7 +102,7 @@ class Words(ABC):
     aim: ClassVar[str]  # what was done, the beginning of the methods paragraph
     loss: ClassVar[str]  # without its weights
     borders: ClassVar[str] = "borders"  # what --weights border gives large weights to
-    normalisation: ClassVar[str]  # how images were normalised, after "Images were"
+    normalisation: ClassVar[str]  # of images, the end of a sentence that begins with "Images were"
 
     def __init__(self, task: Task):
         self.task = task
@@ -196,19 +195,17 @@ class Words(ABC):
     def paragraph(self, run: Run) -> str:
         """Return a methods paragraph for a paper: how the prediction was made, its scores, references; Markdown."""
         manifest, noun, versions = run.manifest, run.layout.noun, run.config["versions"]
-        holdout = (f"{self.describe_samples(run, run.holdout)} were held out beforehand and never trained on"
-                   if run.holdout else f"no {noun} was held out")
         copies = (f"Each of the {len(run.train)} training {noun}s was augmented {self.copies(manifest, ' times')} by "
                   f"{self.augmentation(run)}. " if manifest["copies"] else "")
         sentences = [
             f"{self.aim} with {network(run)} ({cited('U-Net')}), trained on {self.data(run)}.",
-            f"Of these, {holdout}.",
+            f"Held out beforehand and never trained on: {self.describe_samples(run, run.holdout)}.",
             f"{copies}{noun.capitalize()}s were {self.normalisation}, and cut into tiles of {run.geometry['tile']} "
             "pixels.",
             f"The loss was {self.losses(run)}. The network was trained for {self.schedule(run)}, seed "
             f"{run.recipe['seed']}.",
             f"During training, tiles were {variation(run.recipe, run.config['channels'])}.",
-            *_sentences(filter(None, [auxiliary_output(run.recipe)])),
+            *_sentences([auxiliary_output(run.recipe)]),
             f"The weights used for prediction are {averaging(run.recipe)}.",
             f"{noun.capitalize()}s were predicted {self.prediction(run)}.",
             *_sentences(self.postprocessing(run)),
