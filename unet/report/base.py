@@ -24,9 +24,9 @@ from utils import OverlapTile, counted
 if TYPE_CHECKING:
     from unet.report.run import Run
 
-NOT_JUDGED = ("Nothing was held out in this run (--holdout none), or it was stopped before it was scored, or its "
+NO_HOLDOUT = ("Nothing was held out in this run (--holdout none), or it was stopped before it was scored, or its "
               "prediction was moved: there is nothing to compare.")
-NOT_PREDICTED = ("There was nothing to predict, or the prediction was moved: 'python predict.py' makes it; out= or "
+NO_PREDICTION = ("There was nothing to predict, or the prediction was moved: 'python predict.py' makes it; out= or "
                  "--out says where it is.")
 NO_INSTANCES = "Classes are kinds of pixels, not countable objects: there are no instances to colour."
 CLOSE_UP = 160  # side of a close-up, pixels
@@ -246,7 +246,7 @@ class Pictures(ABC):
                       Panel(self.label_picture(self.task.label(one.sample.label)), f"truth: {self.label_meaning}")]
             rows.append(crop_panels(panels, busiest(one.objects > 0, CLOSE_UP)))
         if not rows:
-            return message(NOT_JUDGED)
+            return message(NO_HOLDOUT)
         counts = " Counts are for whole images; only parts of them are shown." * bool(self.object_name)
         return grid(rows, f"From the network's output to the result: {self.method}{counts}", 2.6)[0]
 
@@ -255,7 +255,7 @@ class Pictures(ABC):
         rows = [self.row(one, run.learnt, f"{_short_name(one)}\n{self.score(run, one)[1]}",
                          busiest(self.wrong(one, run.learnt), self.side)) for one in self.typical(run)]
         if not rows:
-            return message(NOT_JUDGED)
+            return message(NO_HOLDOUT)
         figure, _ = grid(rows, f"Typical held-out {run.layout.noun}s: their scores are in the middle. "
                          f"{self.mistakes_caption}", 2.8)
         self.add_legend(figure)
@@ -266,7 +266,7 @@ class Pictures(ABC):
         parts = sorted(((score, text, one, window) for one in run.holdout_predictions
                         for score, text, window in self.windows(run, one)), key=lambda part: part[0])[:most]
         if not parts:
-            return message(NOT_JUDGED)
+            return message(NO_HOLDOUT)
         columns = [self.row(one, run.learnt, f"{_short_name(one)}\n{text}", window) for _, text, one, window in parts]
         names = [panel.title for panel in columns[0]]
         caption = (f"The parts of held-out {run.layout.noun}s with the lowest scores: look here first. Sometimes the "
@@ -288,7 +288,7 @@ class Pictures(ABC):
                       f"{name}: {objects.max()} {self.object_name}", pixel=side)
                 for objects, name in ((truth, "truth"), (one.objects, "predicted")))])
         if not rows:
-            return message(NOT_JUDGED)
+            return message(NO_HOLDOUT)
         return grid(rows, f"{self.object_name.capitalize()} in random colours. Each predicted one has the colour of "
                     "the true one that it covers most of, or is light grey if it covers none. If one colour fills two "
                     "true ones, they were merged; if a black line runs through one colour, it was split.", 3.2)[0]
@@ -298,7 +298,7 @@ class Pictures(ABC):
         count = len(run.to_predict)
         predictions = run.predictions(pick_evenly(range(count), most))
         if not predictions:
-            return message(NOT_PREDICTED)
+            return message(NO_PREDICTION)
         rows = [self.row(one, run.learnt, part=busiest(one.objects > 0, self.side)) for one in predictions]
         names = ["image", *(panel.title for panel in self.maps(predictions[0], run.learnt)), self.object_name]
         caption = (f"Predictions of unlabelled {run.layout.noun}s, {count} in all. Large ones are predicted in "

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from unet.citations import cited
 from unet.inputs.stacks import format_slices
-from unet.report.base import CLOSE_UP, NOT_JUDGED, Window, crop_panels, only_first_title
+from unet.report.base import CLOSE_UP, NO_HOLDOUT, Window, crop_panels, only_first_title
 from unet.report.colours import matched_colours, random_colours, stretch
 from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, group_centres, paint_membranes
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, fade, grid, message
@@ -91,7 +91,7 @@ class CellPictures(SlicePictures):
     def errors(self, run: Run) -> Figure:
         """Draw the held-out slice with the lowest score, and close-ups where cells are merged or split."""
         if not run.holdout_predictions:
-            return message(NOT_JUDGED)
+            return message(NO_HOLDOUT)
         worst = min(run.holdout_predictions, key=lambda one: self.score(run, one)[0])
         mistakes = self._membrane_mistakes(worst, run.learnt)
         spots = [(*centre, word) for mask, word in ((mistakes.merging, "merge"), (mistakes.splitting, "split"))
@@ -115,7 +115,7 @@ class CellPictures(SlicePictures):
     def scores(self, run: Run) -> Figure:
         """Draw three scores over the threshold, for the probability and with walls drawn."""
         if run.scores is None:
-            return message(NOT_JUDGED)
+            return message(NO_HOLDOUT)
         figure = Figure(figsize=(11, 3.8), dpi=DPI, layout="constrained")
         names = {"V_rand": "V_rand", "V_info": "V_info", "membrane_dice": "Dice of the membrane"}
         for axis, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
@@ -136,7 +136,7 @@ class CellPictures(SlicePictures):
     def objects(self, run: Run) -> Figure:
         """Draw crests, walls and cells, in the part of a held-out slice that drawing walls changes most."""
         if not run.holdout_predictions:
-            return message(NOT_JUDGED)
+            return message(NO_HOLDOUT)
         plain, threshold = (run.learnt[key] for key in ("plain_threshold", "threshold"))
         changes = [self._wrong_at(one, one.probability, plain) ^ self._wrong_at(one, one.redrawn, threshold)
                    for one in run.holdout_predictions]

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from unet.report.base import NOT_JUDGED, Window
+from unet.report.base import NO_HOLDOUT, Window
 from unet.report.colours import class_colours, colour_classes, stretch
 from unet.report.paint import MISSED
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, fade, message
@@ -29,7 +29,7 @@ class ClassPictures(SlicePictures):
     advice = "What looks alike in the image should have the same colour."
     object_name = ""
     mistake_colours = ()
-    mistakes_caption = "Borders that are one pixel off matter little; whole wrong areas do matter."
+    mistakes_caption = "Borders that are one pixel off matter little; whole wrong areas matter more."
     method = "each pixel belongs to the most probable class."
     doubt_region = "over all pixels"
     choice_text = "Nothing is chosen after training: each pixel belongs to its most probable class."
@@ -70,7 +70,7 @@ class ClassPictures(SlicePictures):
     def scores(self, run: Run) -> Figure:
         """Draw IoU and Dice of each class, in the held-out slices."""
         if run.scores is None:
-            return message(NOT_JUDGED)
+            return message(NO_HOLDOUT)
         figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
         axis, rows = figure.subplots(), run.scores["classes"]
         for shift, name, title, colour in ((-0.2, "iou", "IoU", BLUE), (0.2, "dice", "Dice", ORANGE)):

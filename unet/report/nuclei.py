@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from unet.citations import cited
 from unet.inputs.folders import MODALITIES, in_8_bit
-from unet.report.base import NOT_JUDGED, Pictures, Window
+from unet.report.base import NO_HOLDOUT, Pictures, Window
 from unet.report.colours import colour_objects
 from unet.report.images import ImageWords
 from unet.report.paint import INVENTED, MERGED, MISSED, RIGHT, SPLIT, busiest, paint_objects
@@ -72,7 +72,7 @@ class NucleiPictures(Pictures):
     def scores(self, run: Run) -> Figure:
         """Draw average precision over the intersection over union that a match needs, by modality."""
         if run.scores is None:
-            return message(NOT_JUDGED)
+            return message(NO_HOLDOUT)
         figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
         axis = figure.subplots()
 

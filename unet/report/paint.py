@@ -53,18 +53,19 @@ def paint_membranes(image: np.ndarray, mistakes: MembraneMistakes) -> np.ndarray
     return overlay
 
 
-def paint_objects(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray, mistakes: ObjectMistakes) -> np.ndarray:
+def paint_objects(image: np.ndarray, objects: np.ndarray, truth: np.ndarray, mistakes: ObjectMistakes) -> np.ndarray:
     """Paint objects over the faded image, uint8 (H, W[, 3]): float (H, W, 3) 0..1.
 
-    A true object's colour says whether it was found, missed, merged or split; invented objects have a colour, too. The
-    outlines of all predicted objects are black.
+    `objects` and `truth` are label maps (H, W) of the predicted and the true objects. A true object's colour says
+    whether it was found, missed, merged or split; invented objects have a colour, too. All predicted objects have black
+    outlines.
     """
     overlay = fade(image)
-    for labels, numbers, colour in ((predicted, mistakes.invented, INVENTED), (truth, mistakes.right, RIGHT),
+    for labels, numbers, colour in ((objects, mistakes.invented, INVENTED), (truth, mistakes.right, RIGHT),
                                     (truth, mistakes.missed, MISSED), (truth, mistakes.merged, MERGED),
                                     (truth, mistakes.split, SPLIT)):
         _tint(overlay, np.isin(labels, numbers), colour, STRENGTH)
-    overlay[find_boundaries(predicted, mode="inner")] = 0
+    overlay[find_boundaries(objects, mode="inner")] = 0
     return overlay
 
 
