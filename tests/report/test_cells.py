@@ -99,8 +99,8 @@ def test_choices_are_drawn_as_they_were_made(cells_run):
         assert list(lines["with walls drawn"].get_ydata()) == learnt["curve"]
     assert axis.lines[1].get_xdata()[0] == learnt["plain_threshold"]
     assert " ".join(axis.get_title().split()) == (
-        "Chosen on training slices 2-4: of the thresholds with a V_rand, averaged with both neighbours, within 0.008 "
-        "of the best, the one nearest 0.8 (with walls: 0.7)")
+        "Chosen on training slices 2-4: the threshold nearest 0.8 (with walls: 0.7) of those whose V_rand, averaged "
+        "with both neighbours, is within 0.008 of the best")
     stopped = replace(cells_run, config={**cells_run.config, "learnt": {}})
     assert "stopped" in pictures.choices(stopped).texts[0].get_text()
 

@@ -179,9 +179,9 @@ class CellPictures(SlicePictures):
             axis.axvline(threshold, label=f"chosen: {threshold:g}", **LINE_STYLES[part])
         axis.set(xlabel="threshold above which a pixel is cell", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
-            title=f"Chosen on training {run.layout.noun}s {format_slices(run.learnt['on'])}: of the thresholds with a "
-                  f"V_rand,\naveraged with both neighbours, within {OVERSURE['by_chance']:g} of the best, the one "
-                  f"nearest {OVERSURE['usual']:g} (with walls: {OVERSURE_DRAWN['usual']:g})")
+            title=f"Chosen on training {run.layout.noun}s {format_slices(run.learnt['on'])}: the threshold nearest "
+                  f"{OVERSURE['usual']:g} (with walls: {OVERSURE_DRAWN['usual']:g})\nof those whose V_rand, averaged "
+                  f"with both neighbours, is within {OVERSURE['by_chance']:g} of the best")
         axis.legend()
         return figure
 
