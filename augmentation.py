@@ -33,7 +33,7 @@ from unet.training.folder import check_work, run_folder
 from unet.training.plan import Settings, announce, plan, stacks_of, write_manifest
 from unet.training.unfinished import unfinished
 from unet.workers import default_workers, in_order
-from utils import Parser, at_least, counted, run
+from utils import Parser, at_least, count_of, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")
 CORNERS = ("left-bottom", "left-top", "right-bottom", "right-top")
@@ -296,8 +296,8 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     stacks = stacks_of(manifest, layout, task)
     needed = announce(manifest, task, stacks, settings.copies is None) + 10_000_000
     with unfinished(work / "augmented", "pairs", {"manifest": manifest}, needed, partial(new_stacks, stacks)) as part, \
-            layout.unchanged(part.discard):
-        pairs, waiting = Pairs(layout, task, manifest, part.rows), part.left(len(jobs))
+            layout.require_unchanged(part.discard):
+        pairs, waiting = Pairs(layout, task, manifest, part.rows), part.unfinished_jobs(len(jobs))
         with closing(in_order(pairs.make, [jobs[number] for number in waiting], settings.workers or default_workers())
                      ) as results:
             bar = tqdm(results, total=len(jobs), initial=len(jobs) - len(waiting), desc="augmenting", unit="pair",
@@ -342,8 +342,8 @@ def main() -> None:
     with run_folder(work):
         manifest = augment(data, work, Settings(**args))
     layout, split = layout_of(data), manifest["split"]
-    count, held_out = len(split["train"]), layout.listed(split["holdout"]) if split["holdout"] else "none"
-    print(f"{work / 'augmented'}: {counted(count, layout.noun)} to train on; held out: {held_out}")
+    count, held_out = len(split["train"]), layout.name_samples(split["holdout"]) if split["holdout"] else "none"
+    print(f"{work / 'augmented'}: {count_of(count, layout.noun)} to train on; held out: {held_out}")
 
 
 if __name__ == "__main__":

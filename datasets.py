@@ -27,10 +27,10 @@ from unet.inputs.download import ISBI_URL, download_isbi
 from unet.inputs.exchange import OUTLINE, export_rois, import_labels
 from unet.inputs.findings import Finding, report, span
 from unet.inputs.gaps import find_gaps
-from unet.inputs.layouts import Folders, Layout, Stacks, kind_of
+from unet.inputs.layouts import Folders, Layout, Stacks, layout_class
 from unet.segment.walls import thin_walls
 from unet.tasks import choose_task
-from utils import Parser, UserError, at_least, counted, run
+from utils import Parser, UserError, at_least, count_of, run
 
 
 def examine(folder: Path, classes: int | None = None) -> tuple[str, bool]:
@@ -38,7 +38,7 @@ def examine(folder: Path, classes: int | None = None) -> tuple[str, bool]:
 
     Raises UserError if it is no folder, or an image in it cannot be read.
     """
-    kind = kind_of(folder)
+    kind = layout_class(folder)
     if kind is not Stacks:
         findings = describe(kind(folder), classes)
     else:
@@ -75,8 +75,8 @@ def describe(layout: Folders, classes: int | None) -> list[Finding]:
     for group, members in groups.items():
         sizes = [f"{height}x{width}" for height, width, _ in sorted(members)]
         counts = sorted(count for *_, count in members)
-        findings.append(Finding("ok", f"{group}: {counted(len(members), layout.noun)} of {span(sizes)} pixels "
-                                f"(y, x), {counted(sum(counts), 'object')}, {span(counts)} in each"))
+        findings.append(Finding("ok", f"{group}: {count_of(len(members), layout.noun)} of {span(sizes)} pixels "
+                                f"(y, x), {count_of(sum(counts), 'object')}, {span(counts)} in each"))
     return findings + [Finding("note", note) for note in layout.notes]
 
 
@@ -134,7 +134,7 @@ def main() -> None:
         images, objects = import_labels(args.labels, args.out, args.like, None if args.numbers else args.outline)
         values = "a number for each" if args.numbers else (f"cells = 255, membranes = 0 and at least {args.outline} "
                                                            "pixels wide")
-        print(f"{args.out}: {counted(objects, 'object')} in {counted(images, 'image')}, {values}")
+        print(f"{args.out}: {count_of(objects, 'object')} in {count_of(images, 'image')}, {values}")
     elif args.command == "export":
         print(f"{args.out}: {export_rois(args.cells, args.out)} outlines; in Fiji: Analyze > Tools > ROI Manager > "
               "More > Open..., with the images open")

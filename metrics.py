@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from unet.inputs.layouts import Folders, kind_of
+from unet.inputs.layouts import Folders, layout_class
 from unet.inputs.pages import open_pages
 from unet.inputs.stacks import parse_slices, read_stack
 from unet.inputs.zarrs import is_zarr
@@ -137,7 +137,7 @@ def score_nuclei(predicted: str | Path, truth: str | Path) -> dict:
 def _score_folders(predicted: Path, truth: Path) -> dict:
     predictions, sources = ({path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
                             for folder in (predicted, truth))
-    kind, without = kind_of(truth), set()
+    kind, without = layout_class(truth), set()
     from_masks = issubclass(kind, Folders)
     if from_masks:
         images = kind.find(truth)

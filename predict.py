@@ -22,20 +22,20 @@ from tqdm import tqdm
 
 from unet.engines.cluster import predict_on_cluster
 from unet.engines.engines import ENGINES, Engine, open_engine
-from unet.engines.ensemble import Ensemble, learnt_together, models_of, read_configs
-from unet.engines.predictor import Predictor, predictor_of
+from unet.engines.ensemble import Ensemble, combine_learnt, find_models, read_configs
+from unet.engines.predictor import Predictor, make_predictor
 from unet.engines.seams import Seams
-from unet.inputs.layouts import Chosen, Layout, layout_of
+from unet.inputs.layouts import Layout, Subset, layout_of
 from unet.inputs.samples import Samples
 from unet.inputs.voxel import Voxel
+from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.images import Extras, predictions
-from unet.predicting.kept import Kept
 from unet.report.by_task import pictures_of
 from unet.report.pictures import save
 from unet.scores.doubt import doubt_of, write_doubts
 from unet.segment.instances import run_lengths
 from unet.tasks import task_of
-from unet.tasks.task import Judged, Outputs, Task, separates
+from unet.tasks.task import Outputs, Prediction, Task, separates
 from unet.training.device import PRECISIONS
 from unet.training.trained import TRAIN_FIRST
 from utils import (
@@ -45,7 +45,7 @@ from utils import (
     at_least,
     atomic_path,
     check_output,
-    counted,
+    count_of,
     file_hash,
     read_json,
     require_space,
@@ -115,9 +115,10 @@ class FinalStep:
 
     def learn(self) -> None:
         """Predict training samples to check that the network learnt, and to learn thresholds and walls."""
-        numbers = self.task.looked_back(self.layout, self.config["split"]["train"], self.config["recipe"]["look_back"])
+        numbers = self.task.lookback_samples(self.layout, self.config["split"]["train"],
+                                             self.config["recipe"]["look_back"])
         outputs, labels = [], []
-        for sample in tqdm(Chosen(self.layout, numbers), "looking back", unit=self.layout.noun, disable=None):
+        for sample in tqdm(Subset(self.layout, numbers), "looking back", unit=self.layout.noun, disable=None):
             outputs.append(self.predictor(sample.image))
             labels.append(self.task.label(sample.label))
         if not separates(outputs, [self.task.target(label) for label in labels], self.task.classes):
@@ -133,12 +134,12 @@ class FinalStep:
         stale = self.task.remove_stale(
             self.outputs, [self.layout.names[number] for number in self.config["split"]["train"]])
         if stale:
-            print(f"note: {self.outputs.out}: the predictions of {counted(stale, self.layout.noun)} now in "
+            print(f"note: {self.outputs.out}: the predictions of {count_of(stale, self.layout.noun)} now in "
                   "training were removed")
         if not numbers:
             return
-        examples: list[Judged] = []
-        results = predictions(self.predictor, self.task, Chosen(self.layout, numbers), learnt,
+        examples: list[Prediction] = []
+        results = predictions(self.predictor, self.task, Subset(self.layout, numbers), learnt,
                               self.task.holdout_outputs(self.work, self.outputs), Extras(title="judging"))
         scores = self.task.score(_collect_examples(results, examples), numbers, learnt)
         write_json(self.work / "metrics.json", scores)
@@ -151,12 +152,13 @@ class FinalStep:
         for result in predictions(self.predictor, self.task, self.inputs, learnt, self.outputs,
                                   extras=Extras(spread=True)):
             probability = np.asarray(result.probability)
-            doubts.append(doubt_of(result.sample.name, probability, self.task.decides(probability, learnt),
+            doubts.append(doubt_of(result.sample.name, probability, self.task.decisive_pixels(probability, learnt),
                                    result.spread))
         write_doubts(self.work / NEXT, doubts)
 
 
-def _collect_examples(results: Iterator[Judged], examples: list[Judged], most: int = EXAMPLES) -> Iterator[Judged]:
+def _collect_examples(results: Iterator[Prediction], examples: list[Prediction], most: int = EXAMPLES
+                      ) -> Iterator[Prediction]:
     """Yield all results and add the first `most` to `examples`, one of each group before a second one of any."""
     for result in results:
         examples.append(result)
@@ -168,7 +170,7 @@ def _collect_examples(results: Iterator[Judged], examples: list[Judged], most: i
 
 def finish(work: Path, engine: Engine, config: dict, outputs: Outputs, predicts: bool = True) -> None:
     """Finish a run whose network is trained, and print its scores and where everything is."""
-    predictor, layout = predictor_of(engine, config), layout_of(config["data"])
+    predictor, layout = make_predictor(engine, config), layout_of(config["data"])
     step = FinalStep(work, predictor, config, layout, layout.to_predict() if predicts else None, outputs)
     if not step.run():
         print("nothing is left to do: the network is trained and scored, and everything is predicted")
@@ -179,7 +181,7 @@ def finish(work: Path, engine: Engine, config: dict, outputs: Outputs, predicts:
     print(f"pictures: {', '.join(pictures)}")
     if not predicts:
         return
-    print(outputs.in_words(f"{predictor.task.output}, {predictor.in_words()}", step.task.in_words(config["learnt"])))
+    print(outputs.describe(f"{predictor.task.output}, {predictor.describe()}", step.task.describe(config["learnt"])))
     print(f"for a report on this run, {work / 'report.html'}: python report.py --work {work} --out {outputs.out}")
 
 
@@ -233,7 +235,7 @@ def arguments() -> argparse.Namespace:
         *args.model, args.input = args.model
     if args.input is None:
         parser.error("INPUT is missing: name the images to segment")
-    args.model = models_of(args.model)
+    args.model = find_models(args.model)
     return args
 
 
@@ -251,7 +253,7 @@ def extras_of(args: argparse.Namespace, samples: Samples, outputs: Outputs) -> E
     about |= {"input": [str(args.input.resolve()), list(samples.names)],
               "model": [file_hash(model) for model in args.model],
               "config.json": [file_hash(model.with_name("config.json")) for model in args.model]}
-    return Extras(args.link, args.table, kept=Kept(outputs.out, about, args.resume))
+    return Extras(args.link, args.table, kept=Checkpoint(outputs.out, about, args.resume))
 
 
 def matching_zooms(args: argparse.Namespace, model_voxel: dict | None, voxel: Voxel | None) -> list[float] | None:
@@ -269,8 +271,8 @@ def matching_zooms(args: argparse.Namespace, model_voxel: dict | None, voxel: Vo
                             "known; set it in Fiji with Image > Properties, or magnify with --zooms")
         return [voxel.times(model_voxel)]
     if voxel and model_voxel and not 1 / SIZE_RATIO < voxel.times(model_voxel) < SIZE_RATIO:
-        print(f"note: a pixel of {args.input} is {voxel.in_words()}, but the network was trained on "
-              f"{model_voxel.in_words()}; --match-pixel-size brings images to that size, and predictions back")
+        print(f"note: a pixel of {args.input} is {voxel.describe()}, but the network was trained on "
+              f"{model_voxel.describe()}; --match-pixel-size brings images to that size, and predictions back")
     return args.zooms
 
 
@@ -288,15 +290,15 @@ def open_models(args: argparse.Namespace, configs: Sequence[dict], voxel: Voxel 
             print(f"note: the run of {model} was stopped before thresholds and walls were learnt, so {instead} taken; "
                   f"'python train.py --work {model.parent} --resume' does what is left")
         config = {**config, "recipe": configs[0]["recipe"]}  # the first model's flips are used for all
-        members.append(predictor_of(engine, config, args.flips, zooms[str(config.get("voxel"))]))
+        members.append(make_predictor(engine, config, args.flips, zooms[str(config.get("voxel"))]))
     return Ensemble(members) if len(members) > 1 else members[0]
 
 
 def main() -> None:
     args = arguments()
     configs = read_configs(args.model)
-    task, learnt = task_of(configs[0]), learnt_together(configs)
-    learnt = task.unlearnt(learnt) if args.no_walls else learnt
+    task, learnt = task_of(configs[0]), combine_learnt(configs)
+    learnt = task.without_walls(learnt) if args.no_walls else learnt
     outputs = task.outputs(args.out, args.cells, args.walls)
     if args.walls and not task.redraws(learnt):
         raise UserError(f"--walls {args.walls}: {args.model[0]} draws no walls; leave it out")
@@ -315,8 +317,8 @@ def main() -> None:
         raise UserError("--check-seams looks at tiles of the image's own size; leave it out, or add --zooms 1")
     if args.dask:
         count = predict_on_cluster(args, predictor, learnt, outputs, samples, extras)
-        print(f"{', '.join(map(str, task.files(outputs, samples.names)))}: {counted(len(samples), 'image')}, "
-              f"{counted(count, 'object')}")
+        print(f"{', '.join(map(str, task.files(outputs, samples.names)))}: {count_of(len(samples), 'image')}, "
+              f"{count_of(count, 'object')}")
         if args.table:
             print(f"{args.table}: a row for each object")
         return
@@ -336,10 +338,10 @@ def main() -> None:
     if args.submission:
         with atomic_path(args.submission) as temporary:
             temporary.write_text("\n".join(lines) + "\n")
-    print(outputs.in_words(f"{task.output} of {counted(len(samples), 'image')}, {predictor.in_words()}",
-                           f"{counted(count, 'object')}, {task.in_words(learnt)}"))
+    print(outputs.describe(f"{task.output} of {count_of(len(samples), 'image')}, {predictor.describe()}",
+                           f"{count_of(count, 'object')}, {task.describe(learnt)}"))
     if seams:
-        print(seams.in_words())
+        print(seams.describe())
     for path, content in ((args.panels, "a picture of each image"), (args.submission, "Kaggle's run-length lines"),
                           (args.table, "a row for each object")):
         if path:

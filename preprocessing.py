@@ -155,7 +155,7 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
     needed = count * (tiling.tile**2 * task.channels + tiling.label**2 * (1 if weights == "none" else 5))
     with unfinished(work / "patches", "tiles", {"geometry": geometry}, needed,
                     lambda folder: _new_tiles(folder, geometry)) as part:
-        waiting = part.left(len(pages))
+        waiting = part.unfinished_jobs(len(pages))
         for number in tqdm(waiting, total=len(pages), initial=len(pages) - len(waiting), desc="tiles", unit="page",
                            disable=None):
             page, page_places = pages[number], places[number].tolist()

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from unet.quiet import import_quietly
-from unet.signals import end_at_once, put_off
+from unet.signals import delay_signals, end_at_once
 
 if __name__ == "__main__":
     end_at_once()
@@ -34,7 +34,7 @@ from unet.folds import cross_validate
 from unet.inputs.layouts import layout_of
 from unet.report.pictures import save_curve
 from unet.tasks import task_of
-from unet.training.affinities import output_of
+from unet.training.affinities import affinity_output
 from unet.training.alarm import Alarm
 from unet.training.device import PRECISIONS, prepare_device, ran_out_of_memory
 from unet.training.encoders import ENCODERS, PRETRAINED, build
@@ -50,13 +50,13 @@ from unet.training.strategy import (
     draw_apart,
     is_chief,
     open_strategy,
-    place,
     prepare_model,
+    process_place,
     several_processes,
-    together,
+    stop_together,
 )
 from unet.training.trained import load_model
-from utils import Parser, UserError, at_least, counted, file_hash, require_space, run
+from utils import Parser, UserError, at_least, count_of, file_hash, require_space, run
 
 DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
             "early_stopping", "validation", "precision")  # options that decide what is trained
@@ -81,7 +81,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
     geometry = fresh_geometry(work)
     task = task_of(geometry)
     recipe = replace(recipe, network=replace(recipe.network, classes=geometry["classes"]),
-                     intensity=min(recipe.intensity, task.varied),
+                     intensity=min(recipe.intensity, task.max_intensity),
                      affinities=recipe.affinities if task.affinities else 0.0)
     _check_fit(recipe, geometry)
     if (recipe.patience or recipe.validation) and len(geometry["split"]["train"]) < 2:
@@ -109,7 +109,7 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
         with strategy.scope():
             network = build(recipe.network, geometry["channels"], geometry["normalisation"],
                             "none" if keeper.rows else recipe.pretrained)
-            outputs = [network.output, output_of(network)] if recipe.affinities else network.output
+            outputs = [network.output, affinity_output(network)] if recipe.affinities else network.output
             model = InParts(network.input, outputs, name=network.name)
             model.affinities = recipe.affinities
             compile_model(model, recipe)
@@ -138,7 +138,7 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     if recipe.patience or recipe.validation:
         block, most = max(1, len(slices) // 5), max(1, int(VALIDATION_SHARE * recipe.steps * recipe.batch))
         most = most // recipe.batch * recipe.batch or most  # whole batches, if there is one
-        tiles = Feed(patches, recipe.batch, keep=slices[-block:]).unchanged(64 if recipe.patience else most)
+        tiles = Feed(patches, recipe.batch, keep=slices[-block:]).sample_tiles(64 if recipe.patience else most)
         data, count = in_shares(tiles, recipe.batch, strategy)
         validation = {"validation_data": data, "validation_steps": count}
         slices = slices[:-block]
@@ -155,7 +155,7 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
         if keeper.writes and keeper.config.get("command", {}).get("tensorboard"):
             callbacks.append(keras.callbacks.TensorBoard(str(work / "tensorboard")))
         try:
-            with put_off() as interrupt:
+            with delay_signals() as interrupt:
                 callbacks.append(keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: interrupt(),
                                                                 on_test_batch_begin=lambda batch, logs: interrupt()))
                 model.fit(feed.from_step(first, total, strategy), epochs=recipe.epochs, initial_epoch=epochs,
@@ -274,7 +274,7 @@ def resume_options(args: argparse.Namespace) -> argparse.Namespace:
 
 def main() -> None:
     args = options().parse_args()
-    number, count = place(args.strategy)
+    number, count = process_place(args.strategy)
     if args.folds and args.strategy == "multiworker":
         raise UserError("--folds trains in one process; leave out --strategy multiworker, or train fold by fold")
     with run_folder(args.work) if number == 0 else nullcontext():  # the others write nothing
@@ -305,12 +305,12 @@ def run_step(args: argparse.Namespace, predicts: bool = True) -> None:
     levels = network.depth - bool(network.encoder)  # the bottom is the encoder's
     kind = f"{network.encoder} with {recipe.pretrained} weights, " if network.encoder else ""
     print(f"{device}; preset {name}: {kind}{network.filters} to {network.filters * 2**levels} filters, "
-          f"{counted(recipe.epochs, 'epoch')} of {counted(recipe.steps, 'step')}, {recipe.batch} tiles per step"
+          f"{count_of(recipe.epochs, 'epoch')} of {count_of(recipe.steps, 'step')}, {recipe.batch} tiles per step"
           + (f", shared by {devices} devices" if devices > 1 else ""), flush=True)
     precision = {policy: name for name, policy in PRECISIONS.items()}[keras.config.dtype_policy().name]
     command = {**{option: getattr(args, option) for option in DECIDING}, "preset": name, "precision": precision,
                "tensorboard": args.tensorboard, "out": str(args.out) if args.out else None}
-    with together(strategy):
+    with stop_together(strategy):
         model, config = train(args.work, recipe, args.seed or 0, args.resume,
                               {"preset": name, "device": device, "command": command,
                                "voxel": layout.voxel and layout.voxel.as_json()}, strategy)

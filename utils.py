@@ -179,7 +179,7 @@ class OverlapTile:
         return image
 
 
-def turned(array: np.ndarray, turn: int) -> np.ndarray:
+def apply_symmetry(array: np.ndarray, turn: int) -> np.ndarray:
     """Return one of the square's eight symmetries of an array (H, W[, C]): a view, whose sides may be swapped."""
     return np.rot90(array[:, ::-1] if turn >= 4 else array, turn)
 
@@ -306,7 +306,7 @@ def check_output(path: Path, needed: int) -> None:
     require_space(path.parent, needed)
 
 
-def counted(count: int, noun: str) -> str:
+def count_of(count: int, noun: str) -> str:
     """Return a count in words: '1 image', '1,200 images'."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from unet.engines.engines import FOLDER, open_engine
-from unet.engines.predictor import Predictor, predictor_of
+from unet.engines.predictor import Predictor, make_predictor
 from unet.engines.windows import overlap_tiles
 from unet.predicting.images import predictions
 from unet.training.trained import read_config
-from utils import OverlapTile, UserError, file_hash, turned
+from utils import OverlapTile, UserError, apply_symmetry, file_hash
 
 PAGE_TILES = 12  # bare passes that are timed for the large page, which has several hundred tiles of one size
 SECONDS = 10  # for which benchmark_app runs
@@ -68,14 +68,14 @@ def bench_predict(args: argparse.Namespace) -> None:
     if not config.get("learnt"):
         raise UserError(f"{args.model}: nothing was learnt yet about walls; train to the end")
     engine, words = open_engine(args.model, args.engine)
-    predictor = predictor_of(engine, config)
+    predictor = make_predictor(engine, config)
     stack = (args.data or Path("data")) / "test-volume.tif"
     samples = predictor.task.inputs(stack)
     images = [sample.image for sample in samples]
     print(f"{words}; {stack}: {len(images)} slices of {images[0].shape}, {predictor.flips} flips; medians of "
           f"{args.repeats}, after a first one that is not counted")
     batches = bare_passes(predictor, images)
-    with ThreadPoolExecutor(predictor.at_once) as pool:  # as many batches at once as the pipeline has images at once
+    with ThreadPoolExecutor(predictor.best_threads) as pool:  # as many as the pipeline has images
         bare = median_seconds(lambda: list(pool.map(engine, batches)), args.repeats)
     with tempfile.TemporaryDirectory() as folder:
         outputs = predictor.task.outputs(Path(folder) / "prediction.tif")
@@ -95,7 +95,7 @@ def one_by_one(model: Path, predictor: Predictor, image: np.ndarray, repeats: in
     normalised = predictor.task.normalise(image, predictor.task.levels(image))
     core = max(overlap_tiles(predictor.network, (max(normalised.shape[:2]),) * 2).cores)
     image = normalised if normalised.ndim == 3 else normalised[..., np.newaxis]
-    turns = (turned(image, number) for number in range(predictor.flips))
+    turns = (apply_symmetry(image, number) for number in range(predictor.flips))
     tiles = [tile for turn in turns
              for tile in OverlapTile(turn.shape[:2], core, predictor.network.margin).cut(turn)]
     return median_seconds(lambda: [engine(tile[np.newaxis]) for tile in tiles], repeats)
@@ -108,7 +108,7 @@ def large_page(args: argparse.Namespace, predictor: Predictor) -> None:
     page = page if predictor.task.channels > 1 else page[..., 0]
     tiles = overlap_tiles(predictor.network, page.shape[:2], predictor.limits.core)
     inner = tiles.corners()[len(tiles) // 2 + tiles.grid[1] // 2]  # a tile in the middle, which has the full size
-    batch = np.stack([tiles.tile_at(page, inner)] * predictor.at_once)
+    batch = np.stack([tiles.tile_at(page, inner)] * predictor.best_threads)
     batch = batch if batch.ndim == 4 else batch[..., np.newaxis]
     passes = median_seconds(lambda: [predictor.engine(batch) for _ in range(PAGE_TILES)], args.repeats)
     bare = passes / PAGE_TILES / len(batch)

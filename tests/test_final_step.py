@@ -17,7 +17,7 @@ from unet.inputs.stacks import TEST, read_stack, write_stack
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
-from unet.tasks.task import Judged
+from unet.tasks.task import Prediction
 from utils import NotLearning
 
 
@@ -137,7 +137,7 @@ def test_held_out_nuclei_lie_beside_those_without_masks(nuclei_folder, tmp_path,
 
 
 def test_the_picture_shows_each_group_before_a_second_of_any():
-    judged = [Judged(Sample(name, None, None, name[0]), None, None, None)
+    judged = [Prediction(Sample(name, None, None, name[0]), None, None, None)
               for name in ("a0", "a1", "a2", "a3", "b0", "a4", "b1", "c0")]
     examples = []
     assert list(predict._collect_examples(iter(judged), examples, most=4)) == judged

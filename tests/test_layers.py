@@ -16,6 +16,9 @@ FLOORS = (  # from the ground up; a file imports from its own room and from the 
 BESIDE = "unet.report"  # imports from any floor; of the pipeline, only the scripts draw the few pictures of a run
 SCRIPTS = {name for names in FLOORS for name in names if not name.startswith("unet.")}
 HEAVY = {"tensorflow", "keras"}
+NO_VERBS = set("a all an and any as at before both by each every for from half how if in it its least mean most no none "
+               "not of on one only other share some such that the them these they this those three to two what when "
+               "where whether which who whole with without".split())  # docstrings of functions begin with a verb
 AT_ONCE = ("augmentation", "preprocessing", "datasets", "metrics", "predict")  # start without TensorFlow
 
 
@@ -97,6 +100,15 @@ def test_nothing_runs_on_import(name):
         assert not isinstance(node, ast.For | ast.While | ast.With | ast.Try)
     stars = [node for node in ast.walk(FILES[name]) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]
     assert not stars
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_docstrings_of_functions_begin_with_a_verb(name):
+    for node in ast.walk(FILES[name]):
+        text = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+        if text and not any("property" in ast.unparse(decorator) for decorator in node.decorator_list):
+            first = text.split()[0].strip("`.,:;()")
+            assert first[:1].isupper() and first.lower() not in NO_VERBS, f"{node.name}: {text.splitlines()[0]}"
 
 
 def test_no_file_is_over_350_lines_and_no_function_has_seven_arguments():

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from unet.lock import RUN, STEP, lock_path, locked, working
+from unet.lock import RUN, STEP, lock_outputs, lock_path, lock_run
 from utils import UserError, atomic_path
 
 HOLD = """
@@ -40,14 +40,14 @@ def holder(tmp_path):
 
 def test_the_second_is_told_who_is_first_and_comes_in_after_it(tmp_path, holder):
     with pytest.raises(UserError, match=rf"p\.tif is being written by process {holder.pid} right now; wait for it"), \
-            locked([tmp_path / "other.tif", tmp_path / "p.tif"]):
+            lock_outputs([tmp_path / "other.tif", tmp_path / "p.tif"]):
         pass
-    with locked([tmp_path / "other.tif"]):  # what was held on the way is free again
+    with lock_outputs([tmp_path / "other.tif"]):  # what was held on the way is free again
         pass
     holder.communicate("go on\n")
     assert (tmp_path / "p.tif").read_text() == "half"
     (tmp_path / "p.tif").unlink()
-    with locked([tmp_path / "p.tif"]):
+    with lock_outputs([tmp_path / "p.tif"]):
         assert json.loads(lock_path(tmp_path / "p.tif").read_text())["process"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
@@ -56,7 +56,7 @@ def test_a_killed_process_is_not_in_the_way_nor_what_it_left_half_written(tmp_pa
     holder.kill()
     holder.wait()
     assert {path.name for path in tmp_path.iterdir()} == {".p.tif.lock", f".p.{holder.pid}.tif"}
-    with locked([tmp_path / "p.tif"]), atomic_path(tmp_path / "p.tif") as temporary:
+    with lock_outputs([tmp_path / "p.tif"]), atomic_path(tmp_path / "p.tif") as temporary:
         temporary.write_text("whole")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"p.tif": "whole"}
 
@@ -64,7 +64,7 @@ def test_a_killed_process_is_not_in_the_way_nor_what_it_left_half_written(tmp_pa
 def test_a_process_that_got_a_dead_ones_number_is_not_taken_for_it(tmp_path):
     mine = {"process": os.getpid(), "started": 0, "machine": socket.gethostname()}
     lock_path(tmp_path / "p.tif").write_text(json.dumps(mine))
-    with locked([tmp_path / "p.tif"]):
+    with lock_outputs([tmp_path / "p.tif"]):
         pass
 
 
@@ -72,10 +72,10 @@ def test_of_another_machine_nobody_can_tell(tmp_path):
     path = lock_path(tmp_path / "p.tif")
     path.write_text(json.dumps({"process": 1, "started": 0, "machine": "elsewhere"}))
     with pytest.raises(UserError, match=r"by process 1 on elsewhere; if it no longer runs there, delete .*k"), \
-            locked([tmp_path / "p.tif"]):
+            lock_outputs([tmp_path / "p.tif"]):
         pass
     path.write_text("")  # made by a process that was killed before it wrote its name
-    with locked([tmp_path / "p.tif"]):
+    with lock_outputs([tmp_path / "p.tif"]):
         pass
 
 
@@ -106,12 +106,12 @@ def worker(request, tmp_path):
 
 def test_a_second_run_in_a_folder_is_refused_and_comes_in_after_it(tmp_path, worker):
     with pytest.raises(UserError, match=rf"results is being written by process {worker.pid} right now; wait for it, or "
-                                        "name another folder with --work"), working(tmp_path / "results"):
+                                        "name another folder with --work"), lock_run(tmp_path / "results"):
         pass
     worker.communicate("go on\n")
     assert worker.returncode == 0
     assert not (tmp_path / "results").exists()
-    with working(tmp_path / "results"):
+    with lock_run(tmp_path / "results"):
         assert {path.name for path in (tmp_path / "results").iterdir()} == {RUN, STEP}
 
 
@@ -120,12 +120,12 @@ def test_a_script_whose_starter_was_killed_still_holds_the_folder(tmp_path, work
     step = json.loads((tmp_path / "results" / STEP).read_text())["process"]
     worker.kill()
     worker.wait()
-    with pytest.raises(UserError, match=f"by process {step} right now"), working(tmp_path / "results"):
+    with pytest.raises(UserError, match=f"by process {step} right now"), lock_run(tmp_path / "results"):
         pass
     os.kill(step, 9)
     while psutil.pid_exists(step):
         time.sleep(0.02)
-    with working(tmp_path / "results"):
+    with lock_run(tmp_path / "results"):
         pass
 
 
@@ -134,12 +134,12 @@ def test_a_clock_that_is_set_back_makes_nobody_dead(tmp_path, holder, monkeypatc
     boot, create = psutil.boot_time, psutil.Process.create_time
     monkeypatch.setattr(psutil, "boot_time", lambda: boot() - 3600)
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: create(self) - 3600)
-    with pytest.raises(UserError, match=f"by process {holder.pid}"), locked([tmp_path / "p.tif"]):
+    with pytest.raises(UserError, match=f"by process {holder.pid}"), lock_outputs([tmp_path / "p.tif"]):
         pass
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no place here where folders cannot be made")
 def test_where_no_folder_can_be_made_one_sentence_says_so():
     said = "/proc/run: no folder can be made there; choose another with --work"
-    with pytest.raises(UserError, match=said), working(Path("/proc/run")):
+    with pytest.raises(UserError, match=said), lock_run(Path("/proc/run")):
         pytest.fail("it is there")

@@ -13,7 +13,7 @@ from unet.inputs.layouts import StackSamples
 from unet.inputs.stacks import stack_writer
 from unet.inputs.voxel import Voxel
 from unet.tasks.cells import Cells
-from unet.tasks.task import Judged, Outputs
+from unet.tasks.task import Outputs, Prediction
 
 OPEN = """
 import json, sys
@@ -43,7 +43,7 @@ def results(tmp_path):
     outputs = Outputs(tmp_path / "prediction.tif", tmp_path / "cells.tif")
     with Cells().writer(outputs, samples) as write:
         for number, sample in enumerate(samples):
-            write(Judged(sample, probability[number], probability[number], cells[number]))
+            write(Prediction(sample, probability[number], probability[number], cells[number]))
     return {outputs.out: probability, outputs.objects: cells.astype(np.uint16)}
 
 

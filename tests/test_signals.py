@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from unet.signals import end_at_once, put_off
+from unet.signals import delay_signals, end_at_once
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = """
@@ -176,12 +176,12 @@ def heard():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_put_off_to_where_it_is_asked_for_or_the_end(heard, number):
-    with pytest.raises(KeyboardInterrupt), put_off() as answer:
+    with pytest.raises(KeyboardInterrupt), delay_signals() as answer:
         signal.raise_signal(number)
         assert not heard
         answer()
         pytest.fail("it was asked for")
-    with pytest.raises(KeyboardInterrupt), put_off():
+    with pytest.raises(KeyboardInterrupt), delay_signals():
         signal.raise_signal(number)
         assert heard == [number]
     assert heard == [number, number]
@@ -190,11 +190,11 @@ def test_a_signal_is_put_off_to_where_it_is_asked_for_or_the_end(heard, number):
 
 
 def test_a_second_signal_comes_at_once_and_another_error_stays_itself(heard):
-    with pytest.raises(KeyboardInterrupt), put_off():
+    with pytest.raises(KeyboardInterrupt), delay_signals():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         pytest.fail("it was the second")
-    with pytest.raises(ZeroDivisionError), put_off():
+    with pytest.raises(ZeroDivisionError), delay_signals():
         signal.raise_signal(signal.SIGINT)
         raise ZeroDivisionError
     assert heard == [signal.SIGTERM]

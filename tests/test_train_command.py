@@ -13,7 +13,7 @@ import train
 from model import PRESETS
 from train import recipe_of
 from unet.engines.engines import TensorFlow
-from unet.engines.predictor import predictor_of
+from unet.engines.predictor import make_predictor
 from utils import UserError
 
 
@@ -98,7 +98,7 @@ def test_an_encoder_trains_for_a_step_and_predicts_from_disk(tmp_path, monkeypat
     moved = [not np.array_equal(a, b) for a, b in zip(before, model.trainable_variables, strict=True)]
     assert moved[0] and moved[-1]  # the encoder's first convolution, and the last one
     image = np.load(work / "patches" / "train-images.npy")[0]
-    probability = predictor_of(TensorFlow(model), config)(image)
+    probability = make_predictor(TensorFlow(model), config)(image)
     assert probability.shape == (64, 64)
     assert 0 <= probability.min() <= probability.max() <= 1
 

@@ -13,7 +13,7 @@ from unet.workers import in_order, run_python
 from utils import UserError
 
 
-def counted(count, taken):
+def count_of(count, taken):
     """Jobs 0 .. count-1 that note which were taken."""
     for number in range(count):
         taken.append(number)
@@ -23,7 +23,7 @@ def counted(count, taken):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_order_and_few_jobs_are_under_way(workers):
     taken = []
-    results = in_order(operator.neg, counted(50, taken), workers)
+    results = in_order(operator.neg, count_of(50, taken), workers)
     assert next(results) == 0
     assert len(taken) == (1 if workers == 1 else 4 * workers)
     assert list(results) == [-number for number in range(1, 50)]

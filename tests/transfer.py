@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.transform import resize
 
 from unet.engines.engines import open_engine
-from unet.engines.predictor import predictor_of
+from unet.engines.predictor import make_predictor
 from unet.inputs.layouts import layout_of
 from unet.scores.isbi import isbi_scores
 from unet.segment.judge import neighbours
@@ -101,8 +101,8 @@ def bench_transfer(args: argparse.Namespace) -> None:
     if images.dtype != np.uint8:
         raise UserError("the disturbances need images of 8 bits; name such a stack with --data")
     engine, words = open_engine(args.model, args.engine)
-    predictor, rows = predictor_of(engine, config), []
-    print(f"{words}; slices {numbers[0]}-{numbers[-1]}, {predictor.in_words()}; best threshold\n"
+    predictor, rows = make_predictor(engine, config), []
+    print(f"{words}; slices {numbers[0]}-{numbers[-1]}, {predictor.describe()}; best threshold\n"
           f"{'':28} V_rand raw  V_info raw  V_rand walls  V_info walls")
     for name in BATTERY:
         probabilities = [predictor(image) for image in disturb(name, images, labels)]

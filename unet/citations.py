@@ -26,7 +26,7 @@ def works() -> dict[str, dict]:
     return {work["abbreviation"]: work for work in about()["references"]}
 
 
-def cited(name: str) -> str:
+def cite(name: str) -> str:
     """Return the citation of a work in a text, such as 'Ronneberger et al. 2015'."""
     work = works()[name]
     return f"{work['authors'][0]['family-names']} et al. {work['year']}"

@@ -23,8 +23,8 @@ from augmentation import augment
 from predict import FinalStep
 from preprocessing import Tiling, fresh_geometry, fresh_manifest, preprocess
 from unet.engines.engines import open_engine
-from unet.engines.ensemble import Ensemble, learnt_together, read_configs
-from unet.engines.predictor import predictor_of
+from unet.engines.ensemble import Ensemble, combine_learnt, read_configs
+from unet.engines.predictor import make_predictor
 from unet.inputs.layouts import Layout, layout_of
 from unet.tasks import task_of
 from unet.tasks.task import Outputs, Task
@@ -59,7 +59,8 @@ def cross_validate(args: argparse.Namespace, deciding: Sequence[str], train: Tra
             if is_finished(fold):
                 print(f"{fold} is trained and scored")
                 continue
-            print(f"\n== fold {number} of {len(blocks)}, scored on {layout.listed(block)} of {len(layout)}", flush=True)
+            print(f"\n== fold {number} of {len(blocks)}, scored on {layout.name_samples(block)} of {len(layout)}",
+                  flush=True)
             with run_folder(fold, whole=True):
                 call_prepare(args.work, number)
                 train(argparse.Namespace(**{**vars(args), "work": fold, "out": fold / task.default_out,
@@ -67,7 +68,7 @@ def cross_validate(args: argparse.Namespace, deciding: Sequence[str], train: Tra
         plan["scores"] = summary([task.summary(read_json(args.work / f"fold-{number}" / "metrics.json", TRAIN_FIRST))
                                   for number in range(1, len(blocks) + 1)])
         write_json(args.work / FOLDS, plan)
-        titles = [f"fold {number}, {layout.listed(block)}" for number, block in enumerate(blocks, 1)]
+        titles = [f"fold {number}, {layout.name_samples(block)}" for number, block in enumerate(blocks, 1)]
         print(f"\n{len(blocks)} folds; each {layout.noun} is scored by a network that was not trained on it:\n"
               + table(plan["scores"], titles))
         predict(args, plan, task, layout, outputs)
@@ -114,7 +115,7 @@ def blocks_of(task: Task, layout: Layout, count: int, seed: int) -> list[list[in
                         "needs one to score; choose fewer")
     blocks = task.folds(layout, count, seed)
     for block in blocks:
-        task.check_judges(layout, block, "choose another number of --folds")
+        task.check_holdout(layout, block, "choose another number of --folds")
     return blocks
 
 
@@ -165,15 +166,15 @@ def predict(args: argparse.Namespace, plan: dict, task: Task, layout: Layout, ou
     configs, inputs = read_configs(models), layout.to_predict()
     places = {name: path and str(path.resolve()) for name, path in asdict(outputs).items()}
     purpose = {**places, "input": layout.hash_to_predict(), "models": [file_hash(model) for model in models]}
-    ensemble = Ensemble([predictor_of(open_engine(model, "tensorflow", args.precision or "auto")[0], config)
+    ensemble = Ensemble([make_predictor(open_engine(model, "tensorflow", args.precision or "auto")[0], config)
                          for model, config in zip(models, configs, strict=True)])
-    learnt = learnt_together(configs)
+    learnt = combine_learnt(configs)
     if plan.get("predicted") != purpose or not all(path.exists() for path in task.files(outputs, inputs.names)):
         FinalStep(args.work, ensemble, {**configs[0], "learnt": learnt}, layout, inputs, outputs).predict()
         layout.check_unchanged()
         write_json(args.work / FOLDS, {**plan, "predicted": purpose})
-    print(outputs.in_words(f"{task.output}, {ensemble.in_words()}; each {layout.noun} with labels trained some of "
-                           "these models, so none can score their mean", task.in_words(learnt)))
+    print(outputs.describe(f"{task.output}, {ensemble.describe()}; each {layout.noun} with labels trained some of "
+                           "these models, so none can score their mean", task.describe(learnt)))
 
 
 # ------------------------------------------------------------------------------------------------------ scores

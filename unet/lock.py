@@ -27,7 +27,7 @@ def lock_path(output: Path) -> Path:
 
 
 @contextmanager
-def locked(outputs: Sequence[Path]) -> Iterator[None]:
+def lock_outputs(outputs: Sequence[Path]) -> Iterator[None]:
     """Lock these outputs for this process; raise UserError, naming the process, if another one has locked any."""
     with ExitStack() as locks:
         for output in sorted({output.resolve() for output in outputs}):  # all processes lock in the same order
@@ -36,7 +36,7 @@ def locked(outputs: Sequence[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def working(work: Path, whole: bool = False) -> Iterator[None]:
+def lock_run(work: Path, whole: bool = False) -> Iterator[None]:
     """Lock the folder of a run; raise UserError, naming the process, if another one works in it.
 
     `whole` is for a process that starts the scripts one after the other: each of them then locks the folder, too. A

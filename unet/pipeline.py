@@ -23,7 +23,7 @@ import augmentation
 import preprocessing
 from datasets import examine
 from unet.inputs.demo import FILES, MARK, demo_files, make_demo
-from unet.inputs.layouts import Layout, Stacks, kind_of, layout_of
+from unet.inputs.layouts import Layout, Stacks, layout_class, layout_of
 from unet.tasks import choose_task
 from unet.training import copies as planning
 from unet.training.folder import remove, remove_run, run_folder
@@ -85,7 +85,7 @@ def readable(data: Path) -> Layout:
     try:
         return layout_of(data)
     except UserError:
-        if not data.is_dir() or kind_of(data) is not Stacks:
+        if not data.is_dir() or layout_class(data) is not Stacks:
             raise
         print(examine(data)[0], flush=True)
         raise UserError(f"{data} cannot be used as it is, so nothing was run; fix the problems above, or run the demo "
@@ -114,7 +114,7 @@ def needed_copies(run_plan: Plan, layout: Layout) -> float | None:
     per_page = len(preprocessing.tile_corners(tiling, shape, task.windowed))
     copies = planning.needed_copies(task, sizes, per_page, reads)
     if copies < task.default_copies:
-        print(f"== Training reads {reads:,} tiles: {planning.in_words(copies, len(sizes), layout.noun)} are enough, "
+        print(f"== Training reads {reads:,} tiles: {planning.describe(copies, len(sizes), layout.noun)} are enough, "
               f"instead of {task.default_copies} of each", flush=True)
     return copies
 

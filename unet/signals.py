@@ -19,7 +19,7 @@ def end_at_once() -> None:
 
 
 @contextmanager
-def put_off() -> Iterator[Callable[[], None]]:
+def delay_signals() -> Iterator[Callable[[], None]]:
     """Delay Ctrl-C and SIGTERM until the block ends or calls the function that this yields; a second one acts at once.
 
     While TensorFlow traces a network, an exception from a signal's handler may end the process with a segmentation

@@ -36,7 +36,7 @@ def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -
         waiting: deque = deque()
         try:
             for job in jobs:
-                with signals_held():  # the first jobs start the processes
+                with hold_signals():  # the first jobs start the processes
                     waiting.append(pool.submit(_make, job))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
@@ -49,12 +49,12 @@ def in_order(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -
         finally:
             # Python considers a thread finished if its join is interrupted: this process would not wait for workers
             # that are starting, and what they share would be gone. Cancelling single futures could break a broken pool
-            with signals_held():
+            with hold_signals():
                 pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def signals_held() -> Iterator[None]:
+def hold_signals() -> Iterator[None]:
     """Delay Ctrl-C and SIGTERM, here and in processes started meanwhile, whose imports would show a traceback.
 
     Processes inherit the mask. In this process it is not enough: a library's thread takes the signal, and Python still

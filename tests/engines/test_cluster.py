@@ -24,8 +24,8 @@ from unet.inputs.stacks import write_stack
 from unet.inputs.voxel import Voxel
 from unet.inputs.writers import page_writer
 from unet.network import Network
+from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.images import Extras
-from unet.predicting.kept import Kept
 from unet.tasks.cells import Cells
 from utils import UserError
 
@@ -60,7 +60,7 @@ def test_what_chunks_cannot_do_is_said_before(tmp_path, wrong, reason):
     predictor = Predictor(None, network, Cells(), wrong.get("flips", 1), wrong.get("zooms", (1.0,)))
     with pytest.raises(UserError, match=reason):
         predict_on_cluster(args, predictor, {}, outputs, StackSamples(tmp_path / args.input),
-                           Extras(kept=Kept(outputs.out, {})))
+                           Extras(kept=Checkpoint(outputs.out, {})))
 
 
 @pytest.mark.slow

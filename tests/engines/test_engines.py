@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 
 from unet.engines import engines
 from unet.engines.engines import TensorFlow, open_engine
-from unet.engines.predictor import Limits, Predictor, limits_of, predictor_of
+from unet.engines.predictor import Limits, Predictor, limits_of, make_predictor
 from unet.engines.windows import overlap_tiles
 from unet.network import Network
 from unet.tasks.cells import Cells
@@ -50,12 +50,12 @@ def model(tmp_path_factory):
 def test_engines_say_the_same(model, name, precision, tolerance, rng):
     image = rng.integers(0, 256, (61, 97), np.uint8)
     config = read_config(model)
-    expected = predictor_of(open_engine(model, "tensorflow", "float32")[0], config)(image)
+    expected = make_predictor(open_engine(model, "tensorflow", "float32")[0], config)(image)
     engine, words = open_engine(model, name, precision)
     assert words.endswith({"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[name])
     assert expected.std() > 0.01
     # the mean: of such weights one output in a thousand goes another way for the last digit of a sum
-    assert np.abs(predictor_of(engine, config)(image) - expected).mean() < tolerance
+    assert np.abs(make_predictor(engine, config)(image) - expected).mean() < tolerance
 
 
 @needs

@@ -10,7 +10,7 @@ from conftest import draw_nuclei, draw_stacks, write_png
 from numpy.testing import assert_allclose, assert_array_equal
 
 import predict
-from unet.engines.ensemble import Ensemble, models_of, read_configs
+from unet.engines.ensemble import Ensemble, find_models, read_configs
 from unet.engines.predictor import Limits, Predictor
 from unet.engines.seams import Seams, seam_positions
 from unet.inputs.stacks import write_stack
@@ -109,13 +109,13 @@ def learnts():
 
 
 def test_walls_are_the_mean_of_all_judges(learnts):
-    one = Cells().together(learnts)
+    one = Cells().combine_learnt(learnts)
     assert one["on"] == [0, 1, 2, 5, 6, 7]
     assert one["threshold"] == pytest.approx(0.35)  # of the two that draw walls
     assert one["plain_threshold"] == pytest.approx(np.mean([learnt["plain_threshold"] for learnt in learnts]))
     assert one["walls"]["width"] == pytest.approx(np.mean([learnt["walls"]["width"] for learnt in learnts[:2]]))
     assert json.loads(json.dumps(one)) == one
-    assert Cells().in_words(one) == "a number for each cell, 0 = border; walls learnt on slices 0-2, 5-7"
+    assert Cells().describe(one) == "a number for each cell, 0 = border; walls learnt on slices 0-2, 5-7"
     image = draw_stacks(1, 128, 7)[0][0]
     probability = 1 / (1 + np.exp((110 - image.astype(np.float32)) / 12))
     walls, judges = find_walls(probability, one["walls"]["width"]), [learnt["walls"]["judge"] for learnt in learnts[:2]]
@@ -125,15 +125,16 @@ def test_walls_are_the_mean_of_all_judges(learnts):
     assert (draw_walls(probability, one["walls"]) != probability).any()
     assert one["walls"]["with_neighbours"] == [learnt["walls"]["with_neighbours"] for learnt in learnts[:2]]
     older = {**learnts[0], "walls": {name: learnts[0]["walls"][name] for name in ("width", "judge")}}
-    assert Cells().together([older, learnts[1]])["walls"]["with_neighbours"] is None  # one of them never learnt it
+    # one of them never learnt it
+    assert Cells().combine_learnt([older, learnts[1]])["walls"]["with_neighbours"] is None
 
 
 def test_where_most_draw_no_walls_none_are_drawn(learnts):
-    one = Cells().together([learnts[0], learnts[2], learnts[2]])
+    one = Cells().combine_learnt([learnts[0], learnts[2], learnts[2]])
     assert one["walls"] is None
     assert one["threshold"] == one["plain_threshold"]
-    assert Cells().in_words(one) == "a number for each cell, 0 = border; no walls drawn: 1 of 3 models draw them"
-    assert Classes(classes=3).together([{"on": [1, 2]}, {"on": [2, 4]}]) == {"on": [1, 2, 4]}
+    assert Cells().describe(one) == "a number for each cell, 0 = border; no walls drawn: 1 of 3 models draw them"
+    assert Classes(classes=3).combine_learnt([{"on": [1, 2]}, {"on": [2, 4]}]) == {"on": [1, 2, 4]}
 
 
 # ----------------------------------------------------------------------------------------------- the command
@@ -185,7 +186,7 @@ def test_several_models_are_one_command_and_one_line(run, learnts, tmp_path):
     predictors = [Predictor(Says(90 + 10 * number), SAME, Cells(), 2) for number in (1, 2, 3)]
     probability = tifffile.imread(tmp_path / "p.tif")
     assert_allclose(probability, [np.mean([one(image) for one in predictors], axis=0) for image in images], atol=1e-6)
-    walls = Cells().together(learnts)["walls"]
+    walls = Cells().combine_learnt(learnts)["walls"]
     assert_array_equal(tifffile.imread(tmp_path / "w.tif"), [
         draw_walls(one, walls, neighbours(probability, number)) for number, one in enumerate(probability)])
     # a pattern, quoted for shells without one, and the input behind it
@@ -237,9 +238,9 @@ def test_models_come_in_order_and_once(tmp_path, monkeypatch):
     for file in files:
         file.parent.mkdir()
         file.touch()
-    assert models_of([*files, files[0]]) == models_of([tmp_path / "fold-*" / "model.keras"]) == files[::-1]
+    assert find_models([*files, files[0]]) == find_models([tmp_path / "fold-*" / "model.keras"]) == files[::-1]
     with pytest.raises(UserError, match=r"nowhere-\*\.keras matches no file"):
-        models_of([tmp_path / "nowhere-*.keras"])
+        find_models([tmp_path / "nowhere-*.keras"])
 
 
 @pytest.mark.parametrize(("change", "what"), [

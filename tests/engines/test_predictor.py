@@ -17,7 +17,7 @@ from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
 from unet.tasks.of_images import ClassImages
 from unet.training.encoders import build
-from utils import turned
+from utils import apply_symmetry
 
 NETWORKS = {"same": SAME, "valid": Network(4, 2, "valid", dropout=(0, 0, 0)),
             "upsample": Network(4, 2, up="upsample", dropout=(0, 0, 0)),
@@ -98,8 +98,8 @@ def test_many_tiles_are_predicted_two_at_once(flips, rng):
 def test_eight_flips_give_the_same_for_a_flipped_slice(same, rng):
     image = rng.integers(0, 256, (40, 52), np.uint8)
     eight = Predictor(same, SAME, Cells(), flips=8)
-    plain, turned = eight(image), eight(image[::-1].T)
-    assert_allclose(turned, plain[::-1].T, atol=2e-6)
+    plain, apply_symmetry = eight(image), eight(image[::-1].T)
+    assert_allclose(apply_symmetry, plain[::-1].T, atol=2e-6)
     assert np.abs(plain - Predictor(same, SAME, Cells())(image)).max() > 1e-3
 
 
@@ -151,7 +151,7 @@ def test_what_is_done_is_said():
                              (Predictor(None, SAME, Nuclei(), 8, (1.0, 1.15)),
                               "mean of 8 flips at 1, 1.15 times the size"),
                              (Predictor(None, SAME, Nuclei()), "no flips")):
-        assert predictor.in_words() == words
+        assert predictor.describe() == words
 
 
 # ------------------------------------------------------------------------------------------ how far flips disagree
@@ -173,7 +173,7 @@ def each_flip(predictor, image):
     one = Predictor(predictor.engine, predictor.network, predictor.task)
     found = np.empty((predictor.flips, *one.predict(image).shape), np.float32)
     for number in range(predictor.flips):
-        turned(found[number], number)[:] = one.predict(turned(image, number))
+        apply_symmetry(found[number], number)[:] = one.predict(apply_symmetry(image, number))
     return found
 
 

@@ -34,11 +34,11 @@ def test_noise_has_no_seams_and_a_jump_is_one(rng, classes, monkeypatch):
     across = np.concatenate([pairs[0][[35, 71]].ravel(), pairs[1][:, [35]].ravel()])
     elsewhere = np.concatenate([np.delete(pairs[0], [35, 71], 0).ravel(), np.delete(pairs[1], 35, 1).ravel()])
     assert jump.ratio == pytest.approx(across.mean() / elsewhere.mean(), rel=1e-5)
-    assert jump.ratio > 1.5 and "more than 1.05, they may be visible" in jump.in_words()
+    assert jump.ratio > 1.5 and "more than 1.05, they may be visible" in jump.describe()
 
 
 def test_one_tile_has_no_seam(rng):
     seams = Seams(predictor())
     seams.add(rng.random((30, 40), np.float32))
     assert seams.ratio is None
-    assert seams.in_words() == "seams: none, each image was predicted in one tile"
+    assert seams.describe() == "seams: none, each image was predicted in one tile"

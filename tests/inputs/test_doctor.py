@@ -185,7 +185,7 @@ def test_slices_that_are_all_empty_or_full_are_a_problem():
     labels = np.zeros((4, 8, 8), np.uint8)
     labels[2:] = 255
     assert ("problem", f"{LABELS}: slices of only one value: 0-3") in faults(doctor.check_labels(labels, ground))
-    assert not doctor.separate_objects(labels > 0, ground)
+    assert not doctor.are_separate_objects(labels > 0, ground)
 
 
 def test_separate_objects_are_no_inverted_membranes(tiny_folder):

@@ -22,10 +22,10 @@ def test_a_file_that_changes_while_it_is_read_is_said(tmp_path, change):
     path.write_text("one")
     other.write_text("two")
     samples = Files(path, tmp_path / "never")
-    with samples.unchanged():
+    with samples.require_unchanged():
         pass
     with pytest.raises(UserError, match=r"a\.tif was replaced while it was being read"), \
-            samples.unchanged(lambda: discarded.append(1)):
+            samples.require_unchanged(lambda: discarded.append(1)):
         if change == "replaced":
             other.replace(path)
         else:
@@ -36,5 +36,5 @@ def test_a_file_that_changes_while_it_is_read_is_said(tmp_path, change):
 
 def test_what_is_raised_for_another_cause_is_raised(tmp_path):
     samples = Files(tmp_path)
-    with pytest.raises(OSError, match="disk"), samples.unchanged(lambda: pytest.fail("nothing changed")):
+    with pytest.raises(OSError, match="disk"), samples.require_unchanged(lambda: pytest.fail("nothing changed")):
         raise OSError("disk")

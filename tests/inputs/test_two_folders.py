@@ -6,7 +6,7 @@ import tifffile
 from conftest import draw_nuclei, draw_slices, write_png, write_two_folders
 from numpy.testing import assert_array_equal
 
-from unet.inputs.layouts import Stacks, TwoFolders, kind_of, layout_of
+from unet.inputs.layouts import Stacks, TwoFolders, layout_class, layout_of
 from unet.tasks import choose_task
 from unet.tasks.nuclei import Nuclei
 from unet.tasks.of_images import CellImages, ClassImages
@@ -48,7 +48,7 @@ def test_masks_is_another_name_for_labels_and_both_are_one_too_many(folder):
 def test_an_empty_folder_of_images_is_named(folder):
     for path in (folder / "images").iterdir():
         path.rename(path.with_suffix(".bmp"))
-    assert kind_of(folder) is TwoFolders
+    assert layout_class(folder) is TwoFolders
     with pytest.raises(UserError, match=r"images has no PNG or TIFF files; expected images/<name>\.png"):
         layout_of(folder)
 
@@ -70,7 +70,7 @@ def test_without_any_label_there_is_nothing_to_learn_from(folder):
 
 def test_a_folder_of_stacks_stays_one(folder, tiny_folder):
     (folder / "images").rename(tiny_folder / "images")
-    assert kind_of(tiny_folder) is Stacks
+    assert layout_class(tiny_folder) is Stacks
 
 
 @pytest.mark.parametrize(("name", "label", "reason"), [

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 
-from unet.inputs.ome_zarr import Image, Stack, halved
+from unet.inputs.ome_zarr import Image, Stack, halve
 from unet.inputs.stacks import is_ours
 from unet.inputs.voxel import Voxel, voxel_of_tiff
 from unet.inputs.writers import beside, check_writable, ending_of, page_writer, read_page
@@ -91,13 +91,13 @@ def test_an_ome_zarr_says_what_it_shows_and_has_a_pyramid(tmp_path, rng, dtype):
     assert [array.shape for array in image.levels] == [(2, 1500, 1033), (2, 750, 517), (2, 375, 259)]
     for level in image.levels:
         assert_array_equal(level[1], pages[1])
-        pages = halved(pages, dtype == np.uint16)
+        pages = halve(pages, dtype == np.uint16)
 
 
 def test_halves_worked_by_hand():
     page = np.array([[1, 3, 5], [1, 3, 7]], np.float32)
-    assert_array_equal(halved(page, False), [[2, 6]])
-    assert_array_equal(halved(page, True), [[1, 5]])
+    assert_array_equal(halve(page, False), [[2, 6]])
+    assert_array_equal(halve(page, True), [[1, 5]])
 
 
 def test_chunks_of_zeros_are_written(tmp_path):

@@ -14,8 +14,8 @@ from unet.inputs.stacks import read_stack, write_stack
 from unet.network import Network
 from unet.predicting import bands
 from unet.predicting.bands import Bands, map_bands, number_by_bands, pieces_by_bands, segment_by_bands
+from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.images import Extras, predictions
-from unet.predicting.kept import Kept
 from unet.scores.isbi import components
 from unet.segment.instances import NUCLEUS, separate_nuclei
 from unet.segment.walls import draw_walls, number_cells
@@ -161,7 +161,7 @@ def test_a_large_image_is_predicted_by_bands_and_goes_on_where_it_was_stopped(tm
     def predict(name, engine, resume=False):
         outputs = Outputs(tmp_path / f"{name}.tif", tmp_path / f"{name}-cells.tif", tmp_path / f"{name}-walls.tif")
         one = Predictor(engine, Network(4, 2), Cells(), flips=2, limits=Limits(core=40, pixels=1))
-        kept = None if resume is None else Kept(outputs.out, {}, resume)
+        kept = None if resume is None else Checkpoint(outputs.out, {}, resume)
         for _ in predictions(one, Cells(), StackSamples(tmp_path / "in.tif"), LEARNT, outputs,
                              extras=Extras(table=tmp_path / f"{name}.csv", kept=kept)):
             pass

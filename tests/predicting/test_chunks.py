@@ -21,9 +21,9 @@ from unet.inputs.writers import page_writer, read_page
 from unet.lock import lock_path
 from unet.network import Network
 from unet.predicting import chunks
+from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.chunks import Job, dask_client, predict_by_chunks
 from unet.predicting.images import Extras, predictions
-from unet.predicting.kept import Kept
 from unet.segment.judge import fit_judge
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
@@ -94,7 +94,7 @@ def volume(tmp_path_factory):
 
 def predict(client, samples, outputs, pickled, resume=False, **extras):
     """Predict by chunks; return the number of objects."""
-    kept = Kept(outputs.out, {}, resume)
+    kept = Checkpoint(outputs.out, {}, resume)
     job = Job(samples.images.pages.path, Cells(), LEARNT, pickled, Network(4, 2).margin, kept.folder)
     return predict_by_chunks(client, job, outputs, samples, Extras(kept=kept, **extras))
 

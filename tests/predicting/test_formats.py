@@ -18,10 +18,10 @@ from unet.inputs.ome_zarr import Stack
 from unet.inputs.stacks import stack_writer
 from unet.inputs.voxel import Voxel
 from unet.inputs.writers import page_writer, read_page
-from unet.lock import lock_path, locked
+from unet.lock import lock_outputs, lock_path
 from unet.network import Network
+from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.images import Extras, predictions
-from unet.predicting.kept import Kept
 from unet.tasks import task
 from unet.tasks.cells import Cells
 from utils import UserError
@@ -46,7 +46,7 @@ def predict(samples, out, engine, resume=False):
     outputs = Cells().outputs(out, redrawn=out.with_name(f"walls{out.name[1:]}"))
     Cells().check_outputs(outputs, samples)
     one = Predictor(engine, Network(4, 2), Cells(), flips=2, limits=Limits(core=40, pixels=1))
-    for _ in predictions(one, Cells(), samples, LEARNT, outputs, extras=Extras(kept=Kept(out, {}, resume))):
+    for _ in predictions(one, Cells(), samples, LEARNT, outputs, extras=Extras(kept=Checkpoint(out, {}, resume))):
         pass
     return engine.calls
 
@@ -112,7 +112,7 @@ def test_what_a_killed_process_left_of_a_folder_goes_and_what_it_moved_comes_bac
     (tmp_path / "p.zarr" / "old").touch()
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "p.zarr")]).returncode == 9
     assert not (tmp_path / "p.zarr").exists() and len(list(tmp_path.iterdir())) == 3
-    with locked([tmp_path / "p.zarr"]):
+    with lock_outputs([tmp_path / "p.zarr"]):
         assert (tmp_path / "p.zarr" / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["p.zarr"]
 

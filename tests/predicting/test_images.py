@@ -11,9 +11,9 @@ from numpy.testing import assert_array_equal
 
 from unet.inputs.layouts import StackSamples
 from unet.inputs.stacks import read_stack, write_stack
-from unet.lock import locked
+from unet.lock import lock_outputs
+from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.images import Extras, predictions
-from unet.predicting.kept import Kept
 from unet.segment.judge import fit_judge, neighbours
 from unet.segment.linking import Linker
 from unet.segment.walls import draw_walls
@@ -28,7 +28,7 @@ ABOUT = {"model": "m", "--flips": "1"}
 class Bright:
     """A stand-in for a network: bright pixels are cell; stops at call `stop`."""
 
-    at_once = 1
+    best_threads = 1
 
     def __init__(self, stop=None):
         self.calls, self.stop = 0, stop
@@ -53,7 +53,7 @@ def predict(stack, stop=None, about=ABOUT, resume=False, name="p", link=True):
     """Predict a stack; return the number of images that the network predicted."""
     folder, model = stack.parent, Bright(stop)
     outputs = Outputs(folder / f"{name}.tif", folder / f"{name}-cells.tif")
-    extras = Extras(link, folder / f"{name}.csv", kept=Kept(outputs.out, about, resume))
+    extras = Extras(link, folder / f"{name}.csv", kept=Checkpoint(outputs.out, about, resume))
     for _ in predictions(model, Cells(), StackSamples(stack), LEARNT, outputs, extras=extras):
         pass
     return model.calls
@@ -148,7 +148,7 @@ def test_somebodys_folder_is_left_alone(stack):
 
 
 def test_two_into_one_output_are_refused(stack):
-    with locked([stack.parent / "p-cells.tif"]), pytest.raises(UserError, match="is being written by process"):
+    with lock_outputs([stack.parent / "p-cells.tif"]), pytest.raises(UserError, match="is being written by process"):
         predict(stack)
     assert not (stack.parent / "p.tif.part").exists()
 

@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from augmentation import Settings, augment
 from preprocessing import Tiling, preprocess
-from unet.inputs.layouts import Chosen, layout_of
+from unet.inputs.layouts import Subset, layout_of
 from unet.report.run import last_run
 from unet.tasks import task_of
-from unet.tasks.task import Judged
+from unet.tasks.task import Prediction
 
 RECIPE = {"epochs": 10, "steps": 5, "batch": 4, "optimizer": "muon", "lr": 0.02, "warmup": 0.1, "average": 0.2,
           "intensity": 0.4, "pretrained": "none", "flips": 8, "zooms": [1.0], "walls": True, "look_back": 3, "seed": 7,
@@ -35,14 +35,14 @@ def finish(work, data, predict, tiling=None, **settings):
             for sample in samples:
                 probability = predict(task.label(sample.label) if sample.label is not None else sample.image)
                 redrawn = task.redraw(probability, learnt)
-                judged.append(Judged(sample, probability, redrawn, task.segment(redrawn, learnt)))
+                judged.append(Prediction(sample, probability, redrawn, task.segment(redrawn, learnt)))
                 write(judged[-1])
         return judged
 
-    back = task.looked_back(layout, split["train"], RECIPE["look_back"])
+    back = task.lookback_samples(layout, split["train"], RECIPE["look_back"])
     labels = [task.label(layout[number].label) for number in back]
     learnt = {**task.learn([predict(label) for label in labels], labels, True), "on": back}
-    holdout = write_predictions(Chosen(layout, split["holdout"]), learnt, task.holdout_outputs(work, outputs))
+    holdout = write_predictions(Subset(layout, split["holdout"]), learnt, task.holdout_outputs(work, outputs))
     write_predictions(layout.to_predict(), learnt, outputs)
     config = {"task": manifest["task"], "network": {**NETWORK, "classes": task.classes}, "channels": task.channels,
               "normalisation": task.normalisation, "recipe": RECIPE, "split": split, "parameters": 12345,

@@ -82,7 +82,7 @@ def test_before_and_after_are_the_networks_and_what_was_drawn(cells_run):
 
 
 def test_a_run_without_walls_says_so(cells_run):
-    learnt = Cells().unlearnt(cells_run.learnt)
+    learnt = Cells().without_walls(cells_run.learnt)
     run = replace(cells_run, config={**cells_run.config, "learnt": {**learnt, "why": "the membranes are thick"}})
     figure = pictures_of(run.task).objects(run)
     assert "No walls are drawn in this run: the membranes are thick." in " ".join(figure.get_supxlabel().split())

@@ -15,7 +15,7 @@ def test_missed_nuclei_are_shown(nuclei_run):
     wrong = pictures.wrong(one, nuclei_run.learnt)
     np.testing.assert_array_equal(wrong, mistakes.where(one.objects, one.sample.label))
     assert wrong[:, :12].any()
-    assert pictures.mistakes(one, nuclei_run.learnt).title == mistakes.in_words()
+    assert pictures.mistakes(one, nuclei_run.learnt).title == mistakes.describe()
 
 
 def test_one_of_each_modality_is_typical(nuclei_run):

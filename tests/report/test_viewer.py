@@ -22,7 +22,7 @@ def viewed(request, runs, tmp_path):
     """A run of each task, and the page with its viewer alone."""
     run = runs[request.param]
     write_doubts(run.work / "next.csv", [
-        doubt_of(one.sample.name, one.probability, run.task.decides(one.probability, run.learnt),
+        doubt_of(one.sample.name, one.probability, run.task.decisive_pixels(one.probability, run.learnt),
                  np.full(one.objects.shape, 0.125)) for one in run.predictions(range(len(run.to_predict)))])
     page = tmp_path / "page.html"
     page.write_text(PAGE.format(title="viewer", body=viewer(run, pictures_of(run.task))), encoding="utf-8")

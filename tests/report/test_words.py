@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unet.citations import cited, reference, works
+from unet.citations import cite, reference, works
 from unet.report.by_task import words_of
 from unet.report.slices import ISBI_VOLUME
 from unet.report.words import averaging, join_words, network, variation
-from unet.training.feed import varied
+from unet.training.feed import vary_grey_levels
 
 
 def changed(run, **recipe):
@@ -28,14 +28,14 @@ def test_every_reference_is_whole():
     assert reference("U-Net") == ("O. Ronneberger, P. Fischer, T. Brox: U-Net: Convolutional Networks for Biomedical "
                                   "Image Segmentation. MICCAI 2015. doi 10.1007/978-3-319-24574-4_28")
     assert reference("bowl").endswith("Nature Methods 16, 1247-1253, 2019. doi 10.1038/s41592-019-0612-7")
-    assert cited("Muon") == "Jordan et al. 2024"
+    assert cite("Muon") == "Jordan et al. 2024"
 
 
 def test_all_that_is_cited_is_in_the_list(runs):
     for run in runs.values():
         text, references = paragraph(run).split("\n\n", 1)
         for name in works():
-            assert (cited(name) in text) <= (reference(name) in references), name
+            assert (cite(name) in text) <= (reference(name) in references), name
 
 
 def test_the_methods_say_how_it_was_trained(cells_run):
@@ -79,7 +79,7 @@ def test_the_variation_is_the_feeds():
     for sign in (1, -1):
         exponent, shift, noise = np.exp(0.35 * 0.4 * sign), 20 * 0.4 * sign, 12 * 0.4
         expected = (255 * (100.5 / 256) ** exponent - 128) * exponent + 128 + shift + noise
-        assert varied(level, 0.4, Extreme(sign))[0, 0, 0] == pytest.approx(expected, rel=1e-5)
+        assert vary_grey_levels(level, 0.4, Extreme(sign))[0, 0, 0] == pytest.approx(expected, rel=1e-5)
     words = variation({"intensity": 0.4}, 1)
     for part in (f"{np.exp(-0.14):.2f} to {np.exp(0.14):.2f}", "up to 8 of 255", "up to 4.8"):
         assert part in words

@@ -88,7 +88,7 @@ def test_each_nucleus_has_one_fate():
     assert (mistakes.right, mistakes.missed, mistakes.merged, mistakes.split, mistakes.invented) == (
         [1], [2], [3, 4], [5], [5])
     assert mistakes.where(PREDICTED, TRUTH).sum() == 8 * 8 + 2 * 8 * 6 + 8 * 14 + 8 * 8
-    assert mistakes.in_words() == "1 right, 1 missed, 2 merged\n1 split, 1 invented"
+    assert mistakes.describe() == "1 right, 1 missed, 2 merged\n1 split, 1 invented"
 
 
 def test_the_small_neighbour_in_a_right_nucleus_is_merged():
@@ -123,4 +123,4 @@ def test_numbers_that_no_pixel_has_are_neither_missed_nor_invented():
     (boxes(), boxes((0, 0, 5, 5)), "0 right, 1 missed, 0 merged\n0 split, 0 invented"),
     (boxes((0, 0, 5, 5)), boxes(), "0 right, 0 missed, 0 merged\n0 split, 1 invented")])
 def test_maps_without_nuclei(predicted, truth, words):
-    assert object_mistakes(predicted, truth).in_words() == words
+    assert object_mistakes(predicted, truth).describe() == words

@@ -7,7 +7,6 @@ from scipy.special import logit
 
 from unet.segment import judge as judging
 from unet.segment.judge import (
-    alike,
     example,
     features,
     fit_judge,
@@ -15,6 +14,7 @@ from unet.segment.judge import (
     judge,
     neighbour_votes,
     neighbours,
+    show_same_tissue,
     within_one_cell,
 )
 from unet.segment.walls import find_walls
@@ -62,12 +62,12 @@ def test_neighbours_are_those_before_and_after():
 
 def test_slices_are_alike_where_their_membranes_lie_in_the_same_places(rng):
     one, other = (np.repeat(np.repeat(rng.random((20, 20)), 8, axis=0), 8, axis=1).astype(np.float32) for _ in range(2))
-    assert alike(one, one)
-    assert alike(one, 0.3 * one + 0.7 * other)
-    assert not alike(one, other)
-    assert not alike(one, np.ones_like(one))  # nothing to compare
-    assert not alike(one, one[:-1])  # of another size
-    assert not alike(one[:4, :4], one[:4, :4])
+    assert show_same_tissue(one, one)
+    assert show_same_tissue(one, 0.3 * one + 0.7 * other)
+    assert not show_same_tissue(one, other)
+    assert not show_same_tissue(one, np.ones_like(one))  # nothing to compare
+    assert not show_same_tissue(one, one[:-1])  # of another size
+    assert not show_same_tissue(one[:4, :4], one[:4, :4])
 
 
 def test_what_neighbours_say_of_a_wall_by_hand():

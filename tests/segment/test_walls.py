@@ -24,7 +24,7 @@ from unet.segment import walls
 from unet.segment.judge import judge, neighbour_votes, neighbours, within_one_cell
 from unet.segment.walls import (
     OVERSURE,
-    OVERSURE_DRAWN,
+    OVERSURE_WITH_WALLS,
     draw_walls,
     find_walls,
     learn_cells,
@@ -307,7 +307,7 @@ def test_of_thresholds_that_differ_by_chance_the_usual_is_taken_where_walls_are_
     curve = [0.9, 0.96, 0.972, 0.975, 0.974, 0.974, 0.973, 0.972, 0.97, 0.969]
     assert pick_threshold(curve) == 0.4
     assert pick_threshold(curve, **OVERSURE) == 0.8
-    assert pick_threshold(curve, **OVERSURE_DRAWN) == 0.7
+    assert pick_threshold(curve, **OVERSURE_WITH_WALLS) == 0.7
     assert pick_threshold([*curve[:6], 0.95, 0.94, 0.93, 0.92], **OVERSURE) == 0.4
     packed, objects = discs(square=False), discs(square=True)
     assert learn_cells(blur(packed)[None], packed[None])["plain_threshold"] == 0.8

@@ -11,7 +11,7 @@ from unet.inputs.layouts import layout_of
 from unet.inputs.samples import Sample
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.cells import Cells
-from unet.tasks.task import Judged
+from unet.tasks.task import Prediction
 from unet.training.plan import Settings, plan
 from utils import UserError
 
@@ -85,14 +85,14 @@ def test_held_out_slices_without_any_object_are_refused(tmp_path):
     with pytest.raises(UserError, match="slice 6, which would be held out, has no object; hold out others"):
         plan(layout, CELLS, Settings())
     assert plan(layout, CELLS, Settings(holdout="5-6"))["split"]["holdout"] == [5, 6]
-    assert CELLS.looked_back(layout, [0, 1, 2, 3, 4], 3) == [1, 3, 4]
+    assert CELLS.lookback_samples(layout, [0, 1, 2, 3, 4], 3) == [1, 3, 4]
 
 
 # -------------------------------------------------------------------------------------------------- afterwards
 
 
 @pytest.fixture(scope="module")
-def looked_back():
+def lookback_samples():
     """Probability float32 and labels (4, 64, 64): membranes with a weak spot, found as walls."""
     labels = draw_stacks(slices=4)[1]
     probability = np.where(labels > 0, 0.97, 0.2).astype(np.float32)
@@ -100,25 +100,25 @@ def looked_back():
     return probability, labels
 
 
-def test_walls_are_learnt_drawn_and_left_out(looked_back):
-    outputs, labels = looked_back
+def test_walls_are_learnt_drawn_and_left_out(lookback_samples):
+    outputs, labels = lookback_samples
     learnt = json.loads(json.dumps({**CELLS.learn(outputs, labels, True), "on": [0, 1, 2, 3]}))
     assert CELLS.redraws(learnt)
-    assert CELLS.in_words(learnt) == "a number for each cell, 0 = border; walls learnt on slices 0-3"
+    assert CELLS.describe(learnt) == "a number for each cell, 0 = border; walls learnt on slices 0-3"
     probability = outputs[0]
     redrawn = CELLS.redraw(probability, learnt)
     assert_array_equal(redrawn, draw_walls(probability, learnt["walls"]))
     assert (redrawn != probability).any()
     assert_array_equal(CELLS.segment(redrawn, learnt), number_cells(redrawn, learnt["threshold"]))
-    plain = CELLS.unlearnt(learnt)
+    plain = CELLS.without_walls(learnt)
     assert not CELLS.redraws(plain)
     assert CELLS.redraw(probability, plain) is probability
     assert plain["threshold"] == learnt["plain_threshold"]
-    assert CELLS.in_words(plain).startswith("a number for each cell, 0 = border; no walls drawn")
+    assert CELLS.describe(plain).startswith("a number for each cell, 0 = border; no walls drawn")
 
 
-def test_a_recipe_without_walls_draws_none(looked_back):
-    learnt = CELLS.learn(*looked_back, False)
+def test_a_recipe_without_walls_draws_none(lookback_samples):
+    learnt = CELLS.learn(*lookback_samples, False)
     assert not CELLS.redraws(learnt)
     assert learnt["threshold"] == pytest.approx(learnt["plain_threshold"], abs=0.2)
 
@@ -132,11 +132,11 @@ def test_without_anything_learnt_the_threshold_is_a_half():
 def judged(outputs, labels, learnt):
     for number, (probability, label) in enumerate(zip(outputs, labels, strict=True)):
         redrawn = CELLS.redraw(probability, learnt)
-        yield Judged(Sample(f"slice {number}", label, label), probability, redrawn, CELLS.segment(redrawn, learnt))
+        yield Prediction(Sample(f"slice {number}", label, label), probability, redrawn, CELLS.segment(redrawn, learnt))
 
 
-def test_scores_are_given_for_the_probability_and_for_walls(looked_back):
-    outputs, labels = looked_back
+def test_scores_are_given_for_the_probability_and_for_walls(lookback_samples):
+    outputs, labels = lookback_samples
     learnt = {**CELLS.learn(outputs, labels, True), "on": [0]}
     scores = json.loads(json.dumps(CELLS.score(judged(outputs, labels, learnt), [5, 6, 7, 8], learnt)))
     assert set(scores) == {"probability", "walls"}
@@ -145,14 +145,14 @@ def test_scores_are_given_for_the_probability_and_for_walls(looked_back):
     assert scores["walls"]["chosen"]["threshold"] == learnt["threshold"]
     table = CELLS.table(scores)
     assert table.splitlines()[-1].startswith("hold-out, with walls drawn, at the threshold chosen before")
-    plain = CELLS.unlearnt(learnt)
+    plain = CELLS.without_walls(learnt)
     scores = CELLS.score(judged(outputs, labels, plain), [5, 6, 7, 8], plain)
     assert scores["walls"] is None
     assert "walls" not in CELLS.table(scores)
 
 
-def test_held_out_slices_without_an_object_are_not_scored(looked_back):
-    outputs, labels = looked_back[0], looked_back[1].copy()
+def test_held_out_slices_without_an_object_are_not_scored(lookback_samples):
+    outputs, labels = lookback_samples[0], lookback_samples[1].copy()
     labels[1] = 0
     learnt = {"plain_threshold": 0.5}
     rows = CELLS.score(judged(outputs, labels, learnt), [5, 6, 7, 8], learnt)["probability"]["chosen"]["per_slice"]

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from unet.inputs.layouts import layout_of
 from unet.inputs.samples import Sample
 from unet.tasks.classes import Classes
-from unet.tasks.task import Judged
+from unet.tasks.task import Prediction
 from utils import UserError
 
 TRUTH = np.array([[0, 0, 1, 1], [2, 2, 1, 1]], np.uint8)
@@ -45,7 +45,7 @@ def test_pieces_of_each_class_are_numbered_but_those_of_class_0():
 
 
 def test_each_class_is_scored():
-    judged = Judged(Sample("slice 7", TRUTH, TRUTH), np.eye(3)[GIVEN], np.eye(3)[GIVEN], GIVEN)
+    judged = Prediction(Sample("slice 7", TRUTH, TRUTH), np.eye(3)[GIVEN], np.eye(3)[GIVEN], GIVEN)
     scores = json.loads(json.dumps(Classes(3).score(iter([judged]), [7], {})))
     # class 0: 1 right of 2, none given wrongly; 1: 3 right, 1 missed, 1 invented; 2: 2 right, 1 invented
     assert [row["iou"] for row in scores["classes"]] == [1 / 2, 3 / 5, 2 / 3]
@@ -58,5 +58,5 @@ def test_there_is_nothing_to_learn_or_to_redraw():
     assert task.learn([probability], [TRUTH], True) == {}
     assert not task.redraws({})
     assert task.redraw(probability, {}) is probability
-    assert task.in_words({}) == "a number for each object, 0 = none"
+    assert task.describe({}) == "a number for each object, 0 = none"
     assert task.output == "probability of 3 classes, a channel each"

@@ -13,12 +13,12 @@ from numpy.testing import assert_array_equal
 from augmentation import Settings, augment, augment_pair
 from preprocessing import preprocess
 from unet.inputs import pages
-from unet.inputs.layouts import Chosen, layout_of
+from unet.inputs.layouts import Subset, layout_of
 from unet.inputs.samples import Sample
 from unet.segment.instances import separate_nuclei
 from unet.tasks import images
-from unet.tasks.nuclei import LEAST_SPAN, Nuclei, separated, squeeze
-from unet.tasks.task import Judged, Options, Outputs
+from unet.tasks.nuclei import LEAST_SPAN, Nuclei, separate_touching, squeeze
+from unet.tasks.task import Options, Outputs, Prediction
 from utils import UserError
 
 NUCLEI = Nuclei(window_side=48)
@@ -149,10 +149,10 @@ def test_an_empty_image_stays_quiet(rng):
 def test_touching_nuclei_come_apart_by_hand():
     label = np.array([[1, 1, 2, 2, 0], [1, 1, 0, 2, 0], [0, 0, 0, 0, 3], [0, 4, 4, 0, 0]], np.uint16)
     apart = [[1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 1, 0, 0]]
-    assert separated(label).astype(int).tolist() == NUCLEI.target(label).tolist() == apart
+    assert separate_touching(label).astype(int).tolist() == NUCLEI.target(label).tolist() == apart
     assert_array_equal(NUCLEI.regions(label), np.where(apart, label, 0))
-    assert not separated(np.zeros((3, 3), np.uint16)).any()
-    assert separated(np.full((3, 3), 7, np.uint16)).all()
+    assert not separate_touching(np.zeros((3, 3), np.uint16)).any()
+    assert separate_touching(np.full((3, 3), 7, np.uint16)).all()
     assert NUCLEI.target(label).dtype == np.uint8
     assert_array_equal(Nuclei(resize=4).target(label), label > 0)
 
@@ -245,9 +245,9 @@ def test_squeezed_images_are_the_recipes_own(nuclei_folder, tmp_path):
 
 def judged(layout, numbers):
     """Predictions that need no training: after normalisation nuclei are bright."""
-    for one in Chosen(layout, numbers):
+    for one in Subset(layout, numbers):
         probability = (NUCLEI.normalise(one.image, NUCLEI.levels(one.image)).mean(axis=2) / 255).astype(np.float32)
-        yield Judged(one, probability, probability, separate_nuclei(probability))
+        yield Prediction(one, probability, probability, separate_nuclei(probability))
 
 
 def test_held_out_images_are_scored_one_by_one(nuclei_folder):

@@ -17,7 +17,7 @@ from unet.inputs.stacks import TEST, VOLUME
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
 from unet.tasks.stacks import padding
-from unet.tasks.task import Judged, Outputs
+from unet.tasks.task import Outputs, Prediction
 from utils import UserError
 
 CELLS = Cells()
@@ -114,7 +114,8 @@ def one_of(shape, classes=1, seed=0):
     """A prediction with other numbers in each of its maps."""
     rng = np.random.default_rng(seed)
     probability = rng.random(shape + (classes,) * (classes > 1)).astype(np.float32)
-    return Judged(Sample("slice", np.zeros(shape, np.uint8)), probability, probability / 2, rng.integers(0, 99, shape))
+    sample, objects = Sample("slice", np.zeros(shape, np.uint8)), rng.integers(0, 99, shape)
+    return Prediction(sample, probability, probability / 2, objects)
 
 
 @pytest.mark.parametrize("classes", [1, 3])

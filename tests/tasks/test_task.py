@@ -17,7 +17,7 @@ from unet.tasks import TASKS, choose_task, task_of
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
 from unet.tasks.nuclei import Nuclei
-from unet.tasks.task import Judged, Options, Outputs, Task, numbered, separates
+from unet.tasks.task import Options, Outputs, Prediction, Task, checked_objects, separates
 from utils import UserError
 
 EVERY = (Cells(), Classes(3), Nuclei(), Nuclei(window_side=64), Nuclei(resize=32))
@@ -161,10 +161,10 @@ def test_nothing_can_be_said_where_the_target_is_of_one_class():
 
 def test_more_objects_than_16_bits_number_are_refused():
     objects = np.arange(65536).reshape(256, 256)
-    judged = Judged(Sample("slice 3", objects), objects, objects, objects)
-    assert numbered(judged, Path("cells.tif")).dtype == np.uint16
+    judged = Prediction(Sample("slice 3", objects), objects, objects, objects)
+    assert checked_objects(judged, Path("cells.tif")).dtype == np.uint16
     with pytest.raises(UserError, match=r"cells\.tif: slice 3 has 65536 objects, and at most 65535 can be"):
-        numbered(Judged(Sample("slice 3", objects), objects, objects, objects + 1), Path("cells.tif"))
+        checked_objects(Prediction(Sample("slice 3", objects), objects, objects, objects + 1), Path("cells.tif"))
 
 
 @pytest.mark.parametrize(("task", "out", "expected"), [

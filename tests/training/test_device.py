@@ -129,6 +129,6 @@ def test_a_card_whose_memory_nobody_counts_stops_no_run(monkeypatch):
     monkeypatch.setattr(tf.config.experimental, "get_memory_info", unknown)
     pace = Pace(None, 30)
     pace.ahead = [0] * 10
-    assert "GPU" not in pace.in_words(1.0)
+    assert "GPU" not in pace.describe(1.0)
     monkeypatch.setattr(tf.config.experimental, "get_memory_info", lambda name: {"peak": int(name[-1]) * 10**9})
-    assert "0.0 GB of GPU:0, 1.0 GB of GPU:1; " in pace.in_words(1.0)
+    assert "0.0 GB of GPU:0, 1.0 GB of GPU:1; " in pace.describe(1.0)

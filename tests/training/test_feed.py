@@ -5,7 +5,7 @@ import pytest
 from training.tiny import write_patches
 
 from unet.training import feed as feed_module
-from unet.training.feed import Feed, shuffled, turned, varied
+from unet.training.feed import Feed, apply_symmetry, shuffled, vary_grey_levels
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_batches_are_the_same_and_in_order_whatever_the_number_of_readers(patche
 def test_only_tiles_of_the_sources_that_are_kept(patches):
     feed = Feed(patches, 4, keep=[1, 3])  # tile i is of source i % 5
     assert {image.max() for image in feed[0][0]} == {1 + 1, 3 + 1, 6 + 1, 8 + 1}
-    images, labels = Feed(patches, 4, keep=[0, 4]).unchanged(most=3)
+    images, labels = Feed(patches, 4, keep=[0, 4]).sample_tiles(most=3)
     assert images.max(axis=(1, 2, 3)).tolist() == labels.max(axis=(1, 2, 3)).tolist() == [1, 5, 6]
     assert (images.shape, images.dtype, labels.dtype) == ((3, 16, 16, 1), np.uint8, np.float32)
 
@@ -81,10 +81,10 @@ def test_weights_come_in_the_type_they_were_written_in(tmp_path, dtype):
 
 def test_a_turn_by_hand():
     square = np.array([[1, 2], [3, 4]])
-    assert turned(square, 0).tolist() == [[1, 2], [3, 4]]
-    assert turned(square, 1).tolist() == [[2, 4], [1, 3]]
-    assert turned(square, 4).tolist() == [[2, 1], [4, 3]]
-    assert len({turned(square, turn).tobytes() for turn in range(8)}) == 8
+    assert apply_symmetry(square, 0).tolist() == [[1, 2], [3, 4]]
+    assert apply_symmetry(square, 1).tolist() == [[2, 4], [1, 3]]
+    assert apply_symmetry(square, 4).tolist() == [[2, 1], [4, 3]]
+    assert len({apply_symmetry(square, turn).tobytes() for turn in range(8)}) == 8
 
 
 class Draws:
@@ -108,16 +108,16 @@ def test_intensity_by_hand():
                             ((0, -1, 0, 0), (255 * scaled - 128) * np.exp(-0.35) + 128),  # contrast
                             ((0, 0, 1, 0), 255 * scaled + 20),  # brightness
                             ((0, 0, 0, -0.5), 255 * scaled + 6)):  # noise
-        changed = varied(image, 1.0, Draws(*draws))
+        changed = vary_grey_levels(image, 1.0, Draws(*draws))
         np.testing.assert_allclose(changed, expected, rtol=1e-6)
         assert changed.dtype == np.float32
-    colours = varied(np.repeat(image, 3, axis=2), 1.0, Draws(0, 0, 0, 0, -1, 0, 1))
+    colours = vary_grey_levels(np.repeat(image, 3, axis=2), 1.0, Draws(0, 0, 0, 0, -1, 0, 1))
     np.testing.assert_allclose(colours, 255 * scaled * np.exp([-0.22, 0, 0.22]), rtol=1e-6)
 
 
 def test_intensity_stays_within_its_strength():
     image = np.full((64, 64, 1), 128, np.uint8)
     for seed in range(20):
-        changed = varied(image, 0.4, np.random.default_rng(seed))
+        changed = vary_grey_levels(image, 0.4, np.random.default_rng(seed))
         assert abs(changed.mean() - 128) < 25
         assert changed.std() < 0.4 * 12 * 1.1

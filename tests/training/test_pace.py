@@ -35,7 +35,7 @@ def test_who_waits_is_told_by_the_batches_that_lie_ready(feed, capsys):
 def test_the_time_left_is_that_of_the_steps_after_the_twenty(feed):
     pace = Pace(feed, 620)
     pace.ahead = [0] * 10
-    assert pace.in_words(0.5).startswith("5 min of training left at 0.5 s a step; ")
+    assert pace.describe(0.5).startswith("5 min of training left at 0.5 s a step; ")
 
 
 def test_times_as_people_say_them():

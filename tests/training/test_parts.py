@@ -10,7 +10,7 @@ from training.tiny import write_patches
 
 import train
 from model import Network, Recipe, build_unet
-from unet.training.affinities import output_of
+from unet.training.affinities import affinity_output
 from unet.training.optimizer import compile_model
 from unet.training.parts import InParts
 
@@ -21,7 +21,7 @@ def network(recipe, parts=1, classes=1):
     keras.utils.set_random_seed(3)
     recipe = replace(recipe, network=replace(recipe.network, classes=classes))
     inner = build_unet(recipe.network)
-    outputs = [inner.output, output_of(inner)] if recipe.affinities else inner.output
+    outputs = [inner.output, affinity_output(inner)] if recipe.affinities else inner.output
     model = InParts(inner.input, outputs, name=inner.name)
     model.affinities = recipe.affinities
     compile_model(model, recipe)

@@ -18,7 +18,7 @@ from training.tiny import write_patches
 
 from model import Network, Recipe
 from unet.training.feed import Feed, in_shares
-from unet.training.strategy import open_strategy, place
+from unet.training.strategy import open_strategy, process_place
 from utils import UserError
 
 RECIPE = Recipe(Network(8, 1, dropout=(0, 0)), epochs=3, steps=3, batch=4, lr=0.02, optimizer="muon", average=0.7,
@@ -104,8 +104,8 @@ def config(index=0, kind="worker", **cluster):
     (config(1, chief=["a:1"], worker=["b:2", "c:3"]), (2, 3))])
 def test_the_place_among_the_processes_is_tf_configs(monkeypatch, text, expected):
     monkeypatch.setenv("TF_CONFIG", text)
-    assert place("multiworker") == expected
-    assert place("auto") == (0, 1)
+    assert process_place("multiworker") == expected
+    assert process_place("auto") == (0, 1)
 
 
 @pytest.mark.parametrize("text", ["", "not JSON", "[]", "{}", config(2), config(0, "chief"), config(worker=["a"]),

@@ -62,7 +62,7 @@ def write_some(output, jobs, about="x", stop=None):
     """Write rows of their own number for `jobs` of four, then stop or finish; gives which were left before."""
     with unfinished(output, "rows", {"of": about}, 0, lambda folder: {
             "a": new_array(folder / "a.npy", (4, 3), np.uint8)}) as part:
-        left = part.left(4)
+        left = part.unfinished_jobs(4)
         for job in jobs:
             part.add(job, [job], {"a": part.rows["a"].write([job], [np.full(3, job)])}, f"of {job}")
         if stop:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from unet.engines.engines import open_engine
-from unet.engines.predictor import Predictor, predictor_of
+from unet.engines.predictor import Predictor, make_predictor
 from unet.inputs.pages import natural
 from unet.tasks import task_of
 from unet.tasks.task import Task
@@ -68,9 +68,9 @@ class Ensemble:
         return self._mean(member.block(image, levels, corner, shape) for member in self.members)
 
     @property
-    def at_once(self) -> int:
+    def best_threads(self) -> int:
         """The best number of images to predict at the same time, in threads."""
-        return min(member.at_once for member in self.members)
+        return min(member.best_threads for member in self.members)
 
     @property
     def by_rows(self) -> bool:
@@ -81,9 +81,9 @@ class Ensemble:
         """Return the best number of rows to predict at once: the coarsest network's, whose grid fits the others."""
         return max(self.members, key=lambda member: member.network.stride).row_step(shape)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Describe for the console how each image is predicted."""
-        return f"mean of {len(self.members)} models, {self.members[0].in_words()}"
+        return f"mean of {len(self.members)} models, {self.members[0].describe()}"
 
     def _mean(self, probabilities: Iterable[np.ndarray]) -> np.ndarray:
         total = None
@@ -95,12 +95,12 @@ class Ensemble:
 def reopen_models(models: Sequence[Path], engine: str, precision: str, flips: int | None) -> Predictor | Ensemble:
     """Open trained models that another process has checked, to predict at the image's own size."""
     configs = read_configs(models)
-    members = [predictor_of(open_engine(model, engine, precision)[0], {**config, "recipe": configs[0]["recipe"]}, flips,
-                            (1.0,)) for model, config in zip(models, configs, strict=True)]
+    members = [make_predictor(open_engine(model, engine, precision)[0], {**config, "recipe": configs[0]["recipe"]},
+                              flips, (1.0,)) for model, config in zip(models, configs, strict=True)]
     return Ensemble(members) if len(members) > 1 else members[0]
 
 
-def models_of(names: Sequence[Path]) -> list[Path]:
+def find_models(names: Sequence[Path]) -> list[Path]:
     """List the files that the user named, or that match a pattern (`*`), each once and fold-2 before fold-10.
 
     Raises UserError if a pattern matches no file.
@@ -125,7 +125,7 @@ def read_configs(models: Sequence[Path]) -> list[dict]:
     return configs
 
 
-def learnt_together(configs: Sequence[dict]) -> dict:
+def combine_learnt(configs: Sequence[dict]) -> dict:
     """Combine what models learnt; {} if none of them has learnt anything yet."""
     learnts = [config["learnt"] for config in configs if "learnt" in config]
-    return task_of(configs[0]).together(learnts) if len(learnts) > 1 else learnts[0] if learnts else {}
+    return task_of(configs[0]).combine_learnt(learnts) if len(learnts) > 1 else learnts[0] if learnts else {}

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from unet.engines.engines import BATCH, Engine
 from unet.engines.windows import CORE, Windows, fill_to_stride, overlap_tiles
 from unet.network import Network
-from unet.predicting.ahead import Item, prefetch
+from unet.predicting.prefetch import Item, prefetch
 from unet.tasks import task_of
 from unet.tasks.task import Task
 from unet.training.device import ran_out_of_memory
-from utils import turned
+from utils import apply_symmetry
 
 MANY = 8  # batches per image; from this number on, several are predicted at the same time
 SHARE = 0.5  # share of the free memory that a batch may take
@@ -92,7 +92,7 @@ class Predictor:
         return (self,)
 
     @property
-    def at_once(self) -> int:
+    def best_threads(self) -> int:
         """The best number of images to predict at the same time, in threads."""
         return getattr(self.engine, "streams", 1)
 
@@ -106,7 +106,7 @@ class Predictor:
         """Return the best number of rows of an image of `shape` to predict at once: the height of a row of tiles."""
         return overlap_tiles(self.network, shape, self.limits.core).cores[0]
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Describe for the console how each image is predicted."""
         zooms = ", ".join(f"{zoom:g}" for zoom in self.zooms)
         flips = f"mean of {self.flips} flips" if self.flips > 1 else "no flips"
@@ -174,7 +174,7 @@ class Predictor:
 
     def _average_tiles(self, tiles: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Predict each tile (h, w[, C]) in all flips, and average them, turned back; float32 (h', w', classes)."""
-        turns = [(index, flip, turned(tile if tile.ndim == 3 else tile[..., np.newaxis], flip))
+        turns = [(index, flip, apply_symmetry(tile if tile.ndim == 3 else tile[..., np.newaxis], flip))
                  for index, tile in enumerate(tiles) for flip in range(self.flips)]
         totals: dict[int, np.ndarray] = {}
         for shape in dict.fromkeys(tile.shape for _, _, tile in turns):
@@ -185,7 +185,7 @@ class Predictor:
                     if index not in totals:
                         height, width = tiles[index].shape[:2]
                         totals[index] = np.zeros((height - border, width - border, probability.shape[2]), np.float32)
-                    _add(probability, turned(totals[index], flip))
+                    _add(probability, apply_symmetry(totals[index], flip))
         return [totals[index] / self.flips for index in range(len(tiles))]
 
     def _batches(self, items: Sequence, pixels: int) -> Iterator[Sequence]:
@@ -202,8 +202,8 @@ class Predictor:
         shape = normalised.shape[:2]
         image = fill_to_stride(normalised if normalised.ndim == 3 else normalised[..., np.newaxis], self.network)
         total = np.zeros((*image.shape[:2], (2 if squares else 1) * self.network.classes), np.float32)
-        images = [turned(image, flip) for flip in range(self.flips)]
-        sums = [turned(total, flip) for flip in range(self.flips)]  # views: what is added there is turned back
+        images = [apply_symmetry(image, flip) for flip in range(self.flips)]
+        sums = [apply_symmetry(total, flip) for flip in range(self.flips)]  # views: what is added there is turned back
         work = []
         for size in dict.fromkeys(image.shape[:2] for image in images):
             flips = [flip for flip, image in enumerate(images) if image.shape[:2] == size]
@@ -228,9 +228,9 @@ class Predictor:
 
     def _results(self, jobs: Sequence[Callable[[], Item]]) -> Iterator[Item]:
         """Iterate over the results of jobs in order; of many, run the next ones while the caller adds up the last."""
-        if self.at_once == 1 or len(jobs) < MANY:
+        if self.best_threads == 1 or len(jobs) < MANY:
             return (job() for job in jobs)
-        return prefetch(jobs, self.at_once, self.at_once)
+        return prefetch(jobs, self.best_threads, self.best_threads)
 
 
 def _add(part: np.ndarray, to: np.ndarray) -> None:
@@ -260,7 +260,7 @@ def _resize(probability: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return resize(probability, shape, order=1, anti_aliasing=False).astype(np.float32)
 
 
-def predictor_of(engine: Engine, config: dict, flips: int | None = None, zooms: Sequence[float] | None = None
+def make_predictor(engine: Engine, config: dict, flips: int | None = None, zooms: Sequence[float] | None = None
                  ) -> Predictor:
     """Return the trained network as a predictor, with these flips and magnifications (default: those of its run)."""
     recipe, network = config["recipe"], Network(**config["network"])

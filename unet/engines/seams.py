@@ -8,7 +8,7 @@ from unet.engines.ensemble import Ensemble
 from unet.engines.predictor import Predictor
 from unet.engines.windows import fill_to_stride, overlap_tiles
 from unet.tasks.task import is_large
-from utils import turned
+from utils import apply_symmetry
 
 MAX_RATIO = 1.05  # above it seams may be visible; chance alone moves the ratio by a few hundredths if seams are short
 BAND = 1024  # rows to process at once
@@ -23,7 +23,7 @@ def seam_positions(predictor: Predictor, shape: tuple[int, int]) -> tuple[np.nda
     flips_tiles = is_large(shape) and predictor.by_rows  # instead of the image, so that cores stay where they are
     for flip in range(1 if flips_tiles else predictor.flips):
         for positions, seams in axes:
-            flipped = turned(positions, flip)
+            flipped = apply_symmetry(positions, flip)
             for y, x in overlap_tiles(predictor.network, flipped.shape, predictor.limits.core).corners():
                 before = [flipped[y - 1, x]] * (y > 0) + [flipped[y, x - 1]] * (x > 0)
                 seams.update(int(max(one, flipped[y, x])) for one in before if one != flipped[y, x])
@@ -62,7 +62,7 @@ class Seams:
         elsewhere, across = self.sums / self.counts
         return float(across / elsewhere)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Describe the result for the console."""
         if self.ratio is None:
             return "seams: none, each image was predicted in one tile"

@@ -29,7 +29,7 @@ def title(task: Task) -> str:
 def purpose(task: Task, config: dict) -> str:
     """Describe what the network was trained on, so that others see whether it suits their images."""
     split, noun = config["split"], getattr(task, "noun", "image")
-    size = f", here {Voxel(**config['voxel']).in_words()}" if config.get("voxel") else ""
+    size = f", here {Voxel(**config['voxel']).describe()}" if config.get("voxel") else ""
     colours = "coloured (red, green, blue)" if config["channels"] == 3 else "gray"
     return (f"A U-Net that predicts the {task.output}. It was trained with {version()} on {len(split['train'])} "
             f"{colours} {noun}s of one user's data, and is meant for similar images: the same stain, microscope and "

@@ -25,7 +25,7 @@ from utils import UserError
 FEW_SLICES = 5  # fewer are too few to learn from and to score with
 THIN_MEMBRANE = 0.03  # share of the pixels; ISBI's is .22
 LEAK_SHARE = 0.5  # share of a slice that is one piece: cells run together there; ISBI's largest cell has .13
-WALLED = 30  # slices that are enough to tell whether all have membranes
+WALL_SLICES = 30  # slices that are enough to tell whether all have membranes
 STANDS_OUT = 4.0  # robust standard deviations from the median slice
 SAVE = "File > Save As > Tiff"
 INVERT = (f"Fiji: Edit > Invert, then {SAVE}; if Fiji already shows cells in white, first Image > Lookup Tables > "
@@ -143,7 +143,7 @@ def check_labels(labels: Slices, thin_walls: Walls) -> list[Finding]:
     cells = as_cells(labels)
     membrane = np.array([1 - cell.mean() for cell in cells])
     empty, full = membrane == 1, membrane == 0
-    sample = few(np.flatnonzero(~empty & ~full), WALLED)
+    sample = sample_evenly(np.flatnonzero(~empty & ~full), WALL_SLICES)
     if empty.any() and len(sample) and not thin_walls(cells[number] for number in sample):
         notes.append(Finding("note", f"{LABELS}: no object in slices {list_slices(np.flatnonzero(empty))}",
                              "Labels are objects on background; a slice may have none. You need not do anything."))
@@ -172,14 +172,14 @@ def as_cells(labels: Slices) -> ConvertedPages:
     return ConvertedPages(labels, lambda label: label > threshold, bool)
 
 
-def separate_objects(cells: Slices, thin_walls: Walls) -> bool:
+def are_separate_objects(cells: Slices, thin_walls: Walls) -> bool:
     """Tell whether cells, bool (H, W) each, are objects on background, not cells between membranes or their inverse."""
-    numbers = few([number for number, cell in enumerate(cells) if cell.any() and not cell.all()])
+    numbers = sample_evenly([number for number, cell in enumerate(cells) if cell.any() and not cell.all()])
     sample = [cells[number] for number in numbers]
     return sample != [] and not thin_walls(sample) and not thin_walls([~cell for cell in sample])
 
 
-def few(numbers: Sequence[int], least: int = 5) -> Sequence[int]:
+def sample_evenly(numbers: Sequence[int], least: int = 5) -> Sequence[int]:
     """Return every n-th slice number, at least `least` and fewer than twice as many: enough to judge a stack by."""
     return numbers[::max(1, len(numbers) // least)]
 
@@ -320,7 +320,7 @@ def examine(folder: Path, thin_walls: Walls | None) -> list[Finding]:
         cells = as_cells(labels)
         notes += check_labels(labels, thin_walls) + check_cells(cells, images if pair else None)
         polarity = check_polarity(images, cells) if pair else []
-        notes += [] if polarity and separate_objects(cells, thin_walls) else polarity
+        notes += [] if polarity and are_separate_objects(cells, thin_walls) else polarity
         notes += check_pairs(images, cells) if pair else []
     return notes + (check_test(images, test) if images is not None and test is not None else [])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unet.inputs.stacks import format_slices
-from utils import counted
+from utils import count_of
 
 TITLES = {"ok": "In order", "note": "Good to know", "warning": "Worth a look", "problem": "To be fixed first"}
 
@@ -51,7 +51,7 @@ def report(folder: Path, findings: list[Finding]) -> str:
     problems, warnings = (sum(finding.level == level for finding in findings) for level in ("problem", "warning"))
     verdict = "Ready to train."
     if problems:
-        verdict = f"{counted(problems, 'problem')} must be fixed first."
+        verdict = f"{count_of(problems, 'problem')} must be fixed first."
     elif warnings:
         verdict = f"Ready to train; {warnings} thing{'s are' if warnings > 1 else ' is'} worth a look first."
     return "\n".join([*lines, "", verdict])

@@ -16,13 +16,13 @@ from skimage.segmentation import relabel_sequential
 from unet.inputs.lazy import PageRows, grey_levels, grey_type
 from unet.inputs.pages import JPEG, name_of, read_pixels, without_transparency
 from unet.inputs.stacks import VOLUME
-from utils import UserError, counted
+from utils import UserError, count_of
 
 MODALITIES = ("fluorescence", "histology", "bright-field")
 COLOURED = 15.0  # grey levels between the strongest and the weakest channel, mean over the image; gray has 0
 DARK = 64.0  # median grey level below which a coloured image is fluorescence in one colour, not stained tissue
 BACKGROUND = (1.0, 50.0, 99.8)  # percentiles of brightness: the darkest, the background, the brightest
-DEEP = (0.1, 99.9)  # percentiles that become black and white where an image of more than 8 bits is shown
+DISPLAY_PERCENTILES = (0.1, 99.9)  # percentiles that become black and white where an image of more than 8 bits is shown
 SUFFIXES = (".png", ".tif", ".tiff")
 TO_PREDICT = (*SUFFIXES, *JPEG)  # JPEG's loss is too much for training, but not for prediction
 LAYOUT = "expected <id>/images/<id>.png and <id>/masks/*.png"
@@ -66,8 +66,8 @@ class Remarks:
                              f"{len(names)} {plural}, for instance {names[0]}")
         if self.overlap:
             names, pixels = sorted(self.overlap), sum(self.overlap.values())
-            lines.append(f"masks overlap in {counted(len(names), 'image')} ({names[0]}"
-                         f"{', ...' * (len(names) > 1)}): {counted(pixels, 'pixel')} went to the smaller object")
+            lines.append(f"masks overlap in {count_of(len(names), 'image')} ({names[0]}"
+                         f"{', ...' * (len(names) > 1)}): {count_of(pixels, 'pixel')} went to the smaller object")
         if self.hidden:
             count, name = sum(self.hidden.values()), min(self.hidden)
             lines.append(f"{name} has an object that others cover completely: left out" if count == 1 else
@@ -162,7 +162,7 @@ def in_8_bit(image: np.ndarray) -> np.ndarray:
     """Return an image as uint8, to look at only: if it has more bits, .1 % of its pixels become 0 and .1 % 255."""
     if image.dtype == np.uint8:
         return image
-    low, high = np.percentile(image, DEEP)
+    low, high = np.percentile(image, DISPLAY_PERCENTILES)
     scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 

@@ -38,14 +38,14 @@ class Layout(Samples):
     leave_out: ClassVar[str]  # how to leave a sample out, for messages
     doubt: ClassVar[str] = ""  # what to do if labels are not what they seem, for notes
     meaning: str  # what its labels seem to mean: cells or nuclei; the user may know better
-    undivided: bool = False  # whether separate objects have the same number
+    objects_share_number: bool = False  # whether separate objects have the same number
     folder: Path
     labels_path: Path  # for messages
     groups: list[str]  # the group of each sample
     notes: list[str]  # what the user should know about the data, a sentence each
     dtype: np.dtype  # holds the pixels of all images unchanged
 
-    def listed(self, numbers: Sequence[int]) -> str:
+    def name_samples(self, numbers: Sequence[int]) -> str:
         """Return the names of samples in words, for messages; at most six."""
         names = [name if len(name) <= 20 else f"{name[:12]}..." for name in map(self.names.__getitem__, numbers[:6])]
         return f"{self.noun} {', '.join(names + ['...'] * (len(numbers) > 6))}"
@@ -67,7 +67,7 @@ class Layout(Samples):
         """Return the SHA-256 of the samples without labels."""
 
 
-class Chosen(Samples):
+class Subset(Samples):
     """Some of a layout's samples, by number."""
 
     def __init__(self, layout: Layout, numbers: Sequence[int]):
@@ -124,7 +124,7 @@ class Stacks(Layout):
     def size(self, number: int) -> tuple[int, int]:
         return self.images.shape[1:3]
 
-    def listed(self, numbers: Sequence[int]) -> str:
+    def name_samples(self, numbers: Sequence[int]) -> str:
         return f"slice {format_slices(numbers)}"
 
     def hashes(self) -> dict[str, str]:
@@ -300,7 +300,7 @@ class TwoFolders(Folders):
         return "nuclei" if several and pieces <= MOST_PIECES * numbers else "cells"
 
     @property
-    def undivided(self) -> bool:
+    def objects_share_number(self) -> bool:
         return all(numbers < 2 for numbers, _ in self._counts) and any(pieces > 1 for _, pieces in self._counts)
 
     @property
@@ -326,7 +326,7 @@ class TwoFolders(Folders):
 LAYOUTS: dict[str, type[Layout]] = {layout.name: layout for layout in (Stacks, Folders, TwoFolders)}
 
 
-def kind_of(folder: Path) -> type[Layout]:
+def layout_class(folder: Path) -> type[Layout]:
     """Return the layout that a folder has; `Stacks` if it looks like none."""
     if folders.is_image_folder(folder):
         return Folders
@@ -336,4 +336,4 @@ def kind_of(folder: Path) -> type[Layout]:
 def layout_of(folder: str | Path) -> Layout:
     """Open a folder in the layout that it has."""
     folder = Path(folder)
-    return kind_of(folder)(folder)
+    return layout_class(folder)(folder)

@@ -108,10 +108,10 @@ class Image:
             for level, array in enumerate(self.levels):
                 if level >= begin:
                     array[..., number, first:first + rows.shape[-2], :] = rows
-                rows, first = halved(rows, self.numbers), first // 2
+                rows, first = halve(rows, self.numbers), first // 2
 
 
-def halved(rows: np.ndarray, numbers: bool) -> np.ndarray:
+def halve(rows: np.ndarray, numbers: bool) -> np.ndarray:
     """Return an image (..., h, w) at half its size, rounded up: means of 2 x 2 pixels; of numbers, the first pixel."""
     if numbers:
         return rows[..., ::2, ::2]

@@ -66,7 +66,7 @@ class Samples(Sequence[Sample]):
                 raise UserError(f"{path} was replaced while it was being read; run this again")
 
     @contextmanager
-    def unchanged(self, otherwise: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def require_unchanged(self, otherwise: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Call `check_unchanged` when the block ends or fails; `otherwise` removes what was made from changed files."""
         try:
             yield

@@ -22,7 +22,7 @@ class Voxel:
     x: float
     z: float | None = None
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Return the size of a pixel in words, for the console and messages."""
         return f"{self.y:.4g} µm" if math.isclose(self.y, self.x, rel_tol=1e-3) else f"{self.y:.4g} x {self.x:.4g} µm"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from unet.inputs.ome_zarr import Stack, zarr_package, zarr_writer
 from unet.inputs.stacks import OME, open_stack, require_ours, stack_writer
-from utils import UserError, atomic_folder, check_output, counted, require_space
+from utils import UserError, atomic_folder, check_output, count_of, require_space
 
 ENDINGS = (*OME, ".ome.zarr", ".tif", ".tiff", ".zarr")
 
@@ -44,8 +44,8 @@ def check_writable(path: Path, stack: Stack) -> None:
         check_output(path, needed)
     duplicates = [name for name, count in Counter(stack.names).items() if count > 1]
     if ending == "" and duplicates:
-        raise UserError(f"{path}: {counted(len(duplicates), 'repeated image name')}, for instance {duplicates[0]}, but "
-                        "each image becomes a file; name a .tif or .zarr")
+        raise UserError(f"{path}: {count_of(len(duplicates), 'repeated image name')}, for instance {duplicates[0]}, "
+                        "but each image becomes a file; name a .tif or .zarr")
     require_ours(path)
 
 

@@ -20,16 +20,16 @@ from tqdm import tqdm
 from unet.inputs.lazy import ROWS, Gray
 from unet.inputs.ome_zarr import CHUNK, Image, Stack
 from unet.inputs.samples import Sample, Samples
-from unet.lock import locked
+from unet.lock import lock_outputs
 from unet.predicting.bands import Bands
+from unet.predicting.checkpoint import digest_of
 from unet.predicting.images import Extras, Predicts, levels_of, redraw_and_segment
-from unet.predicting.kept import digest_of
 from unet.segment.judge import neighbours
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
 from unet.tasks.stacks import SliceTask
-from unet.tasks.task import Judged, Outputs, channels_first, is_large, numbered
-from unet.workers import signals_held
+from unet.tasks.task import Outputs, Prediction, channels_first, checked_objects, is_large
+from unet.workers import hold_signals
 from utils import UserError, atomic_folder, atomic_path, read_json, write_json
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ def segment_page(job: Job, number: int) -> None:
         redrawn, objects = redraw_and_segment(job.task, probability, job.learnt,
                                               _neighbouring_pages(out.levels[0], number, job))
         out.put_page(number, channels_first(probability), begin=1)
-        result = Judged(Sample(job.images.names[number], np.empty(0)), probability, redrawn, objects)
+        result = Prediction(Sample(job.images.names[number], np.empty(0)), probability, redrawn, objects)
         if (job.folder / OBJECTS).exists():
-            Image.open(job.folder / OBJECTS).put_page(number, numbered(result, job.folder / OBJECTS))
+            Image.open(job.folder / OBJECTS).put_page(number, checked_objects(result, job.folder / OBJECTS))
         if (job.folder / REDRAWN).exists():
             Image.open(job.folder / REDRAWN).put_page(number, channels_first(redrawn))
         job.mark(str(number), int(objects.max()))
@@ -158,10 +158,10 @@ def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Sampl
     files = {OBJECTS: outputs.objects, REDRAWN: outputs.redrawn, OUT: outputs.out}
     files, stacks = {name: path for name, path in files.items() if path}, job.task.stacks(outputs, samples)
     kept = extras.kept
-    with locked([*files.values(), *([extras.table] if extras.table else [])]):
+    with lock_outputs([*files.values(), *([extras.table] if extras.table else [])]):
         kept.open()
         try:
-            with samples.unchanged(kept.remove):
+            with samples.require_unchanged(kept.remove):
                 _compute(client, job, {name: stacks[path] for name, path in files.items()}, len(samples))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; finished chunks are kept in {kept.folder}: the same command with "
@@ -190,8 +190,8 @@ def link_and_measure(job: Job, samples: Samples, extras: Extras) -> int:
             objects = image.levels[0][number]
             if link:
                 objects = link(objects)
-                result = Judged(Sample(name, np.empty(0)), objects, objects, objects)
-                image.put_page(number, numbered(result, job.folder / OBJECTS))
+                result = Prediction(Sample(name, np.empty(0)), objects, objects, objects)
+                image.put_page(number, checked_objects(result, job.folder / OBJECTS))
             if write_rows:
                 write_rows(number, name, objects, np.asarray(job.images[number]))
             greatest = max(greatest, int(objects.max()))
@@ -275,7 +275,7 @@ def dask_client(address: str, workers: int) -> Iterator[Client]:
         raise UserError("--dask needs the package distributed, which is not installed: pip install -r "
                         "requirements-zarr.txt") from None
     if address == "local":
-        with signals_held():  # workers inherit the mask: Ctrl-C is handled here, never there
+        with hold_signals():  # workers inherit the mask: Ctrl-C is handled here, never there
             cluster = LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=None, dashboard_address=None,
                                    silence_logs=logging.CRITICAL)
         with cluster, Client(cluster) as client:

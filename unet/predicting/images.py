@@ -16,13 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from unet.inputs.samples import Sample, Samples
-from unet.lock import locked
-from unet.predicting.ahead import prefetch
+from unet.lock import lock_outputs
 from unet.predicting.bands import NUMBERING, Bands, band_height, map_bands
-from unet.predicting.kept import Kept, Scratch
+from unet.predicting.checkpoint import Checkpoint, Scratch
+from unet.predicting.prefetch import prefetch
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
-from unet.tasks.task import Judged, Outputs, Task, is_large
+from unet.tasks.task import Outputs, Prediction, Task, is_large
 from utils import UserError
 
 
@@ -39,12 +39,12 @@ class Extras:
 
     link: bool = False
     table: Path | None = None
-    kept: Kept | None = None
+    kept: Checkpoint | None = None
     title: str = "predicting"
     spread: bool = False
 
 
-Prediction = tuple[int, Sample, np.ndarray | Bands, np.ndarray | None]  # number, sample, probability, spread
+NetworkOutput = tuple[int, Sample, np.ndarray | Bands, np.ndarray | None]  # number, sample, probability, spread
 NO_EXTRAS = Extras()
 # one thread at a time reads, and one at a time holds a very large image
 READ_LOCK, LARGE_LOCK = threading.Lock(), threading.Lock()
@@ -54,7 +54,7 @@ STATISTICS_PIXELS = 16_000_000  # of a very large image, from which its mean and
 class Predicts(Protocol):
     """A trained network as a function of an image (H, W[, C]); `Predictor` is one."""
 
-    at_once: int  # the best number of images to predict at the same time, in threads
+    best_threads: int  # the best number of images to predict at the same time, in threads
     by_rows: bool  # whether it can predict rows of an image on their own
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ class Predicts(Protocol):
 
 
 def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict, outputs: Outputs,
-                extras: Extras = NO_EXTRAS) -> Iterator[Judged]:
+                extras: Extras = NO_EXTRAS) -> Iterator[Prediction]:
     """Yield each sample with its prediction, which is written to `outputs`; they are in place after the last one.
 
     Very large images, see `is_large`, are processed by bands of rows if task and predictor can do so. Their probability
@@ -83,25 +83,25 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
     """
     kept, link = extras.kept, Linker() if extras.link else None
     files = [path for path in (outputs.out, outputs.objects, outputs.redrawn, extras.table) if path]
-    with locked(files):
+    with lock_outputs(files):
         if kept:
             kept.open()
         try:
             with ExitStack() as stack:
                 write = stack.enter_context(task.writer(outputs, samples))
                 store = kept or stack.enter_context(Scratch(outputs.out))
-                stack.enter_context(samples.unchanged(kept.remove if kept else lambda: None))
+                stack.enter_context(samples.require_unchanged(kept.remove if kept else lambda: None))
                 size = samples.voxel and (samples.voxel.y, samples.voxel.x)
                 write_rows = extras.table and stack.enter_context(table_writer(extras.table, size, "um"))
                 # the next images are read and predicted while this one is segmented and written
                 images = stack.enter_context(closing(prefetch((
                     partial(_predict, predictor, task, samples, number, store, extras.spread)
-                    for number in range(len(samples))), predictor.at_once, predictor.at_once)))
+                    for number in range(len(samples))), predictor.best_threads, predictor.best_threads)))
                 with_neighbours = _with_neighbours(images) if task.redraws(learnt) else ((one, []) for one in images)
                 for (number, sample, probability, spread), neighbours in tqdm(
                         with_neighbours, extras.title, len(samples), unit="image", disable=None):
                     redrawn, objects = redraw_and_segment(task, probability, learnt, neighbours)
-                    result = Judged(sample, probability, redrawn, _link(objects, link, sample.name), spread)
+                    result = Prediction(sample, probability, redrawn, _link(objects, link, sample.name), spread)
                     write(result)
                     if write_rows:
                         write_rows(number, sample.name, np.asarray(result.objects), np.asarray(sample.image))
@@ -125,7 +125,7 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
             kept.remove()
 
 
-def _with_neighbours(images: Iterable[Prediction]) -> Iterator[tuple[Prediction, list[np.ndarray]]]:
+def _with_neighbours(images: Iterable[NetworkOutput]) -> Iterator[tuple[NetworkOutput, list[np.ndarray]]]:
     """Yield each prediction with the probabilities of the images before and after it, without very large ones."""
     before = current = None
     for after in chain(images, [None]):
@@ -134,8 +134,8 @@ def _with_neighbours(images: Iterable[Prediction]) -> Iterator[tuple[Prediction,
         before, current = current, after
 
 
-def _predict(predictor: Predicts, task: Task, samples: Samples, number: int, store: Kept | Scratch, wants_spread: bool
-             ) -> Prediction:
+def _predict(predictor: Predicts, task: Task, samples: Samples, number: int, store: Checkpoint | Scratch,
+             wants_spread: bool) -> NetworkOutput:
     """Read and predict an image, or load its kept probability; the spread is None if it is not wanted or not known."""
     with READ_LOCK:
         sample = samples[number]

@@ -17,9 +17,9 @@ from unet.report.colours import colour_objects, matched_colours, random_colours,
 from unet.report.paint import busiest, legend
 from unet.report.pictures import SKY, YELLOW, Panel, frame, grid, message, middle
 from unet.scores.doubt import entropy
-from unet.tasks.nuclei import separated
-from unet.tasks.task import Judged, Task
-from utils import OverlapTile, counted
+from unet.tasks.nuclei import separate_touching
+from unet.tasks.task import Prediction, Task
+from utils import OverlapTile, count_of
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -58,23 +58,23 @@ class Pictures(ABC):
         """Return a label (H, W) as it is shown: uint8 (H, W) or (H, W, 3)."""
 
     @abstractmethod
-    def maps(self, prediction: Judged, learnt: dict) -> list[Panel]:
+    def maps(self, prediction: Prediction, learnt: dict) -> list[Panel]:
         """Return the network's output and, if the task draws walls, the output with walls drawn."""
 
     @abstractmethod
-    def mistakes(self, prediction: Judged, learnt: dict) -> Panel:
+    def mistakes(self, prediction: Prediction, learnt: dict) -> Panel:
         """Paint what is wrong over a labelled sample, and count it in the title."""
 
     @abstractmethod
-    def wrong(self, prediction: Judged, learnt: dict) -> np.ndarray:
+    def wrong(self, prediction: Prediction, learnt: dict) -> np.ndarray:
         """Return where the prediction of a labelled sample is wrong, bool (H, W)."""
 
     @abstractmethod
-    def score(self, run: Run, prediction: Judged) -> tuple[float, str]:
+    def score(self, run: Run, prediction: Prediction) -> tuple[float, str]:
         """Return the score of a held-out sample (greater is better) and its text."""
 
     @abstractmethod
-    def windows(self, run: Run, prediction: Judged) -> list[tuple[float, str, Window]]:
+    def windows(self, run: Run, prediction: Prediction) -> list[tuple[float, str, Window]]:
         """Return parts of a held-out sample, each with its score (greater is better), its text and its window."""
 
     @abstractmethod
@@ -144,7 +144,7 @@ class Pictures(ABC):
             return OverlapTile(tuple(size), tiling.tile).cut_at(array, corners[-1:])[0]
 
         where = "whole pages" if len(corners) == 1 else f"{len(corners)} per page, overlapping"
-        title = f"{sample.name[:20]}: {counted(len(pages), 'page')} of {size[0]} x {size[1]} pixels"
+        title = f"{sample.name[:20]}: {count_of(len(pages), 'page')} of {size[0]} x {size[1]} pixels"
         figure, axes = grid([[
             Panel(stretch(sample.image if several else image), title),
             Panel(squeeze_grey(tile(run.training_arrays.arrays(image, label, levels)["images"])),
@@ -187,7 +187,7 @@ class Pictures(ABC):
 
     # ----------------------------------------------------------------------------------------- the results
 
-    def row(self, prediction: Judged, learnt: dict, title: str = "", part: Window | None = None) -> list[Panel]:
+    def row(self, prediction: Prediction, learnt: dict, title: str = "", part: Window | None = None) -> list[Panel]:
         """Return the panels of a sample: image, truth, output, mistakes; without a label: image, output, objects."""
         sample = prediction.sample
         panels = [Panel(stretch(sample.image), title or sample.name[:20], GREY)]
@@ -202,7 +202,7 @@ class Pictures(ABC):
         panels = [replace(panel, pixel=side_of(sample)) for panel in panels]
         return panels if part is None else crop_panels(panels, part)
 
-    def layers(self, prediction: Judged, learnt: dict) -> list[Panel]:
+    def layers(self, prediction: Prediction, learnt: dict) -> list[Panel]:
         """Return all pictures of a sample but its objects, for the viewer: image, output, doubt, truth, mistakes."""
         panels = self.row(prediction, learnt)
         truth = ([] if prediction.sample.label is None else
@@ -214,7 +214,7 @@ class Pictures(ABC):
         """Return the colours of the objects of each label map (H, W): float (count + 1, 3) each."""
         return [random_colours(objects) for objects in label_maps]
 
-    def holdout(self, predictions: Sequence[Judged], learnt: dict, most: int = 5) -> Figure:
+    def holdout(self, predictions: Sequence[Prediction], learnt: dict, most: int = 5) -> Figure:
         """Draw some samples and their predictions; if they have labels, also their mistakes."""
         labelled = predictions[0].sample.label is not None
         rows = [self.row(one, learnt, part=busiest(self.wrong(one, learnt) if labelled else one.objects > 0, self.side))
@@ -225,9 +225,9 @@ class Pictures(ABC):
             self.add_legend(figure)
         return figure
 
-    def typical(self, run: Run, most: int = 3) -> list[Judged]:
+    def typical(self, run: Run, most: int = 3) -> list[Prediction]:
         """Return held-out samples whose scores are in the middle, from each group: `most` in all, at least one each."""
-        groups: dict[str, list[Judged]] = {}
+        groups: dict[str, list[Prediction]] = {}
         for prediction in sorted(run.holdout_predictions, key=lambda one: self.score(run, one)[0]):
             groups.setdefault(prediction.sample.group, []).append(prediction)
         each = max(1, most // max(1, len(groups)))
@@ -308,7 +308,7 @@ class Pictures(ABC):
                     [*filter(None, names)])[0]
 
 
-def _short_name(prediction: Judged) -> str:
+def _short_name(prediction: Prediction) -> str:
     """Return the name of a sample, shortened, with its group."""
     name, group = prediction.sample.name, prediction.sample.group
     return f"{name if len(name) < 15 else name[:10] + '...'}{', ' * bool(group)}{group}"
@@ -337,7 +337,7 @@ def only_first_title(panels: Sequence[Panel]) -> list[Panel]:
 
 def outline_touching(colours: np.ndarray, objects: np.ndarray) -> np.ndarray:
     """Draw a black line into colours (H, W, 3) where two objects of a label map (H, W) touch."""
-    return np.where(((objects == 0) | separated(objects))[..., np.newaxis], colours, 0)
+    return np.where(((objects == 0) | separate_touching(objects))[..., np.newaxis], colours, 0)
 
 
 def pick_evenly(items: Sequence, most: int) -> list:

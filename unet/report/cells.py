@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from unet.citations import cited
+from unet.citations import cite
 from unet.inputs.stacks import format_slices
 from unet.report.base import CLOSE_UP, NO_HOLDOUT, Window, crop_panels, only_first_title
 from unet.report.colours import matched_colours, random_colours, stretch
@@ -19,9 +19,9 @@ from unet.report.slices import SlicePictures, SliceWords
 from unet.report.words import join_words
 from unet.scores.isbi import THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
-from unet.segment.walls import OVERSURE, OVERSURE_DRAWN, find_walls, number_cells
-from unet.tasks.cells import SCORED
-from unet.tasks.task import Judged
+from unet.segment.walls import OVERSURE, OVERSURE_WITH_WALLS, find_walls, number_cells
+from unet.tasks.cells import SCORE_TITLES
+from unet.tasks.task import Prediction
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -52,35 +52,35 @@ class CellPictures(SlicePictures):
     def truth(self, label: np.ndarray) -> np.ndarray:
         return components(label > 0)
 
-    def maps(self, prediction: Judged, learnt: dict) -> list[Panel]:
+    def maps(self, prediction: Prediction, learnt: dict) -> list[Panel]:
         """Return the network's probability and, if walls are drawn, the probability with them."""
         maps = [Panel(prediction.probability, "probability of cell", "by the network")]
         if self.task.redraws(learnt):
             maps.append(Panel(prediction.redrawn, "walls drawn", "the value of each wall"))
         return maps
 
-    def _membrane_mistakes(self, prediction: Judged, learnt: dict) -> MembraneMistakes:
+    def _membrane_mistakes(self, prediction: Prediction, learnt: dict) -> MembraneMistakes:
         return membrane_mistakes(prediction.sample.label, prediction.redrawn, learnt["threshold"])
 
-    def _wrong_at(self, prediction: Judged, probability: np.ndarray, threshold: float) -> np.ndarray:
+    def _wrong_at(self, prediction: Prediction, probability: np.ndarray, threshold: float) -> np.ndarray:
         """Return where cells are merged or split, bool (H, W), at a threshold of a probability (H, W)."""
         mistakes = membrane_mistakes(prediction.sample.label, probability, threshold)
         return mistakes.merging | mistakes.splitting
 
-    def mistakes(self, prediction: Judged, learnt: dict) -> Panel:
+    def mistakes(self, prediction: Prediction, learnt: dict) -> Panel:
         mistakes = self._membrane_mistakes(prediction, learnt)
         return Panel(paint_membranes(stretch(prediction.sample.image), mistakes),
                      f"merges: {mistakes.merges}, splits: {mistakes.splits}")
 
-    def wrong(self, prediction: Judged, learnt: dict) -> np.ndarray:
+    def wrong(self, prediction: Prediction, learnt: dict) -> np.ndarray:
         return self._wrong_at(prediction, prediction.redrawn, learnt["threshold"])
 
-    def score(self, run: Run, prediction: Judged) -> tuple[float, str]:
+    def score(self, run: Run, prediction: Prediction) -> tuple[float, str]:
         scores = run.scores["walls"] or run.scores["probability"]
         row = self.row_of(scores["chosen"]["per_slice"], run, prediction)
         return (row["V_rand"], f"V_rand {row['V_rand']:.4f}") if row else (1.0, "no cell, not scored")
 
-    def windows(self, run: Run, prediction: Judged) -> list[tuple[float, str, Window]]:
+    def windows(self, run: Run, prediction: Prediction) -> list[tuple[float, str, Window]]:
         truth, parts = self.truth(prediction.sample.label), []
         for window in self.tiles_of(prediction):
             if truth[window].any():
@@ -120,7 +120,7 @@ class CellPictures(SlicePictures):
         names = {"V_rand": "V_rand", "V_info": "V_info", "membrane_dice": "Dice of the membrane"}
         for axis, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
             curves = []
-            for part, label in SCORED.items():
+            for part, label in SCORE_TITLES.items():
                 if run.scores[part]:
                     thresholds = [point["threshold"] for point in run.scores[part]["curve"]]
                     curves.append([point[name] for point in run.scores[part]["curve"]])
@@ -175,13 +175,13 @@ class CellPictures(SlicePictures):
         axis = figure.subplots()
         for part, prefix in (("probability", "plain_"), ("walls", ""))[:1 + self.task.redraws(run.learnt)]:
             threshold = run.learnt[f"{prefix}threshold"]
-            axis.plot(THRESHOLDS, run.learnt[f"{prefix}curve"], label=SCORED[part], **CURVE_STYLES[part])
+            axis.plot(THRESHOLDS, run.learnt[f"{prefix}curve"], label=SCORE_TITLES[part], **CURVE_STYLES[part])
             axis.axvline(threshold, label=f"chosen: {threshold:g}", **LINE_STYLES[part])
         axis.set(xlabel="threshold above which a pixel is cell", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
             title=f"Chosen on training {run.layout.noun}s {format_slices(run.learnt['on'])}: the threshold nearest "
-                  f"{OVERSURE['usual']:g} (with walls: {OVERSURE_DRAWN['usual']:g})\nof those whose V_rand, averaged "
-                  f"with both neighbours, is within {OVERSURE['by_chance']:g} of the best")
+                  f"{OVERSURE['usual']:g} (with walls: {OVERSURE_WITH_WALLS['usual']:g})\nof those whose V_rand, "
+                  f"averaged with both neighbours, is within {OVERSURE['by_chance']:g} of the best")
         axis.legend()
         return figure
 
@@ -214,7 +214,7 @@ def _places_beside(spots: list[tuple[int, int]], shape: tuple[int, int]) -> list
     return places
 
 
-def _crests(prediction: Judged, threshold: float, width: float) -> np.ndarray:
+def _crests(prediction: Prediction, threshold: float, width: float) -> np.ndarray:
     """Draw crests over the faded image, float (H, W, 3): black if they were judged to be a membrane, else orange."""
     overlay, walls = fade(stretch(prediction.sample.image)), find_walls(prediction.probability, width)
     if walls is not None:
@@ -239,7 +239,7 @@ class CellWords(SliceWords):
             if learnt["walls"].get("with_neighbours"):  # missing in runs of earlier versions
                 features.append("whether the same cell lies on both sides in the slices before and after")
             value = (f"the probability that it is not a membrane, by a logistic regression on {join_words(features)}, "
-                     f"fitted to walls of {slices} (after {cited('walls')})" if learnt["walls"]["judge"] else
+                     f"fitted to walls of {slices} (after {cite('walls')})" if learnt["walls"]["judge"] else
                      "the mean probability along its crest")
             sentences.append("a seeded watershed on the probability found the crests of the predicted membranes; each "
                              f"piece of crest between two cells was redrawn as a wall with a single value, {value}")
@@ -250,7 +250,7 @@ class CellWords(SliceWords):
 
     def results(self, run: Run) -> str:
         parts = []
-        for part, name in SCORED.items():
+        for part, name in SCORE_TITLES.items():
             scores = run.scores[part]
             if scores:
                 best, chosen = scores["best"], scores["chosen"]
@@ -259,5 +259,5 @@ class CellWords(SliceWords):
                              f"{chosen['V_info']:.4f} at {chosen['threshold']:g}, chosen without these "
                              f"{run.layout.noun}s")
         error = run.scores["probability"]["best"]["pixel_error"]["pixel_error"]
-        return (f"On the held-out {run.layout.noun}s, the scores after border thinning ({cited('ISBI scores')}) were, "
+        return (f"On the held-out {run.layout.noun}s, the scores after border thinning ({cite('ISBI scores')}) were, "
                 f"for {'; '.join(parts)}; the pixel error of the probability was {error:.4f}.")

@@ -14,7 +14,7 @@ from unet.report.colours import class_colours, colour_classes, stretch
 from unet.report.paint import MISSED
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, fade, message
 from unet.report.slices import SlicePictures, SliceWords
-from unet.tasks.task import Judged
+from unet.tasks.task import Prediction
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -43,24 +43,24 @@ class ClassPictures(SlicePictures):
     def label_picture(self, label: np.ndarray) -> np.ndarray:
         return colour_classes(label, self.task.classes)
 
-    def maps(self, prediction: Judged, learnt: dict) -> list[Panel]:
+    def maps(self, prediction: Prediction, learnt: dict) -> list[Panel]:
         """Return the most probable class, and its probability."""
         return [Panel(self.label_picture(prediction.probability.argmax(axis=-1)), "the most probable class"),
                 Panel(prediction.probability.max(axis=-1), "its probability", "by the network")]
 
-    def mistakes(self, prediction: Judged, learnt: dict) -> Panel:
+    def mistakes(self, prediction: Prediction, learnt: dict) -> Panel:
         overlay, wrong = fade(stretch(prediction.sample.image)), self.wrong(prediction, learnt)
         overlay[wrong] = to_rgb(MISSED)
         return Panel(overlay, f"{wrong.mean():.1%} of the pixels are wrong")
 
-    def wrong(self, prediction: Judged, learnt: dict) -> np.ndarray:
+    def wrong(self, prediction: Prediction, learnt: dict) -> np.ndarray:
         return prediction.probability.argmax(axis=-1) != self.task.label(prediction.sample.label)
 
-    def score(self, run: Run, prediction: Judged) -> tuple[float, str]:
+    def score(self, run: Run, prediction: Prediction) -> tuple[float, str]:
         value = self.row_of(run.scores["per_slice"], run, prediction)["accuracy"]
         return value, f"{value:.1%} right"
 
-    def windows(self, run: Run, prediction: Judged) -> list[tuple[float, str, Window]]:
+    def windows(self, run: Run, prediction: Prediction) -> list[tuple[float, str, Window]]:
         right, parts = ~self.wrong(prediction, run.learnt), []
         for window in self.tiles_of(prediction):
             value = float(right[window].mean())

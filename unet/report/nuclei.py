@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from unet.citations import cited
+from unet.citations import cite
 from unet.inputs.folders import MODALITIES, in_8_bit
 from unet.report.base import NO_HOLDOUT, Pictures, Window
 from unet.report.colours import colour_objects
@@ -17,8 +17,8 @@ from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, SKY, Panel, message
 from unet.report.words import Words
 from unet.scores.mistakes import object_mistakes
 from unet.segment.instances import CORE, EDGE, NUCLEUS, SMALLEST, SURE
-from unet.tasks.task import Judged
-from utils import counted
+from unet.tasks.task import Prediction
+from utils import count_of
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -49,23 +49,23 @@ class NucleiPictures(Pictures):
     def label_picture(self, label: np.ndarray) -> np.ndarray:
         return colour_objects(label)
 
-    def maps(self, prediction: Judged, learnt: dict) -> list[Panel]:
+    def maps(self, prediction: Prediction, learnt: dict) -> list[Panel]:
         return [Panel(prediction.probability, "probability of nucleus", "by the network")]
 
-    def mistakes(self, prediction: Judged, learnt: dict) -> Panel:
+    def mistakes(self, prediction: Prediction, learnt: dict) -> Panel:
         objects, sample = prediction.objects, prediction.sample
         mistakes = object_mistakes(objects, sample.label)
-        return Panel(paint_objects(in_8_bit(sample.image), objects, sample.label, mistakes), mistakes.in_words())
+        return Panel(paint_objects(in_8_bit(sample.image), objects, sample.label, mistakes), mistakes.describe())
 
-    def wrong(self, prediction: Judged, learnt: dict) -> np.ndarray:
+    def wrong(self, prediction: Prediction, learnt: dict) -> np.ndarray:
         objects, label = prediction.objects, prediction.sample.label
         return object_mistakes(objects, label).where(objects, label)
 
-    def score(self, run: Run, prediction: Judged) -> tuple[float, str]:
+    def score(self, run: Run, prediction: Prediction) -> tuple[float, str]:
         value = next(row["mean"] for row in run.scores["per_image"] if row["image"] == prediction.sample.name)
         return value, f"mean AP {value:.3f}"
 
-    def windows(self, run: Run, prediction: Judged) -> list[tuple[float, str, Window]]:
+    def windows(self, run: Run, prediction: Prediction) -> list[tuple[float, str, Window]]:
         """Return the part with the most mistakes, and the whole image's score."""
         return [(*self.score(run, prediction), busiest(self.wrong(prediction, run.learnt), self.side))]
 
@@ -81,7 +81,7 @@ class NucleiPictures(Pictures):
 
         modalities = sorted(run.scores["modalities"].items(), key=lambda item: MODALITIES.index(item[0]))
         for (name, row), style in zip(modalities, CURVE_STYLES, strict=False):
-            draw(row, f"{name}, {counted(row['images'], 'image')}", **style)
+            draw(row, f"{name}, {count_of(row['images'], 'image')}", **style)
         total = run.scores["all"]
         draw(total, f"all {total['images']}, mean {total['mean']:.3f}", color="black", linestyle="--")
         axis.set(xlabel="intersection over union above which a nucleus counts as found",
@@ -98,7 +98,7 @@ class NucleiWords(ImageWords, Words):
     loss = "binary cross-entropy"
     borders = "gaps between nuclei"
     labels = "masks"
-    origin = f" [if they are from the 2018 Data Science Bowl, BBBC038: {cited('bowl')}]"
+    origin = f" [if they are from the 2018 Data Science Bowl, BBBC038: {cite('bowl')}]"
 
     @property
     def normalisation(self) -> str:
@@ -118,5 +118,5 @@ class NucleiWords(ImageWords, Words):
         total = run.scores["all"]
         return (f"On the held-out images, the average precision, TP / (TP + FP + FN), was {total['ap']['0.50']:.3f} at "
                 f"an intersection over union of .5, and {total['mean']:.3f} as the mean over .50, .55, ... .95 (the "
-                f"score of the 2018 Data Science Bowl; {cited('bowl')}). Images were held out one by one. It is not "
+                f"score of the 2018 Data Science Bowl; {cite('bowl')}). Images were held out one by one. It is not "
                 "known which of them are from the same experiment, so held-out images may resemble training images.")

@@ -142,7 +142,7 @@ def show_pads(image: np.ndarray, label: np.ndarray, options: Options) -> Figure:
 # -------------------------------------------------------------------------------------- the run's own samples
 
 
-def in_words(operation: dict) -> str:
+def describe(operation: dict) -> str:
     """Return an operation of the manifest with its random values, as 'elastic: alpha 3.1, sigma 40.2'."""
     values = {name: value for name, value in operation.items() if name != "operation"}
     return f"{operation['operation']}: " + ", ".join(
@@ -155,7 +155,7 @@ def show_pages(run: Run, pictures: Pictures, numbers: Sequence[int]) -> Figure:
     columns = []
     for number in numbers:
         record, (image, label, levels) = run.manifest["samples"][number], run.page(number)
-        lines = [f"page {number}, of {record['name'][:20]}", *map(in_words, record["operations"])]
+        lines = [f"page {number}, of {record['name'][:20]}", *map(describe, record["operations"])]
         columns.append(("\n".join(textwrap.fill(line, 40) for line in lines),
                         squeeze_grey(run.task.normalise(image, levels)), pictures.label_picture(label)))
     return _pairs(columns, f"Pages of {run.work / 'augmented' / 'images.tif'}, {len(run.pages)} in all, and the random "

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing import TrainingArrays
-from unet.inputs.layouts import Chosen, Layout, layout_of
+from unet.inputs.layouts import Layout, Subset, layout_of
 from unet.inputs.samples import Samples
 from unet.inputs.stacks import open_stack
 from unet.scores.doubt import Doubt, read_doubts
 from unet.segment.judge import neighbours
 from unet.tasks import task_of
-from unet.tasks.task import Judged, Options, Outputs, Task, is_large
+from unet.tasks.task import Options, Outputs, Prediction, Task, is_large
 from utils import UserError, read_json
 
 STEPS = "run 'make', or the three scripts one after the other (with the same --work)"
@@ -97,7 +97,7 @@ class Run:
 
     # ---------------------------------------------------------------------------------- predictions
 
-    def _read_predictions(self, outputs: Outputs, samples: Samples, numbers: Iterable[int]) -> list[Judged]:
+    def _read_predictions(self, outputs: Outputs, samples: Samples, numbers: Iterable[int]) -> list[Prediction]:
         """Return the samples with these numbers and their predictions; leave out those without a prediction."""
         predictions = []
         for number in numbers:
@@ -109,18 +109,18 @@ class Run:
             redrawn = self.task.redraw(probability, self.learnt, [one for one in beside if one is not None])
             sample = samples[number]
             sample = replace(sample, image=np.asarray(sample.image))  # whole, if it is read row by row
-            predictions.append(Judged(sample, probability, redrawn, self.task.segment(redrawn, self.learnt)))
+            predictions.append(Prediction(sample, probability, redrawn, self.task.segment(redrawn, self.learnt)))
         return predictions
 
     @cached_property
-    def holdout_predictions(self) -> list[Judged]:
+    def holdout_predictions(self) -> list[Prediction]:
         """The held-out samples and their predictions, without those whose prediction is missing."""
         if self.scores is None:
             return []
-        samples, outputs = Chosen(self.layout, self.holdout), self.task.holdout_outputs(self.work, self.outputs)
+        samples, outputs = Subset(self.layout, self.holdout), self.task.holdout_outputs(self.work, self.outputs)
         return self._read_predictions(outputs, samples, range(len(samples)))
 
-    def predictions(self, numbers: Iterable[int]) -> list[Judged]:
+    def predictions(self, numbers: Iterable[int]) -> list[Prediction]:
         """Return those of `to_predict` with these numbers and their predictions, without those that are missing."""
         return self._read_predictions(self.outputs, self.to_predict, numbers)
 

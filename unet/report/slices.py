@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unet.citations import cited
+from unet.citations import cite
 from unet.inputs.stacks import VOLUME, format_slices
 from unet.report.base import Pictures, Window
 from unet.report.colours import linked_colours
 from unet.report.words import Words
 from unet.scores.doubt import windows
-from unet.tasks.task import Judged
+from unet.tasks.task import Prediction
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -25,7 +25,7 @@ ISBI_VOLUME = "bcc7ffcecedefe29ba5343c6eddbc8b7b55e5613cb5315dc99e8dff40d7da8c2"
 class SlicePictures(Pictures):
     """The base of pictures of cells and classes."""
 
-    def tiles_of(self, prediction: Judged) -> list[Window]:
+    def tiles_of(self, prediction: Prediction) -> list[Window]:
         """Return windows that cover a slice."""
         return windows(prediction.sample.image.shape[:2])
 
@@ -34,7 +34,7 @@ class SlicePictures(Pictures):
         same_size = len({objects.shape for objects in label_maps}) == 1
         return linked_colours(label_maps) if same_size else super().palettes(label_maps)
 
-    def row_of(self, rows: list[dict], run: Run, prediction: Judged) -> dict | None:
+    def row_of(self, rows: list[dict], run: Run, prediction: Prediction) -> dict | None:
         """Return the row of `rows` with the scores of this slice; None if it was not scored."""
         number = run.layout.names.index(prediction.sample.name)
         return next((row for row in rows if row["slice"] == number), None)
@@ -58,7 +58,7 @@ class SliceWords(Words):
         size = f"{slices} labelled slices of {height} x {width} pixels"
         if self.is_isbi(run):
             return (f"the ISBI 2012 stack, {size}: serial section transmission electron microscopy of the Drosophila "
-                    f"first instar larva ventral nerve cord ({cited('ISBI stack')}; {cited('ISBI scores')})")
+                    f"first instar larva ventral nerve cord ({cite('ISBI stack')}; {cite('ISBI scores')})")
         if run.is_demo:
             return f"a synthetic demo stack, {size}; it was made by a program and shows no real tissue"
         return f"our own stack, {size} (SHA-256 of images and labels: {self.data_hash(run)[:16]})"

@@ -22,7 +22,7 @@ from skimage.measure import regionprops
 from unet.report.base import Pictures, pick_evenly
 from unet.report.pictures import Panel
 from unet.scores.doubt import Doubt
-from unet.tasks.task import Judged
+from unet.tasks.task import Prediction
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -62,12 +62,12 @@ def viewer(run: Run, pictures: Pictures) -> str:
         script=(HERE / "viewer.js").read_text(encoding="utf-8"))
 
 
-def _step(prediction: Judged) -> int:
+def _step(prediction: Prediction) -> int:
     """Return the number n such that every n-th pixel of an image is shown, in both directions."""
     return -(-max(prediction.sample.image.shape[:2]) // SIDE)
 
 
-def _sample(pictures: Pictures, run: Run, prediction: Judged, name: str, palette: np.ndarray) -> dict:
+def _sample(pictures: Pictures, run: Run, prediction: Prediction, name: str, palette: np.ndarray) -> dict:
     """Return a sample with all its pictures, ready for JSON; sizes and boxes are in pixels of the picture shown."""
     step = _step(prediction)
     layers = [{"kind": panel.title.split(":")[0].split("\n")[0], "title": panel.title.replace("\n", ", "),

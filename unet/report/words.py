@@ -7,10 +7,10 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from unet.citations import cited, reference, works
+from unet.citations import cite, reference, works
 from unet.network import OFFSETS
 from unet.tasks.task import Task
-from utils import counted
+from utils import count_of
 
 if TYPE_CHECKING:
     from unet.report.run import Run
@@ -46,7 +46,7 @@ def _range(value: object) -> str:
 
 def optimizer(recipe: dict) -> str:
     """Return the optimizer, with its citation."""
-    return OPTIMIZERS[recipe["optimizer"]].format(Muon=cited("Muon"))
+    return OPTIMIZERS[recipe["optimizer"]].format(Muon=cite("Muon"))
 
 
 def network(run: Run) -> str:
@@ -68,7 +68,7 @@ def averaging(recipe: dict) -> str:
         return ("those with the least loss on a validation block, the last fifth of the training data; training "
                 f"stopped when this loss had not fallen for {recipe['patience']} epochs")
     count = max(1, round(recipe["epochs"] * recipe["average"]))
-    return (f"the mean of those after each of the last {count} of {recipe['epochs']} epochs ({cited('averaging')})"
+    return (f"the mean of those after each of the last {count} of {recipe['epochs']} epochs ({cite('averaging')})"
             if count > 1 else "those after the last step")
 
 
@@ -77,7 +77,7 @@ def auxiliary_output(recipe: dict) -> str:
     weight = recipe.get("affinities")  # missing in runs of earlier versions
     return (f"by an auxiliary output, whose loss had the weight {weight:g}, the network also learnt whether two pixels "
             f"{OFFSETS[0][1]} to {OFFSETS[-1][0]} apart along rows, columns or diagonals lie in the same cell "
-            f"({cited('affinities')})") if weight else ""
+            f"({cite('affinities')})") if weight else ""
 
 
 def variation(recipe: dict, channels: int) -> str:
@@ -130,7 +130,7 @@ class Words(ABC):
     def losses(self, run: Run) -> str:
         """Describe the loss and its weights."""
         return self.loss + {"none": "", "balance": " with balanced classes", "border": " with balanced classes, "
-                            f"weighted for narrow {self.borders} ({cited('U-Net')})"}[run.geometry["weights"]]
+                            f"weighted for narrow {self.borders} ({cite('U-Net')})"}[run.geometry["weights"]]
 
     def schedule(self, run: Run) -> str:
         """Describe steps, optimizer and learning rate of the training."""
@@ -165,7 +165,7 @@ class Words(ABC):
             "loss": "; ".join(filter(None, (f"{self.losses(run)} (--weights {geometry['weights']})",
                                             auxiliary_output(recipe)))),
             "network": f"{network(run)} ({preset})",
-            "schedule": f"{counted(recipe['epochs'], 'epoch')} of {counted(recipe['steps'], 'step')}; "
+            "schedule": f"{count_of(recipe['epochs'], 'epoch')} of {count_of(recipe['steps'], 'step')}; "
                         f"{self.schedule(run)}",
             "weights used for prediction": averaging(recipe),
             "seed of the training": recipe["seed"],
@@ -198,7 +198,7 @@ class Words(ABC):
         copies = (f"Each of the {len(run.train)} training {noun}s was augmented {self.copies(manifest, ' times')} by "
                   f"{self.augmentation(run)}. " if manifest["copies"] else "")
         sentences = [
-            f"{self.aim} with {network(run)} ({cited('U-Net')}), trained on {self.data(run)}.",
+            f"{self.aim} with {network(run)} ({cite('U-Net')}), trained on {self.data(run)}.",
             f"Held out beforehand and never trained on: {self.describe_samples(run, run.holdout)}.",
             f"{copies}{noun.capitalize()}s were {self.normalisation}, and cut into tiles of {run.geometry['tile']} "
             "pixels.",
@@ -213,4 +213,4 @@ class Words(ABC):
             f"Python {versions['python']}; the machine: {run.config['device'] or 'unknown'}.",
             *([self.results(run)] if run.scores else [])]
         text = " ".join(sentences)
-        return text + "\n\n" + "\n".join(f"- {reference(name)}" for name in works() if cited(name) in text)
+        return text + "\n\n" + "\n".join(f"- {reference(name)}" for name in works() if cite(name) in text)

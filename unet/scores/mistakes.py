@@ -99,7 +99,7 @@ class ObjectMistakes:
     split: list[int]
     invented: list[int]
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Return how many objects are in each list, in two lines to be written above a picture."""
         counts = [f"{len(getattr(self, one.name))} {one.name}" for one in fields(self)]
         return f"{', '.join(counts[:3])}\n{', '.join(counts[3:])}"

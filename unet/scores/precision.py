@@ -14,7 +14,7 @@ import numpy as np
 from skimage.segmentation import relabel_sequential
 
 from unet.scores.overlap import check_label_maps, intersection_over_union
-from utils import counted
+from utils import count_of
 
 THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))  # quotients: an IoU of 11/20 equals .55 exactly
 COLUMNS = (0.5, 0.7, 0.9)  # thresholds in the printed table, beside the mean over all
@@ -80,7 +80,7 @@ def pixel_scores(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]
 def format_nuclei(scores: dict) -> str:
     """Format what `nuclei_scores` returned as a table to print: each image, each modality, all."""
     heads = ("true", "found", *(f"AP@{t:.2f}" for t in COLUMNS), "mean AP")
-    sets = [(f"{name}, {counted(row['images'], 'image')}", row)
+    sets = [(f"{name}, {count_of(row['images'], 'image')}", row)
             for name, row in (*scores["modalities"].items(), ("all", scores["all"]))]
     lines = [" " * 32 + "".join(f"{head:>9}" for head in heads)]
     for title, row in [*((row["image"], row) for row in scores["per_image"]), ("", None), *sets]:

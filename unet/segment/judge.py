@@ -38,7 +38,7 @@ def neighbours(slices: Sequence, number: int) -> list:
     return [slices[neighbour] for neighbour in (number - 1, number + 1) if 0 <= neighbour < len(slices)]
 
 
-def alike(probability: np.ndarray, neighbour: np.ndarray) -> bool:
+def show_same_tissue(probability: np.ndarray, neighbour: np.ndarray) -> bool:
     """Tell whether two probabilities (H, W) show the same tissue: consecutive images need not."""
     if probability.shape != neighbour.shape or min(probability.shape) < 2 * BLOCK:
         return False
@@ -52,12 +52,12 @@ def neighbour_votes(walls: Walls, probability: np.ndarray, neighbours: Sequence[
     """Return the share of neighbouring slices in which the same cell lies on both sides of each wall, float64 (n,).
 
     `walls` and `probability` belong to a slice, `neighbours` are the probabilities of cell (H, W) of the slices before
-    and after it. Those that are not `alike` are left out; None if there are no others. A slice in which a side has no
-    cell votes 0.5; see `within_one_cell`.
+    and after it. Those that do not show the same tissue are left out; None if there are no others. A slice in which a
+    side has no cell votes 0.5; see `within_one_cell`.
     """
     votes = []
     for neighbour in neighbours:
-        if alike(probability, neighbour):
+        if show_same_tissue(probability, neighbour):
             same, comparable = within_one_cell(walls, neighbour > JOINED)
             votes.append(np.where(comparable, same, 0.5))
     return np.mean(votes, axis=0) if votes else None

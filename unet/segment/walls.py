@@ -33,7 +33,7 @@ FOLDS = 5  # parts of the slices; the walls of each part are judged by what was 
 # thresholds; on slices that trained, V_rand differs little from .3 to .9. By cross-validation: for the probability as
 # it is on ISBI 0-4 and 20-24; for drawn walls, which hold at lower thresholds, in five folds of ISBI 0-24
 OVERSURE = {"usual": 0.8, "by_chance": 0.008}
-OVERSURE_DRAWN = {**OVERSURE, "usual": 0.7}
+OVERSURE_WITH_WALLS = {**OVERSURE, "usual": 0.7}
 
 
 # ------------------------------------------------------------------------------------------------ thin walls
@@ -220,7 +220,7 @@ def learn_cells(outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], wal
     maps = [_redraw(output, one, {"width": width, **{name: final[name] and judges[fold][name] for name in final}},
                     vote) for output, one, vote, fold in zip(outputs, slice_walls, votes, folds, strict=True)]
     curve = threshold_curve(maps, labels, thresholds)
-    return {**learnt, "threshold": pick_threshold(curve, thresholds, **OVERSURE_DRAWN), "curve": curve,
+    return {**learnt, "threshold": pick_threshold(curve, thresholds, **OVERSURE_WITH_WALLS), "curve": curve,
             "walls": {"width": width, **final}, "why": None}
 
 

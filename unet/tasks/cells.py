@@ -10,16 +10,16 @@ from typing import ClassVar
 import numpy as np
 from tqdm import tqdm
 
-from unet.inputs.doctor import WALLED, few, pixel_step, polarity_notes, separate_objects
+from unet.inputs.doctor import WALL_SLICES, are_separate_objects, pixel_step, polarity_notes, sample_evenly
 from unet.inputs.layouts import Layout
 from unet.inputs.stacks import format_slices
 from unet.scores.isbi import format_scores, isbi_scores
 from unet.segment.walls import draw_walls, find_walls, learn_cells, number_cells, thin_walls
 from unet.tasks.stacks import SliceTask
-from unet.tasks.task import Judged
+from unet.tasks.task import Prediction
 from utils import UserError
 
-SCORED = {"probability": "the network's probability", "walls": "with walls drawn"}  # the two sets of scores
+SCORE_TITLES = {"probability": "the network's probability", "walls": "with walls drawn"}  # the two sets of scores
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Cells(SliceTask):
     output: ClassVar = "probability of cell"
     numbers_objects: ClassVar = True
     objects_are: ClassVar = "thinned"
-    varied: ClassVar = 1.0
+    max_intensity: ClassVar = 1.0
     affinities: ClassVar = True
 
     def check(self, layout: Layout) -> list[str]:
@@ -55,15 +55,15 @@ class Cells(SliceTask):
         others = [number for number in range(len(layout)) if number not in {*blank, *empty}]
         what = "cell" if blank else "membrane"
         # objects on background may be absent from a slice; membranes are everywhere in tissue
-        if blank or (empty and thin_walls(_labels(layout, few(others, WALLED)))):
-            raise UserError(f"{path}: {layout.listed(blank or empty)} is {what} everywhere, as if nobody had drawn "
-                            f"there; label it, or {layout.leave_out}")
+        if blank or (empty and thin_walls(_labels(layout, sample_evenly(others, WALL_SLICES)))):
+            raise UserError(f"{path}: {layout.name_samples(blank or empty)} is {what} everywhere, as if nobody had "
+                            f"drawn there; label it, or {layout.leave_out}")
         notes = polarity_notes(greys, labels, path.name)
         # separate objects have a background and no membranes, so that labels are not inverted
-        if notes and separate_objects([label > 0 for label in _labels(layout, few(others))], thin_walls):
+        if notes and are_separate_objects([label > 0 for label in _labels(layout, sample_evenly(others))], thin_walls):
             notes = []
         if empty:
-            notes.append(f"{path}: {layout.listed(empty)} has no object; it is not scored if it is held out")
+            notes.append(f"{path}: {layout.name_samples(empty)} has no object; it is not scored if it is held out")
         if values[1] == 1:
             notes.append(f"{path}: labels are 0 and 1; taken as 0 = membrane, 1 = cell")
         return notes
@@ -72,15 +72,15 @@ class Cells(SliceTask):
         """Return a label as uint8 (H, W), 0 = membrane, 255 = cell."""
         return np.where(label > 0, 255, 0).astype(np.uint8)
 
-    def check_judges(self, layout: Layout, numbers: Sequence[int], way_out: str) -> None:
+    def check_holdout(self, layout: Layout, numbers: Sequence[int], way_out: str) -> None:
         if numbers and not any(layout[number].label.any() for number in numbers):
-            raise UserError(f"{layout.labels_path}: {layout.listed(numbers)}, which would be held out, has no object; "
-                            f"{way_out}")
+            raise UserError(f"{layout.labels_path}: {layout.name_samples(numbers)}, which would be held out, has no "
+                            f"object; {way_out}")
 
     def target(self, label: np.ndarray) -> np.ndarray:
         return (label > 0).astype(np.uint8)
 
-    def looked_back(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
+    def lookback_samples(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
         """Return the last samples that show cells, `most` at most: walls are learnt on them."""
         return [number for number in train if layout[number].label.any()][-most:]
 
@@ -88,7 +88,7 @@ class Cells(SliceTask):
         """Learn which walls are membranes, and two thresholds: with walls drawn, and for the unchanged probability."""
         return learn_cells(outputs, labels, walls)
 
-    def together(self, learnts: Sequence[dict]) -> dict:
+    def combine_learnt(self, learnts: Sequence[dict]) -> dict:
         """Average the thresholds and the walls' width, and keep all judges: `redraw` averages their scores of a wall.
 
         Walls are drawn if most models draw them, by what those models learnt.
@@ -99,11 +99,11 @@ class Cells(SliceTask):
         walls = {"width": float(np.mean([learnt["walls"]["width"] for learnt in with_walls])),
                  "judge": [learnt["walls"]["judge"] for learnt in with_walls],
                  "with_neighbours": beside if all(beside) else None} if draws else None
-        voters = with_walls if draws else [self.unlearnt(learnt) for learnt in learnts]
+        voters = with_walls if draws else [self.without_walls(learnt) for learnt in learnts]
         means = {name: float(np.mean([learnt[name] for learnt in group]))
                  for name, group in (("threshold", voters), ("plain_threshold", learnts))}
         why = None if draws else f"{len(with_walls)} of {len(learnts)} models draw them"
-        return {**super().together(learnts), **means, "walls": walls, "why": why}
+        return {**super().combine_learnt(learnts), **means, "walls": walls, "why": why}
 
     def redraws(self, learnt: dict) -> bool:
         return bool(learnt.get("walls"))
@@ -111,10 +111,10 @@ class Cells(SliceTask):
     def redraw(self, probability: np.ndarray, learnt: dict, beside: Sequence[np.ndarray] = ()) -> np.ndarray:
         return draw_walls(probability, learnt["walls"], beside) if self.redraws(learnt) else probability
 
-    def unlearnt(self, learnt: dict) -> dict:
+    def without_walls(self, learnt: dict) -> dict:
         return {**learnt, "walls": None, "threshold": learnt.get("plain_threshold", 0.5)}
 
-    def in_words(self, learnt: dict) -> str:
+    def describe(self, learnt: dict) -> str:
         walls = "no walls drawn" + (f": {learnt['why']}" if learnt.get("why") else "")
         if self.redraws(learnt):
             walls = f"walls learnt on {self.noun}s {format_slices(learnt['on'])}"
@@ -127,12 +127,12 @@ class Cells(SliceTask):
     def inside(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         return probability > learnt.get("threshold", 0.5)
 
-    def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+    def decisive_pixels(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         """Return the middle lines of the walls; True everywhere if there are no walls."""
         walls = find_walls(probability, learnt["walls"]["width"]) if self.redraws(learnt) else None
-        return super().decides(probability, learnt) if walls is None else walls.crest
+        return super().decisive_pixels(probability, learnt) if walls is None else walls.crest
 
-    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+    def score(self, predictions: Iterable[Prediction], numbers: Sequence[int], learnt: dict) -> dict:
         """Return `isbi_scores` for the probability and, if walls are drawn, for the probability with them."""
         slices = {number: one for number, one in zip(numbers, predictions, strict=True) if one.sample.label.any()}
         labels = [self.label(one.sample.label) for one in slices.values()]
@@ -148,7 +148,7 @@ class Cells(SliceTask):
 
     def table(self, scores: dict) -> str:
         parts, summary = [], []
-        for name, title in SCORED.items():
+        for name, title in SCORE_TITLES.items():
             if scores[name]:
                 parts += [f"{title}:", format_scores(scores[name], curve=False), ""]
                 at = scores[name]["chosen"]
@@ -161,7 +161,7 @@ class Cells(SliceTask):
         keys = {"V_rand": "V_rand", "V_info": "V_info", "pixel error": "pixel_error", "membrane IoU": "membrane_iou",
                 "membrane Dice": "membrane_dice"}
         return {title: {head: scores[name]["chosen"][key] for head, key in keys.items()}
-                for name, title in SCORED.items() if scores[name]}
+                for name, title in SCORE_TITLES.items() if scores[name]}
 
 
 def _summaries(layout: Layout) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from unet.inputs.layouts import Layout
 from unet.scores.classes import class_scores, format_classes
 from unet.tasks.stacks import SliceTask
-from unet.tasks.task import Judged
+from unet.tasks.task import Prediction
 from utils import UserError
 
 MOST = 256  # labels are kept as uint8
@@ -68,7 +68,7 @@ class Classes(SliceTask):
     def inside(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         return probability.argmax(axis=-1)
 
-    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+    def score(self, predictions: Iterable[Prediction], numbers: Sequence[int], learnt: dict) -> dict:
         pairs = [(np.moveaxis(one.probability, -1, 0), self.label(one.sample.label)) for one in predictions]
         return class_scores(*zip(*pairs, strict=True), numbers)
 

@@ -16,7 +16,7 @@ from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import is_ours, open_stack, require_ours, stack_writer
 from unet.inputs.writers import ENDINGS
 from unet.scores.precision import SUFFIX
-from unet.tasks.task import Judged, Outputs, Page, channels_first, number_type, numbered
+from unet.tasks.task import Outputs, Page, Prediction, channels_first, checked_objects, number_type
 from utils import OverlapTile, UserError, require_space
 
 SPARE = 10_000_000  # bytes of disk besides the predictions, for temporary files of an image
@@ -145,11 +145,11 @@ class ImageFiles:
         require_space(out, max(needed - present, 0) + SPARE)
 
     @contextmanager
-    def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
+    def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Prediction], None]]:
         """Write <name>.tif, float32, a channel per class, and <name>-labels.tif, uint16 or 32, in the image's size."""
-        def write(prediction: Judged) -> None:
+        def write(prediction: Prediction) -> None:
             arrays = [channels_first(prediction.probability)]
-            arrays += [numbered(prediction, outputs.out)] if outputs.objects else []
+            arrays += [checked_objects(prediction, outputs.out)] if outputs.objects else []
             types = (np.float32, number_type(prediction.objects.shape))
             for path, array, dtype in zip(self.files(outputs, [prediction.sample.name]), arrays, types, strict=False):
                 require_ours(path)  # not yet checked for held-out images

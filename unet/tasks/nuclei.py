@@ -14,13 +14,13 @@ import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
 from skimage.transform import resize
 
-from unet.inputs.folders import DEEP, MODALITIES, modality_of
+from unet.inputs.folders import DISPLAY_PERCENTILES, MODALITIES, modality_of
 from unet.inputs.layouts import Layout
 from unet.inputs.samples import Sample
 from unet.scores.precision import format_nuclei, nuclei_scores, pixel_scores
 from unet.segment.instances import NUCLEUS, separate_nuclei
 from unet.tasks.images import ImageFiles
-from unet.tasks.task import Judged, Options, Task
+from unet.tasks.task import Options, Prediction, Task
 from utils import UserError
 
 PERCENTILES = (1.0, 99.8)  # of an image's pixels: they become 0 and 255
@@ -69,7 +69,7 @@ class Nuclei(ImageFiles, Task):
 
     def check(self, layout: Layout) -> list[str]:
         """Check that separate objects have different numbers; any other masks will do."""
-        if layout.undivided:
+        if layout.objects_share_number:
             raise UserError(f"{layout.labels_path}: no label has more than one number, so that all objects of an image "
                             "would be one; number them, in Fiji: Analyze > Analyze Particles..., Show: Count Masks, or "
                             "learn them as cells with 'python augmentation.py --task cells'")
@@ -119,7 +119,7 @@ class Nuclei(ImageFiles, Task):
     def _deep_levels(self, image: np.ndarray) -> dict:
         """Return `levels` for an image uint16 or float32, from its pixels only: the range of its dtype says nothing."""
         if self.resize:
-            low, high = np.percentile(image, DEEP).tolist()
+            low, high = np.percentile(image, DISPLAY_PERCENTILES).tolist()
             return {"inverted": False, "white": 0, "low": [low] * 3, "high": [max(high, low + 1e-6)] * 3}
         inverted = modality_of(image) != MODALITIES[0]
         grey = -image.astype(np.float32) if inverted else image
@@ -153,7 +153,7 @@ class Nuclei(ImageFiles, Task):
 
     def target(self, label: np.ndarray) -> np.ndarray:
         """Return 1 where nuclei are, with gaps between touching ones unless images are squeezed."""
-        return (label > 0 if self.resize else separated(label)).astype(np.uint8)
+        return (label > 0 if self.resize else separate_touching(label)).astype(np.uint8)
 
     def regions(self, label: np.ndarray) -> np.ndarray:
         return np.where(self.target(label), label, 0)
@@ -171,15 +171,15 @@ class Nuclei(ImageFiles, Task):
     def inside(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         return probability > NUCLEUS
 
-    def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+    def decisive_pixels(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         """Return what may be nucleus; with all pixels, images with few nuclei would count as certain."""
         return probability > FAINT
 
-    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+    def score(self, predictions: Iterable[Prediction], numbers: Sequence[int], learnt: dict) -> dict:
         """Return average precision for objects, and accuracy and IoU for pixels at a probability of .5."""
         modalities, pixels = [], []
 
-        def names(images: Iterable[Judged]) -> Iterator[str]:
+        def names(images: Iterable[Prediction]) -> Iterator[str]:
             for one in images:
                 modalities.append(one.sample.group)
                 pixels.append(pixel_scores(one.probability, one.sample.label))
@@ -203,7 +203,7 @@ class Nuclei(ImageFiles, Task):
                 "pixels at probability .5": {"accuracy": at["accuracy"], "IoU": at["iou"]}}
 
 
-def separated(labels: np.ndarray) -> np.ndarray:
+def separate_touching(labels: np.ndarray) -> np.ndarray:
     """Return where nuclei are and touch no other: instances (H, W) -> bool (H, W).
 
     A pixel with another nucleus in its 3x3 neighbourhood becomes background: a gap two pixels wide between touching

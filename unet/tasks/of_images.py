@@ -11,7 +11,7 @@ import numpy as np
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
 from unet.tasks.images import ImageFiles
-from unet.tasks.task import Judged, Options
+from unet.tasks.task import Options, Prediction
 
 
 class ColourImages(ImageFiles):
@@ -29,7 +29,7 @@ class ColourImages(ImageFiles):
         return super().portable()[0], ("Gray images in three channels are normalised as in training; colours become "
                                        "paler than in predict.py.")
 
-    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+    def score(self, predictions: Iterable[Prediction], numbers: Sequence[int], learnt: dict) -> dict:
         """Return the scores as for slices, with the images' names in the rows."""
         predictions = list(predictions)
         return self.named(super().score(predictions, numbers, learnt),

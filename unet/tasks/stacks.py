@@ -14,7 +14,7 @@ from unet.inputs.ome_zarr import Stack
 from unet.inputs.samples import Sample, Samples
 from unet.inputs.stacks import padding, parse_slices
 from unet.inputs.writers import check_writable, page_writer, read_page
-from unet.tasks.task import Judged, Outputs, Page, Task, channels_first, number_type, numbered
+from unet.tasks.task import Outputs, Page, Prediction, Task, channels_first, checked_objects, number_type
 from utils import UserError
 
 HOLDOUT = 5  # held-out slices at the end of the stack, which never train: 25-29 of ISBI's 30
@@ -100,16 +100,16 @@ class SliceTask(Task):
             check_writable(path, stack)
 
     @contextmanager
-    def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Judged], None]]:
+    def writer(self, outputs: Outputs, samples: Samples) -> Iterator[Callable[[Prediction], None]]:
         """Write stacks with a page per slice, in the formats of their names."""
         with ExitStack() as files:
             write_to = {path: files.enter_context(page_writer(path, stack))
                         for path, stack in self.stacks(outputs, samples).items()}
 
-            def write(prediction: Judged) -> None:
+            def write(prediction: Prediction) -> None:
                 write_to[outputs.out](channels_first(prediction.probability))
                 if outputs.objects:
-                    write_to[outputs.objects](numbered(prediction, outputs.objects))
+                    write_to[outputs.objects](checked_objects(prediction, outputs.objects))
                 if outputs.redrawn:
                     write_to[outputs.redrawn](channels_first(prediction.redrawn))
 

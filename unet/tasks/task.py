@@ -48,7 +48,7 @@ class Outputs:
     objects: Path | None = None  # a number for each object
     redrawn: Path | None = None  # the probability with walls drawn
 
-    def in_words(self, probability: str, objects: str) -> str:
+    def describe(self, probability: str, objects: str) -> str:
         """Return a line for each place, with what lies there."""
         if self.objects == self.out:
             return f"{self.out}: {probability}; {objects}"
@@ -56,7 +56,7 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Prediction:
     """A sample and its prediction.
 
     probability : float32 (H, W[, classes]), the network's output
@@ -92,7 +92,7 @@ class Task(ABC):
     by_rows: ClassVar[bool] = True  # whether rows of an image can be normalised as the whole is
     objects_are: ClassVar[str]  # how objects follow from `inside`: 'thinned' (borders), 'kinds', or 'pieces' (separate)
     channels: ClassVar[int] = 1  # of the images that the network sees
-    varied: ClassVar[float] = 0.4  # upper limit of a recipe's `intensity`; more makes nuclei worse
+    max_intensity: ClassVar[float] = 0.4  # upper limit of a recipe's `intensity`; more makes nuclei worse
     affinities: ClassVar[bool] = False  # whether connected pixels of a label are one cell, as affinities need it
     classes: int = field(default=1, init=False)  # of the network's output
 
@@ -118,7 +118,7 @@ class Task(ABC):
     def folds(self, layout: Layout, count: int, seed: int) -> list[list[int]]:
         """Return the sorted numbers of the held-out samples in each fold of a cross-validation; each is in one fold."""
 
-    def check_judges(self, layout: Layout, numbers: Sequence[int], way_out: str) -> None:
+    def check_holdout(self, layout: Layout, numbers: Sequence[int], way_out: str) -> None:
         """Raise UserError, which ends with `way_out`, if holding out these samples would leave nothing to score."""
         return None  # most tasks score any sample
 
@@ -174,7 +174,7 @@ class Task(ABC):
 
     # --------------------------------------------------------------------------------------- afterwards
 
-    def looked_back(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
+    def lookback_samples(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
         """Return the training samples that are predicted, too, before the held-out ones: the last, five at most."""
         return list(train[-5:])
 
@@ -182,7 +182,7 @@ class Task(ABC):
         """Return what is learnt from probabilities and labels of training samples, for config.json."""
         return {}
 
-    def together(self, learnts: Sequence[dict]) -> dict:
+    def combine_learnt(self, learnts: Sequence[dict]) -> dict:
         """Merge what several models learnt, as `learn` gives it, with the numbers of the samples under "on"."""
         return {"on": sorted({number for learnt in learnts for number in learnt["on"]})}
 
@@ -197,11 +197,11 @@ class Task(ABC):
         """
         return probability
 
-    def unlearnt(self, learnt: dict) -> dict:
+    def without_walls(self, learnt: dict) -> dict:
         """Return `learnt` without what `redraw` draws."""
         return learnt
 
-    def in_words(self, learnt: dict) -> str:
+    def describe(self, learnt: dict) -> str:
         """Describe the numbered objects, for the console."""
         return "a number for each object, 0 = none"
 
@@ -213,12 +213,12 @@ class Task(ABC):
     def inside(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         """Return where `segment` looks for objects, bool (H, W), or each pixel's kind, int (H, W), 0 = none."""
 
-    def decides(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
+    def decisive_pixels(self, probability: np.ndarray, learnt: dict) -> np.ndarray:
         """Return where a label would decide something, bool (H, W): uncertainty for `next.csv` is averaged there."""
         return np.ones(probability.shape[:2], bool)
 
     @abstractmethod
-    def score(self, predictions: Iterable[Judged], numbers: Sequence[int], learnt: dict) -> dict:
+    def score(self, predictions: Iterable[Prediction], numbers: Sequence[int], learnt: dict) -> dict:
         """Return all scores of held-out samples, ready for JSON; `numbers` are theirs in the layout."""
 
     @abstractmethod
@@ -248,7 +248,7 @@ class Task(ABC):
         """Raise UserError if something cannot be written or is an input, ahead of the work."""
 
     @abstractmethod
-    def writer(self, outputs: Outputs, samples: Samples) -> AbstractContextManager[Callable[[Judged], None]]:
+    def writer(self, outputs: Outputs, samples: Samples) -> AbstractContextManager[Callable[[Prediction], None]]:
         """Open the outputs for predictions of `samples` in their order; nothing half-written is left."""
 
     @abstractmethod
@@ -283,7 +283,7 @@ def number_type(shape: tuple[int, ...]) -> type:
     return np.uint32 if is_large(shape) else np.uint16
 
 
-def numbered(prediction: Judged, path: Path) -> np.ndarray:
+def checked_objects(prediction: Prediction, path: Path) -> np.ndarray:
     """Return a sample's objects (H, W), to be written as `number_type`; raises UserError if there are too many.
 
     Those of a very large sample stay in their files; they get the dtype when their rows are written.

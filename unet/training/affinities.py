@@ -18,7 +18,7 @@ NAME = "affinities"  # of the layer
 FEATURES = "up0_conv2"  # the layer whose features it reads, the last of the expanding path
 
 
-def output_of(network: keras.Model):
+def affinity_output(network: keras.Model):
     """Return a network's additional output: logits (batch, h, w, offsets), at the resolution of its first level."""
     return keras.layers.Conv2D(len(OFFSETS), 1, dtype="float32", name=NAME)(network.get_layer(FEATURES).output)
 

@@ -120,7 +120,7 @@ class Alarm(keras.callbacks.Callback):
         """Some tiles from all over the data, unchanged: images, labels and any weights."""
         least, most, pixels = PROBE_TILES
         side = self.feed.arrays[0].shape[1]
-        return self.feed.unchanged(min(max(pixels // side**2, least), most), apart=True)
+        return self.feed.sample_tiles(min(max(pixels // side**2, least), most), apart=True)
 
     def probe(self) -> tuple[float, float, float]:
         """Return loss and `explained_share` on `probe_tiles`, and the largest standard deviation in a tile's output."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from unet.quiet import import_quietly
-from utils import counted
+from utils import count_of
 
 CARD = Path("/dev/nvidia0")  # the first card, if NVIDIA's driver is there, on Linux
 NO_MEMORY = ("bad_alloc", "failed to allocate", "out of memory", "out_of_memory", "alloc_failed",
@@ -36,7 +36,7 @@ def prepare_device(precision: str = "auto") -> str:
         precision = cpu_precision()
     keras.mixed_precision.set_global_policy(PRECISIONS[precision])
     if gpus:
-        return f"{counted(len(gpus), 'GPU')}, {precision}"
+        return f"{count_of(len(gpus), 'GPU')}, {precision}"
     card = " though there is an NVIDIA card (see docs/gpu.md)" if CARD.exists() else ""
     return f"no GPU found{card}, {os.cpu_count()} CPU cores, {precision}"
 

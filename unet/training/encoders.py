@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers, ops
 
 from model import HALVINGS, Network, build_unet
-from unet.signals import put_off
+from unet.signals import delay_signals
 from utils import UserError
 
 # those that halve the image evenly down to 1/32; not Xception and Inception, whose unpadded convolutions cut off odd
@@ -35,7 +35,7 @@ def build(network: Network, channels: int, normalisation: dict, pretrained: str 
     pretrained : 'imagenet' for an encoder trained on ImageNet, otherwise 'none'
     """
     encoder = partial(encode, name=network.encoder, pretrained=pretrained) if network.encoder else None
-    with put_off() if pretrained == "none" else nullcontext():  # a download may take long and has to be stoppable
+    with delay_signals() if pretrained == "none" else nullcontext():  # a download may take long and has to be stoppable
         return build_unet(network, channels, **normalisation, encode=encoder)
 
 

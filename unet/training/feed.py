@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from unet.training.affinities import number_pieces
 from unet.workers import default_workers
-from utils import turned
+from utils import apply_symmetry
 
 ORDER, CHANGES = 0, 1  # two streams of random numbers from one seed
 READERS = min(max(4, default_workers()), 16)  # threads that make batches, and batches that wait for the network
@@ -28,7 +28,7 @@ class Feed:
     patches : folder of train-images.npy uint8 (n, side, side[, C]), train-labels.npy (n, side, side), train-sources.npy
         (n,) and, if the loss is weighted, train-weights.npy (n, side, side)
     batch : tiles per step
-    intensity : strength of `varied`, 0 for none
+    intensity : strength of `vary_grey_levels`, 0 for none
     keep : numbers of the slices or images whose tiles are used; None uses all
     numbers : number the cells in each label, as `affinities` needs them
     """
@@ -57,9 +57,9 @@ class Feed:
         tile = self.tile(number)
         rng = np.random.default_rng((self.seed, CHANGES, number))
         turn = rng.integers(8)  # one of the square's symmetries
-        image, label, *weights = (turned(array[tile], turn) for array in self.arrays)
+        image, label, *weights = (apply_symmetry(array[tile], turn) for array in self.arrays)
         label = number_pieces(label) if self.numbers else label
-        image = varied(image, self.intensity, rng) if self.intensity else image
+        image = vary_grey_levels(image, self.intensity, rng) if self.intensity else image
         return [array.astype(np.float32, copy=False) for array in (image, label, *weights)]
 
     def tile(self, number: int) -> int:
@@ -79,7 +79,7 @@ class Feed:
         first = labels[self.tiles[0]].flat[0]
         return not any((labels[tile] != first).any() for tile in self.tiles)
 
-    def unchanged(self, most: int = 64, apart: bool = False) -> tuple[np.ndarray, ...]:
+    def sample_tiles(self, most: int = 64, apart: bool = False) -> tuple[np.ndarray, ...]:
         """Return the first tiles unchanged, `most` at most; with `apart` as many at even distances.
 
         Images are uint8 (n, side, side, C), labels and any weights float32.
@@ -171,7 +171,7 @@ def shuffled(count: int, seed: int, number: int) -> np.ndarray:
     return np.random.default_rng((seed, ORDER, number)).permutation(count)
 
 
-def varied(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def vary_grey_levels(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Change gamma, contrast and brightness at random, and add noise: uint8 (side, side, C) -> float32 grey levels.
 
     At strength 1 the exponent and the contrast are between 0.7 and 1.4, the brightness changes by 20 grey levels at

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unet.inputs.folders import find_sources, is_image_folder
 from unet.inputs.stacks import is_ours
-from unet.lock import working
+from unet.lock import lock_run
 from unet.scores.precision import SUFFIX
 from unet.tasks.task import Outputs
 from utils import UserError, read_json
@@ -44,8 +44,8 @@ def _content(path: Path, *keys: str) -> dict:
 
 @contextmanager
 def run_folder(work: Path, whole: bool = False) -> Iterator[None]:
-    """Lock the folder of a run as `working` does, and remove the half-written files that killed runs left in it."""
-    with working(work, whole):
+    """Lock the folder of a run as `lock_run` does, and remove the half-written files that killed runs left in it."""
+    with lock_run(work, whole):
         for path in leftovers(work):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield

@@ -31,9 +31,9 @@ class Pace(keras.callbacks.Callback):
         elif AFTER - TIMED < self.steps <= AFTER:
             self.ahead.append(self.feed.batches - self.steps)
             if self.steps == AFTER:
-                tqdm.write(self.in_words((time.perf_counter() - self.began) / TIMED))
+                tqdm.write(self.describe((time.perf_counter() - self.began) / TIMED))
 
-    def in_words(self, seconds: float) -> str:
+    def describe(self, seconds: float) -> str:
         """Return the line for steps of so many seconds."""
         memory = f"{peak_memory() / 1e9:.1f} GB of memory at most so far"
         for gpu in tf.config.list_logical_devices("GPU"):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from unet.inputs.layouts import LAYOUTS, Layout
 from unet.tasks.task import Task
-from unet.training.copies import in_words, needed_copies, tiles_of, whole
+from unet.training.copies import describe, needed_copies, tiles_of, whole
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def plan(layout: Layout, task: Task, settings: Settings) -> dict:
     # split first: copies of one sample must not reach the hold-out
     held_out = (list(settings.holdout) if isinstance(settings.holdout, tuple)
                 else task.split(layout, settings.holdout, settings.seed))
-    task.check_judges(layout, held_out, "hold out others with --holdout")
+    task.check_holdout(layout, held_out, "hold out others with --holdout")
     train = [number for number in range(len(layout)) if number not in held_out]
     sources = [{"name": sample.name, "group": sample.group, "shape": list(sample.image.shape[:2]), "copies": 0,
                 "levels": task.levels(sample.image)}
@@ -66,7 +66,7 @@ def announce(manifest: dict, task: Task, stacks: dict[str, tuple[list[int], np.d
     enough = ", as many as training draws" if unasked and copies < task.default_copies else ""
     size = sum(prod(shape) * dtype.itemsize for shape, dtype in stacks.values())
     volume = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-    print(f"{in_words(copies, len(manifest['split']['train']), noun)}{enough}: {manifest['shape'][0]:,} pairs "
+    print(f"{describe(copies, len(manifest['split']['train']), noun)}{enough}: {manifest['shape'][0]:,} pairs "
           f"including the originals, {volume} on disk", flush=True)
     return size
 

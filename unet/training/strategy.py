@@ -21,7 +21,7 @@ LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledE
 EXAMPLE = '{"cluster": {"worker": ["node1:12345", "node2:12345"]}, "task": {"type": "worker", "index": 0}}'
 
 
-def place(strategy: str) -> tuple[int, int]:
+def process_place(strategy: str) -> tuple[int, int]:
     """Return this process's number and how many train together: 0, the chief, of 1; for 'multiworker' from TF_CONFIG.
 
     Raises UserError if that is absent or wrong.
@@ -54,7 +54,7 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
     'auto' takes as many of this machine's GPUs as can share the batch evenly. Raises UserError if there are not two
     devices, or if they cannot share the batch.
     """
-    if name == "multiworker" and place(name)[1] == 1:
+    if name == "multiworker" and process_place(name)[1] == 1:
         name = "auto"
     if name == "multiworker":
         try:
@@ -151,7 +151,7 @@ def check_agreed(strategy: tf.distribute.Strategy, *contents: object) -> None:
 
 
 @contextmanager
-def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
+def stop_together(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Raise KeyboardInterrupt, which says how to go on, if another process of the run is lost meanwhile."""
     try:
         yield

@@ -71,7 +71,7 @@ class Unfinished:
                     file.write(line)
         return rows
 
-    def left(self, jobs: int) -> list[int]:
+    def unfinished_jobs(self, jobs: int) -> list[int]:
         """List which of so many jobs are not finished."""
         return [job for job in range(jobs) if job not in self.offsets]
 

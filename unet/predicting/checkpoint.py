@@ -44,7 +44,7 @@ class Scratch:
         shutil.rmtree(Path(self.folder.name) / f"{number:07}")
 
 
-class Kept:
+class Checkpoint:
     """The probabilities of finished images, a file each, in a folder beside the output: `<output>.part`.
 
     A file is identified by the image's number and pixels, so that it is never used after the image has changed.

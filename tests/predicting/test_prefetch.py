@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from unet.predicting.ahead import prefetch
+from unet.predicting.prefetch import prefetch
 
 
 def jobs(numbers, make=lambda number: number):
