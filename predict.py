@@ -84,7 +84,7 @@ class FinalStep:
         finished.json lists the finished stages, with the hash of their model.keras. Raises NotLearning if the network
         gives the same output everywhere.
         """
-        stages = {"learnt": self.learn, "judged": self.judge, "predicted": self.predict}
+        stages = {"learnt": self.learn, "judged": self.score, "predicted": self.predict}
         path, model = self.work / "finished.json", file_hash(self.work / "model.keras")
         marks = read_json(path, "remove it") if path.is_file() else {}
         if marks.get("model") != model or marks.get("learnt") is None or "learnt" not in self.config:
@@ -115,8 +115,8 @@ class FinalStep:
 
     def learn(self) -> None:
         """Predict training samples to check that the network learnt, and to learn thresholds and walls."""
-        numbers = self.task.lookback_samples(self.layout, self.config["split"]["train"],
-                                             self.config["recipe"]["look_back"])
+        train, count = self.config["split"]["train"], self.config["recipe"]["look_back"]
+        numbers = self.task.lookback_samples(self.layout, train, count)
         outputs, labels = [], []
         for sample in tqdm(Subset(self.layout, numbers), "looking back", unit=self.layout.noun, disable=None):
             outputs.append(self.predictor(sample.image))
@@ -128,27 +128,25 @@ class FinalStep:
         self.config["learnt"] = {**learnt, "on": numbers}
         write_json(self.work / "config.json", self.config)
 
-    def judge(self) -> None:
+    def score(self) -> None:
         """Predict the held-out samples and score them; write metrics.json, their predictions and holdout.png."""
         numbers, learnt = self.config["split"]["holdout"], self.config["learnt"]
-        stale = self.task.remove_stale(
-            self.outputs, [self.layout.names[number] for number in self.config["split"]["train"]])
-        if stale:
+        train = [self.layout.names[number] for number in self.config["split"]["train"]]
+        if stale := self.task.remove_stale(self.outputs, train):
             print(f"note: {self.outputs.out}: the predictions of {count_of(stale, self.layout.noun)} now in "
                   "training were removed")
         if not numbers:
             return
         examples: list[Prediction] = []
         results = predictions(self.predictor, self.task, Subset(self.layout, numbers), learnt,
-                              self.task.holdout_outputs(self.work, self.outputs), Extras(title="judging"))
+                              self.task.holdout_outputs(self.work, self.outputs), Extras(title="scoring"))
         scores = self.task.score(_collect_examples(results, examples), numbers, learnt)
         write_json(self.work / "metrics.json", scores)
         save(pictures_of(self.task).holdout(examples, learnt), self.work / "holdout.png", dpi=80)
 
     def predict(self) -> None:
         """Predict the images without labels; write into next.csv which of them to label next."""
-        learnt = self.config["learnt"]
-        doubts = []
+        learnt, doubts = self.config["learnt"], []
         for result in predictions(self.predictor, self.task, self.inputs, learnt, self.outputs,
                                   extras=Extras(spread=True)):
             probability = np.asarray(result.probability)

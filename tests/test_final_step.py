@@ -52,7 +52,7 @@ def test_a_second_call_does_nothing(cells_run, tmp_path):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize(("stop", "left"), [(2, 7), (4, 4), (6, 2)], ids=["looking back", "judging", "predicting"])
+@pytest.mark.parametrize(("stop", "left"), [(2, 7), (4, 4), (6, 2)], ids=["looking back", "scoring", "predicting"])
 def test_an_interruption_loses_no_stage_that_was_done(cells_run, tmp_path, stop, left):
     with pytest.raises(KeyboardInterrupt):
         final(cells_run, Bright(stop))
