@@ -18,9 +18,9 @@ from utils import UserError, atomic_path
 HOLD = """
 import sys
 from pathlib import Path
-from unet.lock import locked
+from unet.lock import lock_outputs
 from utils import atomic_path
-with locked([Path(sys.argv[1])]), atomic_path(Path(sys.argv[1])) as temporary:
+with lock_outputs([Path(sys.argv[1])]), atomic_path(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     print("held", flush=True)
     sys.stdin.readline()
@@ -84,8 +84,8 @@ def test_of_another_machine_nobody_can_tell(tmp_path):
 WORK = """
 import subprocess, sys
 from pathlib import Path
-from unet.lock import working
-with working(Path(sys.argv[1]), whole=sys.argv[2] == "whole"):
+from unet.lock import lock_run
+with lock_run(Path(sys.argv[1]), whole=sys.argv[2] == "whole"):
     if sys.argv[2] == "whole":  # as make starts the scripts
         sys.exit(subprocess.run([sys.executable, "-c", sys.argv[3], sys.argv[1], "step"]).returncode)
     print("held", flush=True)

@@ -105,8 +105,8 @@ def test_a_large_slice_of_a_zarr_is_read_by_rows(tmp_path, samples, monkeypatch)
 def test_what_a_killed_process_left_of_a_folder_goes_and_what_it_moved_comes_back(tmp_path):
     """The process dies where a folder is to take the place of another."""
     script = ("import os, sys\nfrom pathlib import Path\n"
-              "from unet.lock import locked\nfrom utils import atomic_folder\n"
-              "path = Path(sys.argv[1])\nwith locked([path]), atomic_folder(path) as folder:\n"
+              "from unet.lock import lock_outputs\nfrom utils import atomic_folder\n"
+              "path = Path(sys.argv[1])\nwith lock_outputs([path]), atomic_folder(path) as folder:\n"
               "    (folder / 'new').touch()\n    path.rename(f'{folder}.old')\n    os._exit(9)")
     (tmp_path / "p.zarr").mkdir()
     (tmp_path / "p.zarr" / "old").touch()
