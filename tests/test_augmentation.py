@@ -333,7 +333,7 @@ def test_nuclei_are_read_once_and_what_was_noticed_is_said_once(tmp_path, capsys
 
 def test_the_command_says_what_it_made_and_refuses_in_one_line(command, tiny_folder, nuclei_folder):
     made = command("augmentation.py", "--data", tiny_folder, "--copies", 2, "--workers", 1, "--holdout", "3,5")
-    assert made.stdout.splitlines()[-1] == "results/augmented: 4 slices to train on; held out: slice 3, 5"
+    assert made.stdout.splitlines()[-1] == "results/augmented: 4 slices to train on; held out: slices 3, 5"
     for data, arguments, reason in (
             (tiny_folder, ("--window", 64), f"--window is not for {tiny_folder}, a folder of TIFF stacks; leave it"),
             (tiny_folder, ("--resize", 64), f"--resize is not for {tiny_folder}, a folder of TIFF stacks; leave it"),

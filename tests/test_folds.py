@@ -55,13 +55,13 @@ def test_folds_that_have_none_to_score_are_refused(tiny_folder, tmp_path):
     images, labels = draw_stacks()
     labels[2:4] = 0
     write_stacks(tmp_path / "part", images, labels, images)
-    with pytest.raises(UserError, match="slice 2-3, which would be held out, has no object; choose another number of "):
+    with pytest.raises(UserError, match="no object on slices 2-3 to score the network on; choose another number of "):
         blocks_of(Cells(), layout_of(tmp_path / "part"), 3, 0)
     assert len(blocks_of(Cells(), layout_of(tmp_path / "part"), 2, 0)) == 2
     pairs = draw_slices([(64, 64)] * 3)
     pairs["cell1"][1][:] = 0
     write_two_folders(tmp_path / "pairs", pairs)
-    with pytest.raises(UserError, match="image cell1, which would be held out, has no object; choose another number"):
+    with pytest.raises(UserError, match="no object on image cell1 to score the network on; choose another number"):
         blocks_of(CellImages(), layout_of(tmp_path / "pairs"), 3, 0)
 
 
@@ -141,8 +141,8 @@ def test_every_slice_judges_once_a_network_that_it_did_not_train(finished):
         assert [row["slice"] for row in metrics["per_slice"]] == block
         assert plan["scores"]["the network's probability"]["folds"][number - 1]["V_rand"] == metrics["V_rand"]
         assert not (fold / "prediction.tif").exists()
-    assert "== fold 2 of 2, scored on slice 3-5 of 6" in finished.stdout
-    assert "fold 1, slice 0-2 " in finished.stdout and "mean of 2 folds " in finished.stdout
+    assert "== fold 2 of 2, scored on slices 3-5 of 6" in finished.stdout
+    assert "fold 1, slices 0-2 " in finished.stdout and "mean of 2 folds " in finished.stdout
     assert "prediction.tif: probability of cell, mean of 2 models, no flips; " in finished.stdout
 
 

@@ -1,4 +1,4 @@
-"""The three steps and the final one on images/ and labels/ of any sizes, gray and coloured, for each task."""
+"""The three steps and the final one on images/ and labels/ of any sizes, grey and coloured, for each task."""
 
 import json
 

@@ -40,17 +40,17 @@ TIFFS = {
                    compression="zlib")}
 COLOURED = np.stack([IMAGE[0]] * 4, axis=-1)
 IMAGES = {
-    "gray.png": imagecodecs.png_encode(IMAGE[0]), "16 bit.png": imagecodecs.png_encode(IMAGE[0].astype(np.uint16) * 99),
+    "grey.png": imagecodecs.png_encode(IMAGE[0]), "16 bit.png": imagecodecs.png_encode(IMAGE[0].astype(np.uint16) * 99),
     "colours.png": imagecodecs.png_encode(COLOURED[..., :3].copy()), "RGBA.png": imagecodecs.png_encode(COLOURED),
-    "gray.tif": TIFFS["one page"], "zstd.tif": tiff(IMAGE[0], compression="zstd"),
+    "grey.tif": TIFFS["one page"], "zstd.tif": tiff(IMAGE[0], compression="zstd"),
     "colours.tif": tiff(COLOURED, photometric="rgb", extrasamples=["unassalpha"]),
     "planes.tif": tiff(np.stack([IMAGE[0]] * 3), photometric="rgb", planarconfig="separate")}
 
-DRAWN = {"gray.png": IMAGES["gray.png"], "label.png": imagecodecs.png_encode(draw_stacks(1, 48)[1][0]),
+DRAWN = {"grey.png": IMAGES["grey.png"], "label.png": imagecodecs.png_encode(draw_stacks(1, 48)[1][0]),
          "label.tif": tiff(draw_stacks(1, 48)[1][0])}
 ARRAY = io.BytesIO()
 np.save(ARRAY, IMAGE)
-FILES = {"a.npy": ARRAY.getvalue(), "a.jpg": imagecodecs.jpeg_encode(IMAGE[0]), "a.png": IMAGES["gray.png"],
+FILES = {"a.npy": ARRAY.getvalue(), "a.jpg": imagecodecs.jpeg_encode(IMAGE[0]), "a.png": IMAGES["grey.png"],
          "b.png": IMAGES["16 bit.png"]}
 EDITS = st.tuples(
     st.sampled_from(["flip", "cut", "insert", "remove", "0", "-1", "2**31 - 1", "1", "-2**31"]),

@@ -142,11 +142,13 @@ def test_a_file_whose_name_is_nearly_right_is_named(tiny_folder, name, near):
     (lambda labels: np.where(labels == 0, 3, labels), r"labels have 2 values \(3, 255\), expected the two 0 = m"),
     (lambda labels: np.where(labels == 0, 0, 7), r"labels have 2 values \(0, 7\).*Adjust > Threshold"),
     (lambda labels: labels // 255 + np.arange(64) % 9, r"labels have 10 values \(0, 1, 2, 3, 4, 5, \.\.\.\)"),
-    (lambda labels: np.where(np.arange(6)[:, None, None] > 3, 255, labels), "slice 4-5 is cell everywhere, as"),
-    (lambda labels: np.where(np.arange(6)[:, None, None] == 2, 0, labels), "slice 2 is membrane everywhere.*label it"),
+    (lambda labels: np.where(np.arange(6)[:, None, None] > 3, 255, labels),
+     "nothing was drawn on slices 4-5, where the label is cell everywhere"),
+    (lambda labels: np.where(np.arange(6)[:, None, None] == 2, 0, labels),
+     "on slice 2, where the label is membrane everywhere; label it"),
     (np.zeros_like, r"every pixel is 0, expected membrane \(0\) and cell \(255\)"),
     (lambda labels: np.full_like(labels, 255), "every pixel is 255"),
-    (lambda labels: np.stack([labels] * 3, axis=-1), "has 3 channels, expected gray slices of one; in Fiji: Image > "),
+    (lambda labels: np.stack([labels] * 3, axis=-1), "has 3 channels, expected grey slices of one; in Fiji: Image > "),
     (lambda labels: np.where(labels == 0, np.nan, 255), r"labels have 2 values \(255, nan\)"),
 ])
 def test_labels_that_cannot_be_used_are_refused(tiny_folder, change, reason):
@@ -173,7 +175,7 @@ def test_images_with_pixels_that_are_not_numbers_are_refused(tiny_folder, name, 
 def test_colour_images_are_refused(tiny_folder):
     stack = np.stack([tifffile.imread(tiny_folder / VOLUME)] * 3, axis=-1)
     tifffile.imwrite(tiny_folder / VOLUME, stack, photometric="rgb")
-    with pytest.raises(UserError, match=f"{VOLUME} has 3 channels, expected gray slices of one; in Fiji: Image > Type"):
+    with pytest.raises(UserError, match=f"{VOLUME} has 3 channels, expected grey slices of one; in Fiji: Image > Type"):
         layout_of(tiny_folder)
 
 

@@ -75,7 +75,7 @@ def test_colours_that_lie_one_after_the_other_are_those_of_pixels(tmp_path, monk
     assert_array_equal(np.asarray(pages), np.moveaxis(stack, 1, -1))
     assert isinstance(pages[0], lazy.PageRows) == (mapped == 100)
     assert_array_equal(pages[count - 1][13:50, 7:40], stack[-1, :, 13:50, 7:40].transpose(1, 2, 0))
-    with pytest.raises(UserError, match=r"has 3 channels, expected gray slices of one"):
+    with pytest.raises(UserError, match=r"has 3 channels, expected grey slices of one"):
         Gray(pages)
 
 

@@ -81,9 +81,9 @@ def test_a_stack_that_fails_midway_leaves_the_old_one(tmp_path, fault):
 
 
 def test_a_page_becomes_a_stack_of_one_and_colours_are_kept_apart(tmp_path):
-    tifffile.imwrite(tmp_path / "gray.tif", image_of((6, 7)))
+    tifffile.imwrite(tmp_path / "grey.tif", image_of((6, 7)))
     tifffile.imwrite(tmp_path / "colour.tif", image_of((6, 7, 3)), photometric="rgb")
-    assert read_stack(tmp_path / "gray.tif").shape == (1, 6, 7)
+    assert read_stack(tmp_path / "grey.tif").shape == (1, 6, 7)
     assert read_stack(tmp_path / "colour.tif").shape == (1, 6, 7, 3)
 
 

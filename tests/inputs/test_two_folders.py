@@ -120,6 +120,6 @@ def test_labels_say_what_they_mean_and_the_user_may_know_better(tmp_path, folder
 
 def test_cells_are_named_by_their_image_where_nobody_drew(tmp_path):
     pairs = {**PAIRS, "blank": (PAIRS["cell0"][0], np.full((64, 64), 255, np.uint8))}
-    with pytest.raises(UserError, match=r"labels: image blank is cell everywhere, as if nobody had drawn there; label "
-                                        "it, or take its label file away"):
+    with pytest.raises(UserError, match=r"labels: nothing was drawn on image blank, where the label is cell "
+                                        "everywhere; label it, or take its label file away"):
         CellImages().check(layout_of(write_two_folders(tmp_path, pairs)))

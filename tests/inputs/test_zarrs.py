@@ -130,7 +130,7 @@ def test_colours_are_the_last_axis_of_a_page(tmp_path, kind):
         pages = pickle.loads(pickle.dumps(open_pages(tmp_path / name)))
         assert pages.shape[:3] == expected.shape[:3]
         assert_array_equal(np.asarray(pages)[..., :3], expected)
-        with pytest.raises(UserError, match="channels, expected gray slices of one"):
+        with pytest.raises(UserError, match="channels, expected grey slices of one"):
             Gray(pages)
         images = images_of(tmp_path / name)
         assert images.names == (list("01234") if len(expected) > 1 else [name])

@@ -13,7 +13,7 @@ def test_missed_nuclei_are_shown(nuclei_run):
     mistakes = object_mistakes(one.objects, one.sample.label)
     assert mistakes.missed
     wrong = pictures.wrong(one, nuclei_run.learnt)
-    np.testing.assert_array_equal(wrong, mistakes.where(one.objects, one.sample.label))
+    np.testing.assert_array_equal(wrong, mistakes.wrong_pixels(one.objects, one.sample.label))
     assert wrong[:, :12].any()
     assert pictures.mistakes(one, nuclei_run.learnt).title == mistakes.describe()
 

@@ -87,7 +87,7 @@ def test_each_nucleus_has_one_fate():
     mistakes = object_mistakes(PREDICTED, TRUTH)
     assert (mistakes.right, mistakes.missed, mistakes.merged, mistakes.split, mistakes.invented) == (
         [1], [2], [3, 4], [5], [5])
-    assert mistakes.where(PREDICTED, TRUTH).sum() == 8 * 8 + 2 * 8 * 6 + 8 * 14 + 8 * 8
+    assert mistakes.wrong_pixels(PREDICTED, TRUTH).sum() == 8 * 8 + 2 * 8 * 6 + 8 * 14 + 8 * 8
     assert mistakes.describe() == "1 right, 1 missed, 2 merged\n1 split, 1 invented"
 
 

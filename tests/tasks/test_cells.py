@@ -64,7 +64,7 @@ def test_other_labels_are_refused(tmp_path, change, reason):
 def test_slices_of_membranes_on_which_nobody_drew_are_refused(tmp_path, value, what):
     labels = draw_stacks()[1]
     labels[[1, 4]] = value
-    with pytest.raises(UserError, match=rf"slice 1, 4 is {what} everywhere, as if nobody had drawn"):
+    with pytest.raises(UserError, match=rf"nothing was drawn on slices 1, 4, where the label is {what} everywhere"):
         CELLS.check(layout_with(tmp_path, labels))
 
 
@@ -72,9 +72,9 @@ def test_of_separate_objects_a_slice_may_have_none(tmp_path):
     labels = discs()
     labels[2] = 0
     [note] = [note for note in CELLS.check(layout_with(tmp_path / "a", labels)) if "object" in note]
-    assert "slice 2 has no object" in note
+    assert "no object on slice 2, so no score if held out" in note
     labels[2] = 255
-    with pytest.raises(UserError, match="slice 2 is cell everywhere"):
+    with pytest.raises(UserError, match="on slice 2, where the label is cell everywhere"):
         CELLS.check(layout_with(tmp_path / "b", labels))
 
 
@@ -82,7 +82,7 @@ def test_held_out_slices_without_any_object_are_refused(tmp_path):
     labels = discs(slices=7)
     labels[[2, 6]] = 0
     layout = layout_with(tmp_path, labels)
-    with pytest.raises(UserError, match="slice 6, which would be held out, has no object; hold out others"):
+    with pytest.raises(UserError, match="no object on slice 6 to score the network on; hold out others"):
         plan(layout, CELLS, Settings())
     assert plan(layout, CELLS, Settings(holdout="5-6"))["split"]["holdout"] == [5, 6]
     assert CELLS.lookback_samples(layout, [0, 1, 2, 3, 4], 3) == [1, 3, 4]

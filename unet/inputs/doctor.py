@@ -58,7 +58,7 @@ def check_pixels(name: str, stack: Slices) -> list[Finding]:
 
 
 def check_images(name: str, images: Slices) -> list[Finding]:
-    """Report bit depth, padding and brightness of gray images (N, H, W), and images of only one or two values."""
+    """Report bit depth, padding and brightness of grey images (N, H, W), and images of only one or two values."""
     notes = []
     if images.dtype not in (np.uint8, bool):
         bits = max(int(image.max()) for image in images).bit_length() if images.dtype.kind in "ui" else 0

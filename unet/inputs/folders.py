@@ -1,6 +1,6 @@
 """Folders of images with masks, as Kaggle's Data Science Bowl 2018 lays them out.
 
-    <id>/images/<id>.png    one image, gray or coloured
+    <id>/images/<id>.png    one image, grey or coloured
     <id>/masks/*.png        one mask for each object; an image without masks is predicted
 """
 
@@ -19,7 +19,7 @@ from unet.inputs.stacks import VOLUME
 from utils import UserError, count_of
 
 MODALITIES = ("fluorescence", "histology", "bright-field")
-COLOURED = 15.0  # grey levels between the strongest and the weakest channel, mean over the image; gray has 0
+COLOURED = 15.0  # grey levels between the strongest and the weakest channel, mean over the image; grey has 0
 DARK = 64.0  # median grey level below which a coloured image is fluorescence in one colour, not stained tissue
 BACKGROUND = (1.0, 50.0, 99.8)  # percentiles of brightness: the darkest, the background, the brightest
 DISPLAY_PERCENTILES = (0.1, 99.9)  # percentiles that become black and white where an image of more than 8 bits is shown
@@ -142,7 +142,7 @@ def find_images(path: str | Path) -> list[Source]:
 
 
 def read_image(path: Path, by_rows: bool = False) -> np.ndarray | PageRows:
-    """Read an image as (H, W, 3), uint8 or uint16 in its own depth, otherwise float32; gray is repeated.
+    """Read an image as (H, W, 3), uint8 or uint16 in its own depth, otherwise float32; grey is repeated.
 
     With `by_rows` a TIFF of 64 MiB or more is `PageRows`, unless it is compressed as a single strip.
     """
@@ -215,7 +215,7 @@ def instance_map(objects: list[np.ndarray], shape: tuple[int, int]) -> tuple[np.
 def modality_of(image: np.ndarray) -> str:
     """Tell an image's (H, W, 3) modality: fluorescence on a dark background, histology or bright-field on a bright one.
 
-    The background is the median brightness. In gray images it is dark if it is nearer to the darkest than to the
+    The background is the median brightness. In grey images it is dark if it is nearer to the darkest than to the
     brightest pixels, because a faint image's brightest pixels may be darker than another's background.
     """
     step = max(1, round((image[..., 0].size / 100_000) ** 0.5))  # 100 000 pixels are enough

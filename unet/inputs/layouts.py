@@ -48,7 +48,7 @@ class Layout(Samples):
     def name_samples(self, numbers: Sequence[int]) -> str:
         """Return the names of samples in words, for messages; at most six."""
         names = [name if len(name) <= 20 else f"{name[:12]}..." for name in map(self.names.__getitem__, numbers[:6])]
-        return f"{self.noun} {', '.join(names + ['...'] * (len(numbers) > 6))}"
+        return f"{self.noun}{'s' * (len(numbers) > 1)} {', '.join(names + ['...'] * (len(numbers) > 6))}"
 
     @abstractmethod
     def size(self, number: int) -> tuple[int, int]:
@@ -80,7 +80,7 @@ class Subset(Samples):
 
 
 class StackSamples(Samples):
-    """The gray slices (H, W) of a stack, without labels."""
+    """The grey slices (H, W) of a stack, without labels."""
 
     def __init__(self, path: Path, way_out: str = GET_DATA):
         self.images = Gray(open_pages(path, way_out))
@@ -125,7 +125,7 @@ class Stacks(Layout):
         return self.images.shape[1:3]
 
     def name_samples(self, numbers: Sequence[int]) -> str:
-        return f"slice {format_slices(numbers)}"
+        return f"slice{'s' * (len(numbers) > 1)} {format_slices(numbers)}"
 
     def hashes(self) -> dict[str, str]:
         return {str((self.folder / name).resolve()): file_hash(self.folder / name) for name in (VOLUME, LABELS)}
@@ -163,7 +163,7 @@ class FolderSamples(Samples):
 
 
 class PageSamples(Samples):
-    """The pages of a stack as separate images, gray or coloured, named by their number."""
+    """The pages of a stack as separate images, grey or coloured, named by their number."""
 
     def __init__(self, pages: Pages):
         self.pages, self.voxel, self.area = pages, pages.voxel, math.prod(pages.shape[:3])

@@ -169,7 +169,7 @@ def require_file(path: Path, way_out: str = "") -> None:
 def one_channel(pages: Pages) -> Pages:
     """Return pages that are (N, H, W); raise UserError for colours."""
     if pages.ndim == 4:
-        raise UserError(f"{pages.path} has {pages.shape[3]} channels, expected gray slices of one; {EIGHT_BIT}")
+        raise UserError(f"{pages.path} has {pages.shape[3]} channels, expected grey slices of one; {EIGHT_BIT}")
     return pages
 
 
@@ -198,7 +198,7 @@ def grey_levels(pixels: np.ndarray, path: Path, where: str = "") -> np.ndarray:
 
 
 class Gray(Pages):
-    """Gray pages (H, W): uint8 and uint16 as they are, bool as 0 and 255, other types as float32.
+    """Grey pages (H, W): uint8 and uint16 as they are, bool as 0 and 255, other types as float32.
 
     Raises UserError for colours; reading a page that has NaN or infinite pixels raises it too.
     """

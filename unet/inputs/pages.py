@@ -143,7 +143,7 @@ def without_transparency(pixels: np.ndarray, path: Path) -> np.ndarray:
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
     if pixels.shape[2] not in (1, 2, 3, 4):
-        raise UserError(f"{path} has {pixels.shape[2]} channels, expected a gray or colour image; {AS_PNG}")
+        raise UserError(f"{path} has {pixels.shape[2]} channels, expected a grey or colour image; {AS_PNG}")
     return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
 
 

@@ -74,7 +74,7 @@ class TiffPages(Pages):
         # two to four channels are those of a colour image; more are slices that a program called channels
         planes = [length for axis, length in zip(axes[:-1], shape, strict=False) if axis in "CS" and 2 <= length <= 4]
         if planes:
-            raise UserError(f"{self.path} has {planes[0]} channels ({axes}, {shape}), expected gray slices; in Fiji: "
+            raise UserError(f"{self.path} has {planes[0]} channels ({axes}, {shape}), expected grey slices; in Fiji: "
                             "Image > Color > Split Channels, or if they are slices say so in Image > Properties, "
                             "or in Python with imwrite(..., photometric='minisblack')")
         if 0 in shape:

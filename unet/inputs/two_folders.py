@@ -1,6 +1,6 @@
 """Two folders of files with equal names, the usual way to store data for a U-Net.
 
-    images/<name>.png    gray or coloured, PNG or TIFF, of any size
+    images/<name>.png    grey or coloured, PNG or TIFF, of any size
     labels/<name>.tif    its label (or masks/): one channel, a number for each pixel; without it the image is predicted
 """
 

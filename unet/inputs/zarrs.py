@@ -54,7 +54,7 @@ class ZarrPages(Pages):
         self.names = [f"slice {number}" for number in range(len(self))]
 
     def _examine(self) -> None:
-        """Find shape, dtype, axes and pixel size; raise UserError unless it is one stack of gray or colour pages."""
+        """Find shape, dtype, axes and pixel size; raise UserError unless it is one stack of grey or colour pages."""
         self._inside, axes, scale = self._image(zarr_package().open(str(self.path), mode="r"))
         array = self._open()
         chunk = getattr(array, "shards", None) or array.chunks

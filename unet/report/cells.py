@@ -19,7 +19,7 @@ from unet.report.slices import SlicePictures, SliceWords
 from unet.report.words import join_words
 from unet.scores.isbi import THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
-from unet.segment.walls import OVERSURE, OVERSURE_WITH_WALLS, find_walls, number_cells
+from unet.segment.walls import OVERSURE, OVERSURE_WITH_WALLS, SWITCHED_OFF, find_walls, number_cells
 from unet.tasks.cells import SCORE_TITLES
 from unet.tasks.task import Prediction
 
@@ -177,11 +177,14 @@ class CellPictures(SlicePictures):
             threshold = run.learnt[f"{prefix}threshold"]
             axis.plot(THRESHOLDS, run.learnt[f"{prefix}curve"], label=SCORE_TITLES[part], **CURVE_STYLES[part])
             axis.axvline(threshold, label=f"chosen: {threshold:g}", **LINE_STYLES[part])
+        rule = "the threshold with the best V_rand,\naveraged with both neighbours"
+        if run.learnt.get("why") in (None, SWITCHED_OFF):
+            walls = f" (with walls: {OVERSURE_WITH_WALLS['usual']:g})" * self.task.redraws(run.learnt)
+            rule = (f"the threshold nearest {OVERSURE['usual']:g}{walls}\nof those whose V_rand, averaged with both "
+                    f"neighbours, is within {OVERSURE['by_chance']:g} of the best")
         axis.set(xlabel="threshold above which a pixel is cell", ylabel="V_rand", ylim=_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
-            title=f"Chosen on training {run.layout.noun}s {format_slices(run.learnt['on'])}: the threshold nearest "
-                  f"{OVERSURE['usual']:g} (with walls: {OVERSURE_WITH_WALLS['usual']:g})\nof those whose V_rand, "
-                  f"averaged with both neighbours, is within {OVERSURE['by_chance']:g} of the best")
+            title=f"Chosen on training {run.layout.noun}s {format_slices(run.learnt['on'])}: " + rule)
         axis.legend()
         return figure
 

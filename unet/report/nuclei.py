@@ -59,7 +59,7 @@ class NucleiPictures(Pictures):
 
     def wrong(self, prediction: Prediction, learnt: dict) -> np.ndarray:
         objects, label = prediction.objects, prediction.sample.label
-        return object_mistakes(objects, label).where(objects, label)
+        return object_mistakes(objects, label).wrong_pixels(objects, label)
 
     def score(self, run: Run, prediction: Prediction) -> tuple[float, str]:
         value = next(row["mean"] for row in run.scores["per_image"] if row["image"] == prediction.sample.name)

@@ -46,7 +46,7 @@ class SliceWords(Words):
     normalisation = "normalised to the same mean and standard deviation"
 
     def describe_samples(self, run: Run, numbers: list[int]) -> str:
-        return f"slices {format_slices(numbers)} (numbered from 0)" if numbers else "none"
+        return f"slice{'s' * (len(numbers) > 1)} {format_slices(numbers)} (numbered from 0)" if numbers else "none"
 
     def is_isbi(self, run: Run) -> bool:
         """Tell whether the images are those of the ISBI 2012 challenge."""

@@ -182,6 +182,7 @@ class Words(ABC):
     def copies(self, manifest: dict, unit: str = "") -> str:
         """Say how many augmented copies each sample has."""
         copies = manifest["copies"]
+        unit = unit.removesuffix("s") if copies == 1 else unit
         return f"{copies:.3g}{unit}{' on average' * (self.task.windowed or copies != int(copies))}"
 
     def augmentation(self, run: Run) -> str:

@@ -104,7 +104,7 @@ class ObjectMistakes:
         counts = [f"{len(getattr(self, one.name))} {one.name}" for one in fields(self)]
         return f"{', '.join(counts[:3])}\n{', '.join(counts[3:])}"
 
-    def where(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    def wrong_pixels(self, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Return the pixels of objects that are not right, bool (H, W), from the two label maps (H, W)."""
         return np.isin(truth, self.missed + self.merged + self.split) | np.isin(predicted, self.invented)
 

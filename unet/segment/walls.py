@@ -34,6 +34,7 @@ FOLDS = 5  # parts of the slices; the walls of each part are judged by what was 
 # it is on ISBI 0-4 and 20-24; for drawn walls, which hold at lower thresholds, in five folds of ISBI 0-24
 OVERSURE = {"usual": 0.8, "by_chance": 0.008}
 OVERSURE_WITH_WALLS = {**OVERSURE, "usual": 0.7}
+SWITCHED_OFF = "they are switched off"  # why a recipe without walls draws none, even if the labels have thin ones
 
 
 # ------------------------------------------------------------------------------------------------ thin walls
@@ -206,7 +207,7 @@ def learn_cells(outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], wal
     learnt = {"plain_threshold": pick_threshold(plain, thresholds, **({} if why else OVERSURE)), "plain_curve": plain}
     if why or not walls:
         return {**learnt, "threshold": learnt["plain_threshold"], "curve": plain, "walls": None,
-                "why": why if walls else "they are switched off"}
+                "why": why if walls else SWITCHED_OFF}
     slice_walls = [find_walls(output, width) for output in outputs]
     votes = [one and neighbour_votes(one, outputs[number], neighbours(outputs, number))
              for number, one in enumerate(slice_walls)]

@@ -56,14 +56,14 @@ class Cells(SliceTask):
         what = "cell" if blank else "membrane"
         # objects on background may be absent from a slice; membranes are everywhere in tissue
         if blank or (empty and thin_walls(_labels(layout, sample_evenly(others, WALL_SLICES)))):
-            raise UserError(f"{path}: {layout.name_samples(blank or empty)} is {what} everywhere, as if nobody had "
-                            f"drawn there; label it, or {layout.leave_out}")
+            raise UserError(f"{path}: nothing was drawn on {layout.name_samples(blank or empty)}, where the label is "
+                            f"{what} everywhere; label it, or {layout.leave_out}")
         notes = polarity_notes(greys, labels, path.name)
         # separate objects have a background and no membranes, so that labels are not inverted
         if notes and are_separate_objects([label > 0 for label in _labels(layout, sample_evenly(others))], thin_walls):
             notes = []
         if empty:
-            notes.append(f"{path}: {layout.name_samples(empty)} has no object; it is not scored if it is held out")
+            notes.append(f"{path}: no object on {layout.name_samples(empty)}, so no score if held out")
         if values[1] == 1:
             notes.append(f"{path}: labels are 0 and 1; taken as 0 = membrane, 1 = cell")
         return notes
@@ -74,8 +74,8 @@ class Cells(SliceTask):
 
     def check_holdout(self, layout: Layout, numbers: Sequence[int], way_out: str) -> None:
         if numbers and not any(layout[number].label.any() for number in numbers):
-            raise UserError(f"{layout.labels_path}: {layout.name_samples(numbers)}, which would be held out, has no "
-                            f"object; {way_out}")
+            raise UserError(f"{layout.labels_path}: no object on {layout.name_samples(numbers)} to score the network "
+                            f"on; {way_out}")
 
     def target(self, label: np.ndarray) -> np.ndarray:
         return (label > 0).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Cells and classes in images of any size, gray or coloured: the same as in slices, but windows train."""
+"""Cells and classes in images of any size, grey or coloured: the same as in slices, but windows train."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ColourImages(ImageFiles):
         return super().levels(np.rint(grey).astype(np.uint8) if image.dtype == np.uint8 else grey.astype(np.float32))
 
     def portable(self) -> tuple[list[tuple[str, dict]], str]:
-        return super().portable()[0], ("Gray images in three channels are normalised as in training; colours become "
+        return super().portable()[0], ("Grey images in three channels are normalised as in training; colours become "
                                        "paler than in predict.py.")
 
     def score(self, predictions: Iterable[Prediction], numbers: Sequence[int], learnt: dict) -> dict:

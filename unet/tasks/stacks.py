@@ -1,4 +1,4 @@
-"""What cells and classes share: gray slices of equal size, augmented and predicted whole."""
+"""What cells and classes share: grey slices of equal size, augmented and predicted whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLIPPED = (0.1, 99.9)  # percentiles to which pixels of more than 8 bits are cli
 
 
 class SliceTask(Task):
-    """A task on gray slices, all of one size."""
+    """A task on grey slices, all of one size."""
 
     layouts: ClassVar = ("stacks",)
 
@@ -75,7 +75,7 @@ class SliceTask(Task):
         mean, sd = self.normalisation["mean"], self.normalisation["sd"]
         return ([("zero_mean_unit_variance", {}), ("scale_linear", {"gain": sd, "offset": mean + 0.5}),
                  ("clip", {"min": 0.0, "max": 255.5}), ("ensure_dtype", {"dtype": "uint8"})],
-                "Gray images of 8 bits without black padding; in others, remove hot pixels and padding first.")
+                "Grey images of 8 bits without black padding; in others, remove hot pixels and padding first.")
 
     def inputs(self, path: Path) -> Samples:
         return StackSamples(path, "name the stack to segment")

@@ -95,7 +95,7 @@ def _preprocessing(image, name: str):
     """Apply the application's own preprocessing as a fixed 1x1 convolution: (batch, H, W, C) -> (batch, H, W, 3).
 
     It is the same matrix and offset for each pixel (order of channels, scale, mean), found by its output for black,
-    red, green and blue. Gray goes into all three channels.
+    red, green and blue. Grey goes into all three channels.
     """
     module = getattr(keras.applications, MODULES.get(name, name))
     colours = ops.concatenate([ops.zeros((1, 3)), 255 * ops.eye(3)])
