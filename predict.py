@@ -173,7 +173,7 @@ def finish(work: Path, engine: Engine, config: dict, outputs: Outputs, predicts:
     if not step.run():
         print("nothing is left to do: the network is trained and scored, and everything is predicted")
     if (work / "metrics.json").is_file():
-        print(f"\nscores on held-out {layout.noun}s, which never trained the network:\n"
+        print(f"\nscores on held-out {layout.noun}s, on which the network was not trained:\n"
               + step.task.table(read_json(work / "metrics.json", TRAIN_FIRST)))
     pictures = [str(work / name) for name in ("curve.png", "holdout.png") if (work / name).is_file()]
     print(f"pictures: {', '.join(pictures)}")
@@ -265,7 +265,7 @@ def matching_zooms(args: argparse.Namespace, model_voxel: dict | None, voxel: Vo
         if args.zooms:
             raise UserError("--match-pixel-size and --zooms both say how images are magnified; leave one of them out")
         if voxel is None or model_voxel is None:
-            raise UserError(f"the pixel size of {args.input if voxel is None else 'the images that trained'} is not "
+            raise UserError(f"the pixel size of {args.input if voxel is None else 'the training images'} is not "
                             "known; set it in Fiji with Image > Properties, or magnify with --zooms")
         return [voxel.times(model_voxel)]
     if voxel and model_voxel and not 1 / SIZE_RATIO < voxel.times(model_voxel) < SIZE_RATIO:

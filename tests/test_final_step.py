@@ -151,7 +151,7 @@ def test_the_end_says_what_came_out_and_that_nothing_is_left(cells_run, tmp_path
         return capsys.readouterr().out
 
     first, second = end(), end()
-    assert "scores on held-out slices, which never trained the network:\nthe network's probability:" in first
+    assert "scores on held-out slices, on which the network was not trained:\nthe network's probability:" in first
     assert f"{tmp_path / 'prediction.tif'}: probability of cell, no flips\n" in first
     assert f"{tmp_path / 'cells.tif'}: a number for each cell, 0 = border; walls learnt on slices 1-3\n" in first
     assert second.startswith("nothing is left to do: the network is trained and scored, and everything is predicted\n")

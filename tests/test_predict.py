@@ -78,7 +78,7 @@ def test_the_size_of_a_pixel_reaches_outputs_and_another_one_is_said(command_of,
     assert float(values["area_um2"]) == pytest.approx(float(values["area_px"]) * 0.004**2, rel=1e-4)
 
     refused = command_of("fine.tif", "--out", "p.tif", "--match-pixel-size")[0]
-    assert refused.returncode == 2 and "the pixel size of the images that trained is not known" in refused.stderr
+    assert refused.returncode == 2 and "the pixel size of the training images is not known" in refused.stderr
     config = read_json(cells_run / "config.json", "")
     (cells_run / "config.json").write_text(json.dumps({**config, "voxel": {"y": 0.002, "x": 0.002, "z": None}}))
     told = command_of("fine.tif", "--out", "p.tif")[0]

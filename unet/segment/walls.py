@@ -29,8 +29,8 @@ THIN = 0.3  # three quarters of thin walls are at most this wide, as a share of 
 THICK = 5.0  # background that is thicker is no wall, in widths of a usual wall
 NEAR = 2.0  # up to this distance from a wall predicted membrane is taken for its blur, in widths of a usual wall
 FOLDS = 5  # parts of the slices; the walls of each part are judged by what was learnt on the other parts
-# how a threshold is picked: membranes are surer in slices that trained than in others, where cells run together at low
-# thresholds; on slices that trained, V_rand differs little from .3 to .9. By cross-validation: for the probability as
+# how a threshold is picked: membranes are surer in training slices than in others, where cells run together at low
+# thresholds; on training slices, V_rand differs little from .3 to .9. By cross-validation: for the probability as
 # it is on ISBI 0-4 and 20-24; for drawn walls, which hold at lower thresholds, in five folds of ISBI 0-24
 OVERSURE = {"usual": 0.8, "by_chance": 0.008}
 OVERSURE_WITH_WALLS = {**OVERSURE, "usual": 0.7}

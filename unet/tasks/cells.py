@@ -139,7 +139,7 @@ class Cells(SliceTask):
 
         def scores(maps: list[np.ndarray], threshold: float) -> dict:
             result = isbi_scores(maps, labels, threshold=threshold, slices=list(slices))
-            result["chosen"]["how"] = "the t chosen on slices that trained"
+            result["chosen"]["how"] = "the t chosen on training slices"
             return result
 
         return {"probability": scores([one.probability for one in slices.values()], learnt["plain_threshold"]),

@@ -17,7 +17,7 @@ from unet.inputs.writers import check_writable, page_writer, read_page
 from unet.tasks.task import Outputs, Page, Prediction, Task, channels_first, checked_objects, number_type
 from utils import UserError
 
-HOLDOUT = 5  # held-out slices at the end of the stack, which never train: 25-29 of ISBI's 30
+HOLDOUT = 5  # held-out slices at the end of the stack, not used for training: 25-29 of ISBI's 30
 CLIPPED = (0.1, 99.9)  # percentiles to which pixels of more than 8 bits are clipped: hot pixels change nothing
 
 
