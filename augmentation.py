@@ -319,8 +319,8 @@ def options() -> argparse.ArgumentParser:
                         "of every second slice; for single images the average, with more of rare modalities "
                         f"(default: as many as training reads, {Task.default_copies} at most; 0 with --resize)")
     parser.add_argument("--holdout", help="slices to score on, not used for training: 25-29, or 3,7,11, or none "
-                        "(default: the last 5, or the last sixth of fewer than 30 slices); for single images the beginnings of "
-                        "their names, separated by commas (default: a tenth of each modality)")
+                        "(default: the last 5, or the last sixth of fewer than 30 slices); for single images the "
+                        "beginnings of their names, separated by commas (default: a tenth of each modality)")
     side = parser.add_mutually_exclusive_group()
     side.add_argument("--window", type=at_least(16), help="side of the windows cut from single images, pixels "
                                                           "(default: 256)")
