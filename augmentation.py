@@ -69,7 +69,7 @@ def elastic_field(shape: tuple[int, int], alpha: float, sigma: float, rng: np.ra
         basis = np.where(abs(distance) < 4, np.exp(-0.5 * distance**2), 0)
         return csr_array((basis / np.linalg.norm(basis, axis=1, keepdims=True)).astype(np.float32))
 
-    # sparse: only the nine nearest knots count, and a dense product's BLAS threads would compete with other workers
+    # sparse: at most the eight nearest knots count, and a dense product's BLAS threads would compete with other workers
     down, across = spread(shape[0]), spread(shape[1])
     noise = rng.standard_normal((2, down.shape[1], across.shape[1]), np.float32)
     return np.stack([down @ (across @ component.T).T for component in np.float32(alpha) * noise])
@@ -179,8 +179,8 @@ def _clip(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator, options: Options,
-                 size: tuple[int, int] | None = None, grey_level: float = 1.0) -> Page:
-    """Make an augmented copy of an image (H, W[, C]) and its label (H, W): both arrays and a record for the manifest.
+                 size: tuple[int, int] | None = None, grey_level: float = 1.0) -> tuple[np.ndarray, np.ndarray, list]:
+    """Make an augmented copy of an image (H, W[, C]) and its label (H, W); return both, and a record for the manifest.
 
     The record lists each operation with its random parameters, in order.
 
@@ -188,7 +188,7 @@ def augment_pair(image: np.ndarray, label: np.ndarray, rng: np.random.Generator,
     ----------
     size : (height, width) of the middle part that is returned, pixels (default: all). The pixels around it are what a
         turn or a deformation moves into it
-    grey_level : the part of the image's own range that makes one of the grey levels of `options`
+    grey_level : how many of the image's own grey levels make one of those of `options`
     """
     size = size or image.shape[:2]
     corner = tuple((full - part) // 2 for full, part in zip(image.shape[:2], size, strict=True))

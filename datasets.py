@@ -64,7 +64,7 @@ def check_task(layout: Layout, classes: int | None) -> list[Finding]:
 
 
 def describe(layout: Folders, classes: int | None) -> list[Finding]:
-    """Describe a folder of images, by modality; raise UserError for files that would stop step 1."""
+    """Describe a folder of images, by modality; raise UserError for files that would stop step 1 or training."""
     layout.to_predict()  # raises for bad images without labels: otherwise training would, after steps 1 and 2
     groups: dict[str, list[tuple[int, int, int]]] = {}
     for sample in layout:

@@ -94,7 +94,8 @@ def _score_probabilities(prediction: np.ndarray, labels: np.ndarray, slices: lis
     """Compute `isbi_scores` on these slices of the labels.
 
     If the prediction has all slices, these are selected, and the threshold t is chosen on the other slices. If it has
-    only these slices, they are paired with the labels' in order, and t is chosen for each slice on the others.
+    only these slices, they are paired with the labels' in order. Without other slices, t is chosen for each slice on
+    the rest.
     """
     if len(prediction) != len(labels):
         return isbi_scores(prediction, labels[slices], threshold="others", slices=slices)

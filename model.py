@@ -51,8 +51,8 @@ class Recipe:
 
 HALF_RESOLUTION = Network(24, 3, dropout=(0, 0, 0, 0), half=True)
 PRESETS = {
-    # found by cross-validation inside slices 0-24 of ISBI on two cores. Longer runs need dropout and gain by more
-    # `intensity`; short ones gain by a higher learning rate instead: 250 steps were as good as 500 at 0.02
+    # found by cross-validation inside slices 0-24 of ISBI on two cores. Longer runs need dropout and gain from more
+    # `intensity`; short ones gain from a higher learning rate instead: 250 steps were as good as 500 at 0.02
     "fast": Recipe(HALF_RESOLUTION, epochs=5, steps=48, lr=0.03, optimizer="muon", intensity=0.4, affinities=0.5,
                    flips=8, walls=True),
     "cpu": Recipe(replace(HALF_RESOLUTION, dropout=(0, 0, 0.2, 0.2)), epochs=25, lr=0.02, optimizer="muon",

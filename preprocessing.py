@@ -73,7 +73,8 @@ def border_weights(regions: np.ndarray, w0: float = BORDER_W0, sigma: float = BO
     """Return the part of the weight map that stresses narrow gaps between cells: float32 (H, W), 0 .. w0.
 
     w0 * exp(-(d1 + d2)² / (2 sigma²)) with d1 and d2 the distances in pixels to the nearest and second nearest cell,
-    for pixels outside all cells; Ronneberger et al. 2015, equation 2. Distances over 4 sigma count as infinite.
+    for pixels outside all cells; Ronneberger et al. 2015, equation 2. Distances over 4 sigma along an axis count as
+    infinite.
 
     Parameters
     ----------

@@ -61,9 +61,11 @@ def execute(parameters: dict[str, str], notebook: Path = NOTEBOOK) -> nbformat.N
     try:
         client.execute(stderr=subprocess.DEVNULL)  # TensorFlow's messages
     except CellExecutionError as error:
-        raise UserError(f"{notebook.name} stopped at a cell: {error.ename}: {error.evalue}") from None
+        raise UserError(f"{notebook.name} stopped at a cell: {error.ename}: {error.evalue}; run it in Jupyter to see "
+                        "where") from None
     except DeadKernelError:
-        raise UserError(f"{notebook.name}: its process was killed, most often because memory ran out") from None
+        raise UserError(f"{notebook.name}: its process was killed, most often because memory ran out; close other "
+                        "programs and run this again") from None
     _tidy(node)
     return node
 

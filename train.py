@@ -197,10 +197,12 @@ def _check_fit(recipe: Recipe, geometry: dict) -> None:
         raise UserError(f"tiles of {tile} pixels with margins of {geometry['margin']} do not fit this valid network, "
                         f"which cuts {network.shrinkage} off each side; preprocessing.py --preset paper fits depth 4")
     if not geometry["valid"] and tile % network.stride:
-        raise UserError(f"tiles of {tile} pixels do not fit a network that pools {network.stride} pixels into one; run "
-                        f"'python preprocessing.py' with a --tile that is a multiple of {network.stride}")
+        raise UserError(f"tiles of {tile} pixels do not fit a network that pools {network.stride} x {network.stride} "
+                        "pixels into one; run 'python preprocessing.py' with a --tile that is a multiple of "
+                        f"{network.stride}")
     if not geometry["count"]:
-        raise UserError("there are no tiles to train on")
+        raise UserError("there are no tiles to train on; hold out fewer slices or images with --holdout in "
+                        "augmentation.py, then run 'python preprocessing.py' again")
 
 
 def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
@@ -226,7 +228,7 @@ def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
 
 
 def options() -> argparse.ArgumentParser:
-    """Return the command line of `python train.py`; options that it does not name are None."""
+    """Return the command line of `python train.py`; options in `DECIDING` are None unless the user names them."""
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--version", action="version", version=version())
     parser.add_argument("--work", type=Path, default=Path("results"), help="folder for all files of a run")
@@ -239,7 +241,7 @@ def options() -> argparse.ArgumentParser:
                                   ("steps", whole, "steps per epoch"), ("batch", whole, "tiles per step"),
                                   ("lr", at_least(1e-12, float), "peak learning rate"),
                                   ("filters", whole, "feature maps of the first level"),
-                                  ("depth", whole, "how often the network halves the image")):
+                                  ("depth", whole, "how often the network halves its first level")):
         parser.add_argument(f"--{name}", type=number, help=f"{meaning} (default: the preset's)")
     parser.add_argument("--encoder", choices=list(ENCODERS), help="a network of keras.applications as the contracting "
                         "path, with 16 to 256 filters on the way back up; trained with Adam")

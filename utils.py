@@ -302,7 +302,7 @@ def require_space(folder: str | Path, needed: int) -> None:
 def check_output(path: Path, needed: int) -> None:
     """Raise UserError before the work starts if the file `path` of `needed` bytes cannot be written."""
     if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file, for instance {path / 'prediction.tif'}")
+        raise UserError(f"{path} is a folder; name a file in it")
     require_space(path.parent, needed)
 
 

@@ -118,7 +118,7 @@ def test_flips_and_zooms_are_those_asked_for(command_of):
 
 def test_seams_are_looked_for_on_request(command_of):
     result, _ = command_of("data/test-volume.tif", "--check-seams", "--out", "a.tif")
-    assert "seams: none, each image was predicted in one tile" in result.stdout.splitlines()
+    assert "seams: none, or nothing to compare them with" in result.stdout.splitlines()
     refused, _ = command_of("data/test-volume.tif", "--check-seams", "--zooms", 1.5, "--out", "a.tif")
     assert (refused.returncode, "add --zooms 1" in refused.stderr) == (2, True)
 

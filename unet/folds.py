@@ -80,7 +80,7 @@ def cross_validate(args: argparse.Namespace, deciding: Sequence[str], train: Tra
 
 
 def start_or_continue(args: argparse.Namespace, deciding: Sequence[str], task: Task, layout: Layout) -> dict:
-    """Return the content of folds.json; without --resume start a new cross-validation, which replaces any other."""
+    """Return the content of folds.json; without --resume, or if there is none, start one that replaces any other."""
     path, tiles = args.work / FOLDS, file_hash(args.work / "patches" / "geometry.json")
     command = {name: getattr(args, name) for name in (*deciding, "tensorboard")}
     if args.resume and path.is_file():

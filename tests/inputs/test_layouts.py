@@ -137,7 +137,7 @@ def test_a_file_whose_name_is_nearly_right_is_named(tiny_folder, name, near):
 
 
 @pytest.mark.parametrize(("change", "reason"), [
-    (lambda labels: labels[:5], f"{VOLUME} has 6 slices but {LABELS} has 5; every image needs"),
+    (lambda labels: labels[:5], f"{VOLUME} has 6 slices but {LABELS} has 5; add or delete slices in Fiji"),
     (lambda labels: labels[:, :32], f"{VOLUME} is 64x64 pixels but {LABELS} is 32x64"),
     (lambda labels: np.where(labels == 0, 3, labels), r"labels have 2 values \(3, 255\), expected the two 0 = m"),
     (lambda labels: np.where(labels == 0, 0, 7), r"labels have 2 values \(0, 7\).*Adjust > Threshold"),

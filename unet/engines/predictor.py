@@ -72,8 +72,8 @@ class Predictor:
     def rows(self, image: np.ndarray, levels: dict, first: int, last: int) -> np.ndarray:
         """Predict rows `first` to `last` - 1 of an image too large to be predicted whole; float32 (rows, W[, classes]).
 
-        Tiles are cut from the raw image, then normalised and flipped one by one, so that memory holds only a few tiles
-        besides the image. If `first` is a multiple of the network's stride, rows don't depend on which others are
+        Tiles are cut from the raw image, then normalised and flipped batch by batch, so that memory holds only a few
+        tiles besides the image. If `first` is a multiple of the network's stride, rows don't depend on which others are
         predicted with them. Raises as `predict` does.
         """
         return self.block(image, levels, (first, 0), (last - first, image.shape[1]))

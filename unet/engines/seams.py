@@ -65,6 +65,6 @@ class Seams:
     def describe(self) -> str:
         """Describe the result for the console."""
         if self.ratio is None:
-            return "seams: none, each image was predicted in one tile"
+            return "seams: none, or nothing to compare them with"
         verdict = "none is visible" if self.ratio <= MAX_RATIO else f"more than {MAX_RATIO}, they may be visible"
         return f"seams: neighbouring pixels differ {self.ratio:.3f} times as much across them as elsewhere; {verdict}"

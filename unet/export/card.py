@@ -49,11 +49,12 @@ def describe_input(task: Task, network: Network) -> str:
              "scale_linear": "multiply by {gain:g} and add {offset:g}",
              "clip": "clip to {min:g} .. {max:g}",
              "ensure_dtype": "remove the digits after the decimal point"}
+    cut_off = network.margin - (network.shrinkage if network.padding == "valid" else 0)  # a valid output lacks the rest
     lines = [f"{number}. {words[name].format(**values)}" for number, (name, values) in enumerate(steps, 1)]
     return (f"float32 (batch, height, width, channel), grey levels; height and width must be {sides}. The bioimage.io "
             "package normalises images itself. For the other formats, normalise them first:\n\n"
             + "\n".join(lines or ["1. nothing: grey levels 0 .. 255 are used as they are"]) + f"\n\n{limits} To avoid "
-            f"seams, let tiles overlap by {2 * network.margin} pixels, and cut {network.margin} off all sides of each "
+            f"seams, let tiles overlap by {2 * network.margin} pixels, and cut {cut_off} off all sides of each "
             "output, except where the image ends.")
 
 

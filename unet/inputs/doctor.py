@@ -180,12 +180,12 @@ def are_separate_objects(cells: Slices, thin_walls: Walls) -> bool:
 
 
 def sample_evenly(numbers: Sequence[int], least: int = 5) -> Sequence[int]:
-    """Return every n-th slice number, at least `least` and fewer than twice as many: enough to judge a stack by."""
+    """Return every n-th slice number, enough to judge a stack by: `least` to twice as many, or all of fewer."""
     return numbers[::max(1, len(numbers) // least)]
 
 
 def check_polarity(images: Slices, cells: Slices, name: str = LABELS) -> list[Finding]:
-    """Check that membrane and cell are not swapped: membrane is most of the area, or brighter than the cells."""
+    """Report labels that look inverted: membrane (0) is most of the area, or brighter than the cells."""
     sums = np.zeros((2, 2))  # rows: membrane, cell; columns: number of pixels, sum of their grey levels
     for image, cell in zip(images, cells, strict=True):
         sums += np.stack([np.bincount(cell.ravel(), minlength=2), np.bincount(cell.ravel(), image.ravel(), 2)], axis=1)

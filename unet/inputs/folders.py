@@ -84,7 +84,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def image_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """Return the PNG and TIFF files of a folder, sorted; none if there is no such folder."""
+    """Return the files of a folder with these endings (default: PNG and TIFF), sorted; none if it does not exist."""
     files = folder.iterdir() if folder.is_dir() else []
     return sorted(path for path in files if path.suffix.lower() in suffixes and not path.name.startswith("."))
 

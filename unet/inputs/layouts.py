@@ -108,7 +108,7 @@ class Stacks(Layout):
         self.labels = one_channel(TiffPages(folder / LABELS, way_to(folder / LABELS)))
         if len(self.images) != len(self.labels):
             raise UserError(f"{folder / VOLUME} has {len(self.images)} slices but {LABELS} has {len(self.labels)}; "
-                            "every image needs its label, in the same order")
+                            "add or delete slices in Fiji until every image has its label, in the same order")
         if self.images.shape != self.labels.shape:
             sizes = [f"{stack.shape[1]}x{stack.shape[2]}" for stack in (self.images, self.labels)]
             raise UserError(f"{folder / VOLUME} is {sizes[0]} pixels but {LABELS} is {sizes[1]}; image and label must "
@@ -294,7 +294,7 @@ class TwoFolders(Folders):
 
     @property
     def meaning(self) -> str:
-        """Nuclei if most numbers of the labels are one piece each, otherwise cells: all pieces share a number."""
+        """'nuclei' if a label has several numbers, and most numbers are one piece each; otherwise 'cells'."""
         numbers, pieces = (sum(counts) for counts in zip(*self._counts, strict=True))
         several = any(numbers > 1 for numbers, _ in self._counts)
         return "nuclei" if several and pieces <= MOST_PIECES * numbers else "cells"

@@ -36,7 +36,7 @@ def is_zarr(path: Path) -> bool:
 class ZarrPages(Pages):
     """The pages of an array (H, W) or (N, H, W), or of an OME image of one time and channel, at full resolution.
 
-    Three channels are colours, the last axis of a page, as they are of a plain array. A page of 64 MiB or more is
+    Three channels are taken as colours and become the last axis of a page. A page of 64 MiB or more is
     `PageRows`. Pickled as its name and layout, and opened again in each process.
     """
 

@@ -9,7 +9,6 @@ Pictures of classes and of nuclei are drawn only if there are such runs:
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -142,7 +141,7 @@ def make_classes(demo: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("results/demo"), help="folder of a run on the demo stack")
     parser.add_argument("--out", type=Path, help="its predicted stack, if it was moved")
     parser.add_argument("--classes", type=Path, default=Path("results/classes"), help="folder of a run on classes")

@@ -73,7 +73,7 @@ def paint_objects(image: np.ndarray, objects: np.ndarray, truth: np.ndarray, mis
 
 
 def group_centres(mask: np.ndarray, distance: int = 12) -> np.ndarray:
-    """Return the centres (n, 2), y and x, of groups of True pixels less than `distance` pixels apart in bool (H, W)."""
+    """Return the centres (n, 2), y and x, of groups of True pixels, bool (H, W), at most `distance` + 1 apart."""
     groups, count = ndimage.label(ndimage.binary_dilation(mask, iterations=distance // 2))
     return np.array(ndimage.center_of_mass(mask, groups, range(1, count + 1))).reshape(-1, 2)
 

@@ -59,7 +59,7 @@ class Run:
 
     @property
     def is_demo(self) -> bool:
-        """True if the data are synthetic: the demo stack, or data made from it in a folder inside."""
+        """True if the data's folder is named demo, or lies in one: the synthetic demo stack, or data made from it."""
         return "demo" in Path(self.manifest["data"]).parts[-2:]
 
     # --------------------------------------------------------------------------------- steps 1 and 2

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unet.report.run import Run
 
 HERE = Path(__file__).resolve().parent
-MOST = 40  # unlabelled samples in the page, and held-out ones, at most
+MOST = 40  # unlabelled samples in the page, besides those to label next, and held-out ones, at most
 NEXT = 10  # rows in the table of what to label next, at most
 SIDE = 1024  # side of a picture at most, pixels: larger ones are shown smaller
 QUALITY = 75  # of JPEG

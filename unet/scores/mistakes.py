@@ -91,7 +91,7 @@ def _breaches(parts: np.ndarray, whole: np.ndarray, numbers: list[int], wrong: n
 
 @dataclass(frozen=True)
 class ObjectMistakes:
-    """The numbers of objects, rising: each true one is in one of the first four lists; `invented` is predicted ones."""
+    """The numbers of objects, rising: `invented` are predicted ones, the others true ones, each in one list."""
 
     right: list[int]
     missed: list[int]

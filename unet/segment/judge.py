@@ -64,7 +64,7 @@ def neighbour_votes(walls: Walls, probability: np.ndarray, neighbours: Sequence[
 
 
 def features(walls: Walls, votes: np.ndarray | None = None) -> np.ndarray:
-    """Compute the features of each wall, float64 (n, 15); none is of the image itself, as grey levels may differ.
+    """Compute the features of each wall, float64 (n, 15); none uses the image's pixels, as grey levels may differ.
 
     They are the mean of the probability along the wall, its log-odds and `QUANTILES`; the log length in pixels; the log
     area of the smaller and of the larger side; the wall's share of the whole border of the side with less border; the

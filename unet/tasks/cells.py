@@ -36,7 +36,7 @@ class Cells(SliceTask):
     affinities: ClassVar = True
 
     def check(self, layout: Layout) -> list[str]:
-        """Check that labels are 0 and 255, or 0 and 1, and that no slice is unlabelled if they show membranes."""
+        """Check that labels are 0 and 255, or 0 and 1; no slice may be all cell, nor all membrane if walls are thin."""
         path = layout.labels_path
         values_by_sample, greys, labels = zip(*_summaries(layout), strict=True)
         values = [value.item() for value in np.unique(np.concatenate(values_by_sample))]

@@ -57,7 +57,7 @@ class Nuclei(ImageFiles, Task):
 
     @property
     def default_copies(self) -> int:
-        """The task's number of copies; none for squeezed images, which belong to a recipe without augmentation."""
+        """The most copies of a training image; none for squeezed images, whose recipe has no augmentation."""
         return 0 if self.resize else Task.default_copies
 
     @property
@@ -132,7 +132,7 @@ class Nuclei(ImageFiles, Task):
         return float(np.mean(np.subtract(levels["high"], levels["low"]))) / 255
 
     def normalise(self, image: np.ndarray, levels: dict) -> np.ndarray:
-        """Stretch each channel between the whole image's levels, nuclei bright; squeezed images stay as they are."""
+        """Stretch each channel between the image's levels, nuclei bright; squeezed 8-bit images stay as they are."""
         image = squeeze(image, self.resize) if self.resize and image.shape[:2] != (self.side,) * 2 else image
         out, deep = np.empty(image.shape, np.uint8), image.dtype != np.uint8
         for channel, (low, high) in enumerate(zip(levels["low"], levels["high"], strict=True)):

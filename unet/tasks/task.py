@@ -52,7 +52,9 @@ class Outputs:
         """Return a line for each place, with what lies there."""
         if self.objects == self.out:
             return f"{self.out}: {probability}; {objects}"
-        return f"{self.out}: {probability}" + (f"\n{self.objects}: {objects}" if self.objects else "")
+        lines = [f"{self.out}: {probability}", *([f"{self.objects}: {objects}"] if self.objects else []),
+                 *([f"{self.redrawn}: the same with walls drawn"] if self.redrawn else [])]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class Task(ABC):
         """Open the images to be predicted, which the user names; raises UserError if this task cannot take them."""
 
     def outputs(self, out: Path | None, objects: Path | None = None, redrawn: Path | None = None) -> Outputs:
-        """Return the files that the user asked for; by default `default_out`, and objects beside it."""
+        """Return the files that the user asked for; by default `default_out`, and beside it any objects."""
         out = out or self.default_out
         cells = out.with_name("cells.tif") if out.name == self.default_out.name else beside(out, "cells")
         return Outputs(out, objects or (cells if self.numbers_objects else None), redrawn)

@@ -37,8 +37,8 @@ def affinity_loss(cells: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Return the mean binary cross-entropy of logits (batch, h, w, offsets) against the affinities of numbered cells.
 
     `cells` (batch, H, W, 1) are labels after `number_pieces`. A pixel's affinity is 1 if the pixel at the offset from
-    it has the same number, and 0 otherwise; if there is no such pixel, it does not count. If the first level has half
-    the image's resolution, only every second pixel counts.
+    it has the same number, other than 0 (membrane), and 0 otherwise; if there is no such pixel, it does not count. If
+    the first level has half the image's resolution, only every second pixel counts.
     """
     step = cells.shape[1] // logits.shape[1]
     cells = cells[:, ::step, ::step, 0]

@@ -26,7 +26,7 @@ MIN_FALLS = 0.01, 0.03
 FLAT = 1e-3  # standard deviation below which an output is the same everywhere
 STILL = 1e-4  # share of the loss on the probe: a loss that changes less within the window does not change
 RARE = 0.05  # nats: below this entropy one class is so rare that the network may predict the other one for long
-PROBE_TILES = 8, 64, 500_000  # at least, at most, and as many as have so many pixels
+PROBE_TILES = 8, 64, 500_000  # least and most tiles; between them, as many as make up this number of pixels
 PROBE_PIXELS = 64  # of a row, and rows of a tile, from which `explained_share` is computed
 NO_NUMBER = ("the loss is not a number: the learning rate is too high (try a tenth of it with --lr), or a very rare "
              "class weighs too much (preprocessing.py --weights none)")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from unet.tasks.task import Task
 from utils import OverlapTile
 
-READS = 10_000  # tiles that train.py reads without options: 25 epochs of 100 steps of 4
+READS = 10_000  # tiles that train.py reads without options on a CPU: 25 epochs of 100 steps of 4
 TILE, MARGIN = 256, 32  # of the tiles that preprocessing.py cuts without options, pixels
 
 

@@ -42,7 +42,7 @@ def prepare_device(precision: str = "auto") -> str:
 
 
 def cpu_precision() -> str:
-    """Return the fastest arithmetic without loss: 'bfloat16' if the processor computes it, otherwise 'float32'."""
+    """Return the fastest arithmetic: 'bfloat16' if the processor has instructions for it, otherwise 'float32'."""
     flags = Path("/proc/cpuinfo")  # Linux only; elsewhere float32 is safe
     text = flags.read_text() if flags.is_file() else ""
     return "bfloat16" if "avx512_bf16" in text or "amx_bf16" in text else "float32"

@@ -31,7 +31,7 @@ def build(network: Network, channels: int, normalisation: dict, pretrained: str 
 
     Parameters
     ----------
-    normalisation : grey levels `mean` and `sd` that become 0 and 1
+    normalisation : `mean` and `sd` of the grey levels; the first layer subtracts one and divides by the other
     pretrained : 'imagenet' for an encoder trained on ImageNet, otherwise 'none'
     """
     encoder = partial(encode, name=network.encoder, pretrained=pretrained) if network.encoder else None

@@ -25,8 +25,8 @@ class Feed:
 
     Parameters
     ----------
-    patches : folder of train-images.npy uint8 (n, side, side[, C]), train-labels.npy (n, side, side), train-sources.npy
-        (n,) and, if the loss is weighted, train-weights.npy (n, side, side)
+    patches : folder of train-images.npy uint8 (n, side, side[, C]), train-labels.npy (n, label, label),
+        train-sources.npy (n,) and, if the loss is weighted, train-weights.npy (n, label, label)
     batch : tiles per step
     intensity : strength of `vary_grey_levels`, 0 for none
     keep : numbers of the slices or images whose tiles are used; None uses all

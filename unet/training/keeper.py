@@ -144,13 +144,13 @@ class Keeper(keras.callbacks.Callback):
         self.rows.append({"epoch": epoch + 1, "step": (epoch + 1) * self.recipe.steps, "learning_rate": rate,
                           **{name: float(value) for name, value in logs.items()}, "seconds": seconds})
         if self.writes:
-            self.save_curve()
+            self.save_history()
         self.unsaved += 1
         if due or self.finished:
             self.save_checkpoint()  # last: if a kill comes before, the epoch is trained again and all is written then
         self.model.stop_training = self.finished
 
-    def save_curve(self) -> None:
+    def save_history(self) -> None:
         """Write history.csv."""
         with atomic_path(self.work / "history.csv") as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, self.rows[0])

@@ -16,7 +16,7 @@ from utils import UserError, read_json
 if TYPE_CHECKING:
     import keras
 
-TRAIN_FIRST = "run 'python train.py' first, or name the model with --model"
+TRAIN_FIRST = "run 'python train.py' first, or name another model"
 
 
 def read_config(model: Path) -> dict:

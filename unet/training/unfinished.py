@@ -119,8 +119,8 @@ def unfinished(output: Path, rows: str, about: Mapping, size: int, make: Callabl
                ) -> Iterator[Unfinished]:
     """Write the folder `output` job by job, see `Unfinished`; it is put in place when all jobs are finished.
 
-    After a stop the finished jobs are kept for the next run with the same `about`; without any nothing is kept. `rows`
-    is what messages call the rows.
+    After a stop the finished jobs are kept for the next run with the same `about`; if none is finished, nothing is
+    kept. `rows` is what messages call the rows.
     """
     part = Unfinished(output, about, size, make)
     if part.offsets:
