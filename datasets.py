@@ -36,7 +36,7 @@ from utils import Parser, UserError, at_least, count_of, run
 def examine(folder: Path, classes: int | None = None) -> tuple[str, bool]:
     """Return a report on a folder of any layout, and whether it is fit for training, on `classes` classes if given.
 
-    Raises UserError if it is no folder, or an image in it cannot be read.
+    Raises UserError if it is no folder, or a single image in it cannot be read; broken stacks are in the report.
     """
     kind = layout_class(folder)
     if kind is not Stacks:

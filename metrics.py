@@ -192,8 +192,8 @@ def main() -> None:
                                                                  "only if cells touch")
     parser.add_argument("--linked", action="store_true", help="a cell has the same number in all slices of both "
                                                               "stacks: also print the adapted Rand error in 3-D")
-    parser.add_argument("--nuclei", action="store_true", help="score two TIFFs with a number for each nucleus, as two "
-                                                              "folders are")
+    parser.add_argument("--nuclei", action="store_true", help="score two TIFFs with a number for each nucleus by "
+                                                              "average precision, like two folders")
     parser.add_argument("--json", metavar="FILE", help="also write all scores to this file")
     options = parser.parse_args()
     labels = Path(options.labels)

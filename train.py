@@ -60,7 +60,7 @@ from utils import Parser, UserError, at_least, count_of, file_hash, require_spac
 
 DECIDING = ("preset", "epochs", "steps", "batch", "lr", "filters", "depth", "encoder", "pretrained", "seed",
             "early_stopping", "validation", "precision")  # options that decide what is trained
-GPU_BATCH = 16  # tiles per step that the preset auto takes on a GPU; not tested on one
+GPU_TILES = 16  # tiles per step that the preset auto takes on a GPU; not tested on one
 VALIDATION_SHARE = 0.04  # tiles validated after an epoch, as a share of those that trained: some 1.5 % of the time
 
 
@@ -211,7 +211,7 @@ def recipe_of(args: argparse.Namespace) -> tuple[str, Recipe]:
     name = "cpu" if automatic else args.preset
     recipe = PRESETS[name]
     if automatic and tf.config.list_physical_devices("GPU"):  # the preset gpu was never measured, this network was
-        recipe = replace(recipe, batch=GPU_BATCH)
+        recipe = replace(recipe, batch=GPU_TILES)
     if args.encoder:
         if args.depth:
             raise UserError("--depth is not for encoders, which halve the image five times; leave it out")
@@ -235,7 +235,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="file for the predicted test stack (default: prediction.tif), or "
                                                  "folder for predicted single images (default: prediction)")
     parser.add_argument("--preset", choices=["auto", *PRESETS], help="network and schedule; auto is cpu, on a GPU with "
-                                                                     f"{GPU_BATCH} tiles per step (default: auto)")
+                                                                     f"{GPU_TILES} tiles per step (default: auto)")
     whole = at_least(1)
     for name, number, meaning in (("epochs", whole, "parts of the schedule, after each of which the run is saved"),
                                   ("steps", whole, "steps per epoch"), ("batch", whole, "tiles per step"),
@@ -254,12 +254,12 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--validation", action="store_true", default=None, help="hold back a block of training slices "
                         "and draw the loss on it into curve.png, too")
     parser.add_argument("--folds", type=at_least(2), metavar="K", help="cross-validation: train K networks, each "
-                        "scored on a block of labelled slices that trains the others; predict with their mean")
+                        "scored on a block of labelled slices that the others train on; predict with their mean")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], help="floating-point format (default: auto)")
     parser.add_argument("--strategy", choices=STRATEGIES, default="auto", help="devices that share each batch: all "
                         "GPUs, one, or those of the processes that TF_CONFIG names; see docs/clusters.md")
-    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped; no other option but "
-                                                              "--work is needed")
+    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped; needs only --work, and "
+                        "--folds or --strategy multiworker if the run had them")
     parser.add_argument("--tensorboard", action="store_true", help="also log to tensorboard/ in the folder of the run")
     return parser
 

@@ -37,7 +37,7 @@ def test_options_change_the_preset():
 
 def test_auto_on_a_gpu_is_the_measured_network_with_larger_batches(monkeypatch):
     monkeypatch.setattr(train.tf.config, "list_physical_devices", lambda kind: ["a card"])
-    assert recipe_from("") == ("cpu", replace(PRESETS["cpu"], batch=train.GPU_BATCH))
+    assert recipe_from("") == ("cpu", replace(PRESETS["cpu"], batch=train.GPU_TILES))
     assert recipe_from("--batch 3")[1].batch == 3
     assert recipe_from("--preset gpu") == ("gpu", PRESETS["gpu"])
 

@@ -112,7 +112,8 @@ ARITHMETIC = {"openvino": ("bfloat16", "float32"), "onnxruntime": ("float32",)} 
 def open_engine(model: Path, name: str = "auto", precision: str = "auto") -> tuple[Engine, str]:
     """Open a trained model.keras with the engine of this name; return the engine and its description for the console.
 
-    'auto' is OpenVINO if it is installed and there is no GPU, otherwise TensorFlow. For OpenVINO and ONNX Runtime, the
+    'auto' is OpenVINO if it is installed and fits the precision, the model's folder can be written and there is no GPU,
+    otherwise TensorFlow. For OpenVINO and ONNX Runtime, the
     network is converted once and kept in the folder 'engines' beside the model. Raises UserError if a package is not
     installed, if the engine does not support the precision, or if the model is damaged.
     """

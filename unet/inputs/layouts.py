@@ -111,8 +111,8 @@ class Stacks(Layout):
                             "add or delete slices in Fiji until every image has its label, in the same order")
         if self.images.shape != self.labels.shape:
             sizes = [f"{stack.shape[1]}x{stack.shape[2]}" for stack in (self.images, self.labels)]
-            raise UserError(f"{folder / VOLUME} is {sizes[0]} pixels but {LABELS} is {sizes[1]}; image and label must "
-                            "lie on the same pixels")
+            raise UserError(f"{folder / VOLUME} is {sizes[0]} pixels but {LABELS} is {sizes[1]}; export the "
+                            "labels again at the size of the images")
         if not (folder / TEST).is_file():
             raise UserError(f"{folder / TEST} not found; {way_to(folder / TEST)}")
         self.names, self.dtype = [f"slice {number}" for number in range(len(self.images))], self.images.dtype

@@ -128,7 +128,7 @@ def _corners(contour: np.ndarray) -> np.ndarray:
     """Return the pixel corners, int (n, 2), x and y, of a contour (y, x) through the middles of pixel edges."""
     middles = contour[:-1] + 0.5  # the pixel (0, 0) goes from 0 to 1
     following = np.roll(middles, -1, axis=0)
-    # successive edges have an end in common: a coordinate is that middle's which is a whole number, or both's mean
+    # successive edges have an end in common: take each coordinate from the middle where it is whole, else both's mean
     ends = np.where(middles % 1 == 0, middles, np.where(following % 1 == 0, following, (middles + following) / 2))
     points = np.rint(ends).astype(np.int64)[:, ::-1]
     steps = np.roll(points, -1, axis=0) - points

@@ -1,6 +1,6 @@
 """Pictures of augmentation: each operation by itself, in the ranges of a run, and the run's augmented pages.
 
-Images are uint8 (H, W) or (H, W, 3), as the network sees them; labels are as they are shown. Each function returns a
+Images are uint8 (H, W) or (H, W, 3), as the network sees them; labels are as they are shown. Each `show_...` returns a
 figure. A label is below its image, and the same random numbers were used for both.
 """
 

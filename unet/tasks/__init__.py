@@ -20,7 +20,7 @@ def choose_task(layout: Layout, task: str | None = None, **settings: object) -> 
     """Return the first task that takes this layout and these settings; settings that are None do not count.
 
     `task` is what the labels mean, one of MEANINGS; without it, what they seem to mean is tried first.
-    Raises UserError for a setting that no task on this layout has.
+    Raises UserError for a task that is not for this layout, or a setting that none of its tasks has.
     """
     options = {name: value for name, value in settings.items() if value is not None}
     candidates = [kind for kind in TASKS.values() if layout.name in kind.layouts and task in (None, kind.meaning)]

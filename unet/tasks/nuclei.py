@@ -97,7 +97,7 @@ class Nuclei(ImageFiles, Task):
 
         Each channel is stretched separately, which removes the colour of stain and lamp. Bright images are inverted
         first, so that nuclei are always bright: pixels are subtracted from 255 or, if an image has more than 8 bits,
-        from its 'white'.
+        from its 'white', 0. Squeezed images are not inverted.
         """
         if image.dtype != np.uint8:
             return self._deep_levels(image)

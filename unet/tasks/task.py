@@ -177,7 +177,10 @@ class Task(ABC):
     # --------------------------------------------------------------------------------------- afterwards
 
     def lookback_samples(self, layout: Layout, train: Sequence[int], most: int) -> list[int]:
-        """Return the training samples that are predicted, too, before the held-out ones: the last, five at most."""
+        """Return the training samples that are predicted, too, before the held-out ones: the last five.
+
+        Tasks that learn from them take the last `most`.
+        """
         return list(train[-5:])
 
     def learn(self, outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], walls: bool) -> dict:

@@ -44,7 +44,7 @@ class Alarm(keras.callbacks.Callback):
     labels, and since the beginning of the judged steps it has to explain more of them or to have less loss. The loss of
     a dead run falls, too, on its way to the entropy and no further, but its output stays unrelated to the labels. In
     the first tenth a run whose loss does not change at all is dead, too. The run is judged after each tenth of the
-    schedule.
+    schedule except the last.
 
     Parameters
     ----------

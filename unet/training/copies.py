@@ -21,8 +21,8 @@ def tiles_of(task: Task, page: Sequence[int]) -> int:
 def needed_copies(task: Task, sizes: Sequence[tuple[int, int]], tiles: int, reads: int = READS) -> float:
     """Return how many copies of each training sample, on average, give training `reads` tiles to draw, and no more.
 
-    If the unchanged pages give fewer tiles, each page is copied until all tiles have been drawn once. If they give
-    more, as many copies are made as would be drawn. The task's default is the most.
+    If the unchanged pages give fewer tiles, each page is copied until no tile has to be drawn twice. If they give
+    enough, there are as many copies as pages that training reads. The task's default is the most.
 
     Parameters
     ----------

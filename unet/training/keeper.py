@@ -1,4 +1,4 @@
-"""Write a run to disk after every epoch, so that it can be stopped at any moment and resumed."""
+"""Write a run to disk after its epochs, so that it can be stopped at any moment and resumed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ OUTDATED = ("finished.json", "metrics.json", "holdout.tif", "holdout.png", "curv
 
 
 class Keeper(keras.callbacks.Callback):
-    """A callback that writes, after each epoch, the weights that predict, the curve and, last, a checkpoint.
+    """A callback that writes the curve after each epoch, and the weights that predict and, last, a checkpoint.
 
+    Large networks are written less often, see `INTERVAL`.
     The weights that predict are the mean over the last epochs of the schedule (Izmailov et al. 2018, algorithm 1),
     which the schedule chooses without any measurement; before those, the current weights. With patience they are the
     weights of the epoch with the least loss on the validation block, and the run ends when that loss has not fallen for

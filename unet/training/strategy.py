@@ -22,7 +22,7 @@ EXAMPLE = '{"cluster": {"worker": ["node1:12345", "node2:12345"]}, "task": {"typ
 
 
 def process_place(strategy: str) -> tuple[int, int]:
-    """Return this process's number and how many train together: 0, the chief, of 1; for 'multiworker' from TF_CONFIG.
+    """Return this process's number, 0 for the chief, and how many train together: 0 and 1, or as TF_CONFIG says.
 
     Raises UserError if that is absent or wrong.
     """
@@ -51,8 +51,8 @@ def process_place(strategy: str) -> tuple[int, int]:
 def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
     """Open the strategy of this name for `batch` tiles per step; 'multiworker' waits until all processes are there.
 
-    'auto' takes as many of this machine's GPUs as can share the batch evenly. Raises UserError if there are not two
-    devices, or if they cannot share the batch.
+    'auto' takes as many of this machine's GPUs as can share the batch evenly. Raises UserError if 'mirrored'
+    finds fewer than two, if 'multiworker' cannot begin, or if the devices cannot share the batch.
     """
     if name == "multiworker" and process_place(name)[1] == 1:
         name = "auto"
@@ -61,8 +61,8 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
             with _signals_at_once():
                 strategy = tf.distribute.MultiWorkerMirroredStrategy()  # first: TensorFlow must not have computed yet
         except tf.errors.OpError as error:
-            raise UserError(f"--strategy multiworker cannot begin ({reason(error)}); each process needs an address in "
-                            "TF_CONFIG of its own, which is free and which the others can reach") from None
+            raise UserError(f"--strategy multiworker cannot begin ({reason(error)}); each process needs an address of "
+                            "its own in TF_CONFIG, which is free and which the others can reach") from None
     else:
         gpus = len(tf.config.list_physical_devices("GPU"))
         if name == "auto":
