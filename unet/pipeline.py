@@ -114,8 +114,9 @@ def needed_copies(run_plan: Plan, layout: Layout) -> float | None:
     per_page = len(preprocessing.tile_corners(tiling, shape, task.windowed))
     copies = planning.needed_copies(task, sizes, per_page, reads)
     if copies < task.default_copies:
-        print(f"== Training reads {reads:,} tiles: {planning.describe(copies, len(sizes), layout.noun)} are enough, "
-              f"instead of {task.default_copies} of each", flush=True)
+        enough = planning.describe_copies(copies, len(sizes), layout.noun)
+        print(f"== Training reads {reads:,} tiles: {enough} are enough, instead of {task.default_copies} of each",
+              flush=True)
     return copies
 
 

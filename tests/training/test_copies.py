@@ -6,7 +6,7 @@ from model import PRESETS
 from preprocessing import Tiling, tile_corners
 from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
-from unet.training.copies import MARGIN, READS, TILE, describe, needed_copies, tiles_of, whole
+from unet.training.copies import MARGIN, READS, TILE, describe_copies, needed_copies, tiles_of, whole
 
 
 def test_what_training_reads_by_default_is_its_schedule():
@@ -45,8 +45,8 @@ def test_fewer_copies_than_slices_lie_far_from_each_other():
     assert Cells().copies([(9, 9)] * 10, [""] * 10, 0.3) == [0, 0, 0, 1, 0, 0, 1, 0, 0, 1]
     assert Cells().copies([(9, 9)] * 4, [""] * 4, 1.5) == [1, 2, 1, 2]
     assert sum(Nuclei().copies([(300, 300)] * 1000, ["fluorescence"] * 1000, 0.083)) == 83
-    assert describe(0.3, 1000, "slice") == "300 copies, spread over 1,000 slices"
-    assert describe(1, 9, "slice") == "1 copy of each slice"
+    assert describe_copies(0.3, 1000, "slice") == "300 copies, spread over 1,000 slices"
+    assert describe_copies(1, 9, "slice") == "1 copy of each slice"
     assert (repr(whole(3.0)), repr(whole(0.5))) == ("3", "0.5")
 
 

@@ -63,7 +63,7 @@ def whole(number: float) -> float:
     return int(number) if number == int(number) else number
 
 
-def describe(copies: float, count: int, noun: str) -> str:
+def describe_copies(copies: float, count: int, noun: str) -> str:
     """Say how many copies of `count` samples are made."""
     if copies == int(copies):
         return f"{copies:g} cop{'y' if copies == 1 else 'ies'} of each {noun}"

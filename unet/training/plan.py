@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from unet.inputs.layouts import LAYOUTS, Layout
 from unet.tasks.task import Task
-from unet.training.copies import describe, needed_copies, tiles_of, whole
+from unet.training.copies import describe_copies, needed_copies, tiles_of, whole
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def announce(manifest: dict, task: Task, stacks: dict[str, tuple[list[int], np.d
     enough = ", as many as training draws" if unasked and copies < task.default_copies else ""
     size = sum(prod(shape) * dtype.itemsize for shape, dtype in stacks.values())
     volume = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-    print(f"{describe(copies, len(manifest['split']['train']), noun)}{enough}: {manifest['shape'][0]:,} pairs "
+    print(f"{describe_copies(copies, len(manifest['split']['train']), noun)}{enough}: {manifest['shape'][0]:,} pairs "
           f"including the originals, {volume} on disk", flush=True)
     return size
 
