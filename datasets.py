@@ -21,11 +21,10 @@ if __name__ == "__main__":
 import numpy as np
 
 from unet.inputs.demo import make_demo
-from unet.inputs.doctor import examine as examine_stacks
-from unet.inputs.doctor import gap_notes
+from unet.inputs.doctor import examine_stacks, gap_notes
 from unet.inputs.download import ISBI_URL, download_isbi
 from unet.inputs.exchange import OUTLINE, export_rois, import_labels
-from unet.inputs.findings import Finding, report, span
+from unet.inputs.findings import Finding, format_findings, span
 from unet.inputs.gaps import find_gaps
 from unet.inputs.layouts import Folders, Layout, Stacks, layout_class
 from unet.segment.walls import thin_walls
@@ -38,13 +37,13 @@ def examine(folder: Path, classes: int | None = None) -> tuple[str, bool]:
 
     Raises UserError if it is no folder, or a single image in it cannot be read; broken stacks are in the report.
     """
-    kind = layout_class(folder)
-    if kind is not Stacks:
-        findings = describe(kind(folder), classes)
+    layout_type = layout_class(folder)
+    if layout_type is not Stacks:
+        findings = examine_images(layout_type(folder), classes)
     else:
         findings = examine_stacks(folder, None if classes else thin_walls)
         findings += check_task(Stacks(folder), classes) if classes and is_ready(findings) else []
-    return report(folder, findings), is_ready(findings)
+    return format_findings(folder, findings), is_ready(findings)
 
 
 def is_ready(findings: list[Finding]) -> bool:
@@ -63,7 +62,7 @@ def check_task(layout: Layout, classes: int | None) -> list[Finding]:
         return [Finding("problem", problem, "Step 1 would refuse it.", remedy)]
 
 
-def describe(layout: Folders, classes: int | None) -> list[Finding]:
+def examine_images(layout: Folders, classes: int | None) -> list[Finding]:
     """Describe a folder of images, by modality; raise UserError for files that would stop step 1 or training."""
     layout.to_predict()  # raises for bad images without labels: otherwise training would, after steps 1 and 2
     groups: dict[str, list[tuple[int, int, int]]] = {}

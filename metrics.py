@@ -138,10 +138,10 @@ def score_nuclei(predicted: str | Path, truth: str | Path) -> dict:
 def _score_folders(predicted: Path, truth: Path) -> dict:
     predictions, sources = ({path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
                             for folder in (predicted, truth))
-    kind, without = layout_class(truth), set()
-    from_masks = issubclass(kind, Folders)
+    layout_type, without = layout_class(truth), set()
+    from_masks = issubclass(layout_type, Folders)
     if from_masks:
-        images = kind.find(truth)
+        images = layout_type.find(truth)
         sources = {image.name: image for image in images if image.masks}
         without = {image.name for image in images if not image.masks} & set(predictions)
     for folder, files, alternative in ((predicted, predictions, ""), (truth, sources, ", and no <name>/masks")):
@@ -156,7 +156,7 @@ def _score_folders(predicted: Path, truth: Path) -> dict:
     if not predictions:
         raise UserError(f"{truth} has no masks for any predicted image; name the folder of annotated images")
     if from_masks:
-        layout = kind(truth)
+        layout = layout_type(truth)
         samples = [layout[layout.names.index(name)] for name in predictions]
         truths, modalities = (layout.objects(one.label) for one in samples), [one.group for one in samples]
     else:

@@ -23,7 +23,7 @@ from keras import layers
 from unet.network import HALVINGS, Network
 from utils import Parser, run
 
-HEAD = 8  # filters of the small block at full resolution that follows a network at half resolution
+HEAD_FILTERS = 8  # filters of the small block at full resolution that follows a network at half resolution
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,9 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
         x = layers.Concatenate(name=f"up{level}_join")([skip, x])
         x = _two_convolutions(x, network, level, "up")
     if network.half:
-        x = layers.Conv2DTranspose(HEAD, 2, strides=2, activation=network.activation, name="head_transpose")(x)
-        x = layers.Concatenate(name="head_join")([_convolution(top, HEAD, 3, network, "head_edge"), x])
-        x = _convolution(x, HEAD, 3, network, "head_conv")
+        x = layers.Conv2DTranspose(HEAD_FILTERS, 2, strides=2, activation=network.activation, name="head_transpose")(x)
+        x = layers.Concatenate(name="head_join")([_convolution(top, HEAD_FILTERS, 3, network, "head_edge"), x])
+        x = _convolution(x, HEAD_FILTERS, 3, network, "head_conv")
     # float32 even in mixed precision: small probabilities decide where a membrane has a gap
     probability = layers.Conv2D(network.classes, 1, activation="softmax" if network.classes > 1 else "sigmoid",
                                 dtype="float32", name="probability")(x)

@@ -53,7 +53,7 @@ from utils import (
     write_json,
 )
 
-NEXT = "next.csv"  # which images to label next, in the folder of the run
+NEXT_FILE = "next.csv"  # which images to label next, in the folder of the run
 SHEETS = (".xlsx", ".xls", ".ods")  # spreadsheets do not open CSV under these names
 SIZE_RATIO = 1.2  # a pixel size that differs by more than this ratio from that of the training images is noted
 EXAMPLES = 6  # held-out samples in holdout.png
@@ -111,7 +111,7 @@ class FinalStep:
         if self.inputs is None:
             return stages
         return {**stages, "predicted": ({**places(self.outputs), "input": self.layout.hash_to_predict()},
-                                        [self.work / NEXT, *self.task.files(self.outputs, self.inputs.names)])}
+                                        [self.work / NEXT_FILE, *self.task.files(self.outputs, self.inputs.names)])}
 
     def learn(self) -> None:
         """Predict training samples to check that the network learnt, and to learn thresholds and walls."""
@@ -152,7 +152,7 @@ class FinalStep:
             probability = np.asarray(result.probability)
             doubts.append(doubt_of(result.sample.name, probability, self.task.decisive_pixels(probability, learnt),
                                    result.spread))
-        write_doubts(self.work / NEXT, doubts)
+        write_doubts(self.work / NEXT_FILE, doubts)
 
 
 def _collect_examples(results: Iterator[Prediction], examples: list[Prediction], most: int = EXAMPLES

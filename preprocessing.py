@@ -53,7 +53,7 @@ class Tiling:
         return self.core if self.valid else self.tile
 
 
-PRESETS = {"paper": Tiling(572, 92, valid=True)}  # 572 in, 388 out: Ronneberger et al. 2015, figure 1
+TILE_PRESETS = {"paper": Tiling(572, 92, valid=True)}  # 572 in, 388 out: Ronneberger et al. 2015, figure 1
 
 
 # ------------------------------------------------------------------------------------------------ weight maps
@@ -264,8 +264,8 @@ def options() -> argparse.ArgumentParser:
                                                          "images that of the windows that step 1 cut)")
     parser.add_argument("--margin", type=at_least(0), help="context on each side of a tile, pixels: neighbouring tiles "
                         f"overlap by twice as much (default: {Tiling.margin}; 0 for single images)")
-    parser.add_argument("--preset", choices=sorted(PRESETS), help="the tiles of a published network: paper = 572 in, "
-                                                                  "388 out, for valid convolutions")
+    parser.add_argument("--preset", choices=sorted(TILE_PRESETS), help="the tiles of a published network: paper = 572 "
+                        "in, 388 out, for valid convolutions")
     parser.add_argument("--weights", choices=WEIGHTS, help="per-pixel weights of the loss: balance makes classes count "
                         "the same, border stresses narrow gaps between cells, too (default: none; border for nuclei, "
                         "unless step 1 resized the images)")
@@ -275,7 +275,7 @@ def options() -> argparse.ArgumentParser:
 
 def tiling_of(args: argparse.Namespace, task: Task, shape: Sequence[int]) -> Tiling:
     """Return the tiles that the command line asks for, for pages (H, W)."""
-    return PRESETS[args.preset] if args.preset else task_tiling(task, shape, args.tile, args.margin)
+    return TILE_PRESETS[args.preset] if args.preset else task_tiling(task, shape, args.tile, args.margin)
 
 
 def main() -> None:

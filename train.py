@@ -138,7 +138,7 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     if recipe.patience or recipe.validation:
         block, most = max(1, len(slices) // 5), max(1, int(VALIDATION_SHARE * recipe.steps * recipe.batch))
         most = most // recipe.batch * recipe.batch or most  # whole batches, if there is one
-        tiles = Feed(patches, recipe.batch, keep=slices[-block:]).sample_tiles(64 if recipe.patience else most)
+        tiles = Feed(patches, recipe.batch, keep=slices[-block:]).plain_tiles(64 if recipe.patience else most)
         data, count = in_shares(tiles, recipe.batch, strategy)
         validation = {"validation_data": data, "validation_steps": count}
         slices = slices[:-block]
@@ -305,8 +305,8 @@ def run_step(args: argparse.Namespace, predicts: bool = True) -> None:
     strategy = open_strategy(args.strategy, recipe.batch)
     network, devices = recipe.network, strategy.num_replicas_in_sync
     levels = network.depth - bool(network.encoder)  # the bottom is the encoder's
-    kind = f"{network.encoder} with {recipe.pretrained} weights, " if network.encoder else ""
-    print(f"{device}; preset {name}: {kind}{network.filters} to {network.filters * 2**levels} filters, "
+    encoder = f"{network.encoder} with {recipe.pretrained} weights, " if network.encoder else ""
+    print(f"{device}; preset {name}: {encoder}{network.filters} to {network.filters * 2**levels} filters, "
           f"{count_of(recipe.epochs, 'epoch')} of {count_of(recipe.steps, 'step')}, {recipe.batch} tiles per step"
           + (f", shared by {devices} devices" if devices > 1 else ""), flush=True)
     precision = {policy: name for name, policy in PRECISIONS.items()}[keras.config.dtype_policy().name]

@@ -311,15 +311,15 @@ def count_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def at_least(least: float, kind: type = int) -> Callable[[str], float]:
-    """Return a type for argparse: a number of this kind, `least` or more."""
+def at_least(least: float, number_type: type = int) -> Callable[[str], float]:
+    """Return a type for argparse: a number of this type, `least` or more."""
     def number(text: str) -> float:
         try:
-            value = kind(text)
+            value = number_type(text)
         except ValueError:
             value = None
         if value is None or not value >= least:
-            raise argparse.ArgumentTypeError(f"{text} is not {'a whole number' if kind is int else 'a number'} of "
+            raise argparse.ArgumentTypeError(f"{text} is not {'a whole ' if number_type is int else 'a '}number of "
                                              f"{least:g} or more")
         return value
     return number

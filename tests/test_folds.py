@@ -14,7 +14,7 @@ from conftest import ROOT, call, draw_slices, draw_stacks, write_bowl, write_sta
 
 from train import Keeper
 from unet import folds
-from unet.folds import blocks_of, summary, table
+from unet.folds import blocks_of, fold_table, summary
 from unet.inputs.layouts import layout_of
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
@@ -75,7 +75,7 @@ def test_mean_and_deviation_are_over_folds():
                              "mean": {"a": pytest.approx(0.6), "b": 1.0},
                              "sd": {"a": pytest.approx(0.1 * 2**0.5), "b": 0.0}}  # n - 1
     assert scores["walls"] == {"folds": [{"a": 0.5}, None], "mean": {"a": 0.5}, "sd": {"a": None}}
-    lines = [line.split() for line in table(scores, ["fold 1", "fold 2"]).splitlines()]
+    lines = [line.split() for line in fold_table(scores, ["fold 1", "fold 2"]).splitlines()]
     assert lines[2:4] == [["fold", "1", "0.5000", "1.0000"], ["fold", "2", "0.7000", "1.0000"]]
     assert lines[4:6] == [["mean", "of", "2", "folds", "0.6000", "1.0000"], ["standard", "deviation", "0.1414",
                                                                             "0.0000"]]

@@ -104,6 +104,20 @@ def test_nothing_runs_on_import(name):
     assert not stars
 
 
+def test_a_name_in_capitals_means_one_thing_in_the_whole_house():
+    values = {}
+    for name, tree in FILES.items():
+        for node in (node for node in tree.body if isinstance(node, ast.Assign)):
+            target, value = node.targets[0], node.value
+            pairs = [(target, value)]
+            if isinstance(target, ast.Tuple):  # several at once, from a tuple or from a call
+                pairs = zip(target.elts, getattr(value, "elts", [value] * len(target.elts)), strict=True)
+            for target, value in pairs:
+                if target.id.isupper():
+                    values.setdefault(target.id, {}).setdefault(ast.unparse(value), []).append(name)
+    assert {name: places for name, places in values.items() if len(places) > 1} == {}
+
+
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_docstrings_of_functions_begin_with_a_verb(name):
     for node in ast.walk(FILES[name]):

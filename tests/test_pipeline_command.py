@@ -11,7 +11,7 @@ import pytest
 from conftest import draw_stacks
 
 from unet import pipeline
-from unet.inputs.demo import FILES, demo_files
+from unet.inputs.demo import DEMO_FILES, demo_files
 from unet.inputs.stacks import LABELS, TEST, VOLUME, write_stack
 from utils import UserError
 
@@ -68,7 +68,7 @@ def test_an_empty_data_folder_means_the_demo_and_all_of_it_goes_to_its_own_folde
     assert calls == [["augmentation.py", "--data", "data/demo", "--work", "results/demo", "--copies", "4"],
                      ["preprocessing.py", "--work", "results/demo"],
                      ["train.py", "--work", "results/demo", "--out", "results/demo/prediction.tif", "--preset", "fast"]]
-    assert len(demo_files(here / "data" / "demo")) == len(FILES)
+    assert len(demo_files(here / "data" / "demo")) == len(DEMO_FILES)
     assert "the demo stack, which is synthetic; put your own into data. The run's files go to results/demo" in text
 
 
@@ -259,7 +259,7 @@ def test_clean_says_what_went_and_what_stays(make, here):
     assert set(contents(here)) == {"data/README.md", f"data/{VOLUME}", "results/mine.txt"}
     assert text.splitlines() == ["results/demo: 1 files removed",
                                  "results: 0 files removed; other files stay: mine.txt",
-                                 f"data/demo: {len(FILES) + 1} files removed"]
+                                 f"data/demo: {len(DEMO_FILES) + 1} files removed"]
     assert "nothing to remove" in make("clean")[2]
 
 

@@ -12,7 +12,7 @@ from scipy.ndimage import label as components
 
 from augmentation import Settings, augment
 from preprocessing import (
-    PRESETS,
+    TILE_PRESETS,
     Tiling,
     TrainingArrays,
     balance_weights,
@@ -175,7 +175,7 @@ def test_windows_of_nuclei_become_tiles(nuclei_folder, tmp_path):
     geometry = preprocess(tmp_path, Tiling(80, 20, valid=True))  # a published network's tiles fit larger windows
     assert load(tmp_path)["train-labels"].shape == (geometry["count"], 40, 40)
     with pytest.raises(UserError, match=r"do not fit the windows of 80.*augmentation\.py --window 572"):
-        preprocess(tmp_path, PRESETS["paper"])
+        preprocess(tmp_path, TILE_PRESETS["paper"])
     next((nuclei_folder / "fluo1" / "masks").iterdir()).unlink()
     with pytest.raises(UserError, match=r"fluo1 is gone or changed"):
         preprocess(tmp_path)

@@ -235,7 +235,7 @@ def test_early_stopping_looks_at_training_slices_alone_and_resume_keeps_its_pati
     values = [float(row["val_loss"]) for row in whole]
     best = values.index(min(values))
     assert len(values) == best + 3 < 30
-    images, labels = feeds[0].sample_tiles()
+    images, labels = feeds[0].plain_tiles()
     model.compile(loss="binary_crossentropy")
     assert model.evaluate(images, labels, batch_size=2, verbose=0) == pytest.approx(min(values), rel=1e-4)
 
@@ -255,7 +255,7 @@ def test_the_validation_curve_is_of_slices_that_train_nothing_and_changes_no_sch
     rows = history(work)
     assert len(rows) == 4  # the whole schedule, whatever the curve says
     assert all(0 < float(row["val_loss"]) < 2 for row in rows)
-    assert [image.shape for image in feeds[0].sample_tiles(1)] == [(1, 16, 16, 1)] * 2  # of 20 tiles an epoch
+    assert [image.shape for image in feeds[0].plain_tiles(1)] == [(1, 16, 16, 1)] * 2  # of 20 tiles an epoch
     with pytest.raises(UserError, match="differs in validation"):
         train.train(work, recipe, resume=True)
     assert recipe_of(train.options().parse_args([]))[1].batch == PRESETS["cpu"].batch

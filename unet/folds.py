@@ -28,7 +28,7 @@ from unet.engines.predictor import make_predictor
 from unet.inputs.layouts import Layout, layout_of
 from unet.tasks import task_of
 from unet.tasks.task import Outputs, Task
-from unet.training.folder import FOLDS, folds_of, remove_run, run_folder
+from unet.training.folder import FOLDS_FILE, folds_of, remove_run, run_folder
 from unet.training.plan import Settings
 from unet.training.trained import TRAIN_FIRST
 from unet.workers import run_python
@@ -36,7 +36,7 @@ from utils import NotLearning, UserError, file_hash, read_json, run, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 AGAIN = "leave out --resume to start again, which removes the existing folds"
-STEPS = ("augmented/manifest.json", "patches/geometry.json")  # the last files that steps 1 and 2 of a fold write
+LAST_FILES = ("augmented/manifest.json", "patches/geometry.json")  # the last files that steps 1 and 2 of a fold write
 Train = Callable[[argparse.Namespace], None]  # step 3 of one fold with these options: train and score, predict nothing
 
 
@@ -67,10 +67,10 @@ def cross_validate(args: argparse.Namespace, deciding: Sequence[str], train: Tra
                                             "resume": args.resume and (fold / "checkpoint.npz").is_file()}))
         plan["scores"] = summary([task.summary(read_json(args.work / f"fold-{number}" / "metrics.json", TRAIN_FIRST))
                                   for number in range(1, len(blocks) + 1)])
-        write_json(args.work / FOLDS, plan)
+        write_json(args.work / FOLDS_FILE, plan)
         titles = [f"fold {number}, {layout.name_samples(block)}" for number, block in enumerate(blocks, 1)]
         print(f"\n{len(blocks)} folds; each {layout.noun} is scored by a network that was not trained on it:\n"
-              + table(plan["scores"], titles))
+              + fold_table(plan["scores"], titles))
         predict(args, plan, task, layout, outputs)
     except NotLearning as error:
         raise NotLearning(f"fold {number} of {len(blocks)}: {error}") from None
@@ -81,7 +81,7 @@ def cross_validate(args: argparse.Namespace, deciding: Sequence[str], train: Tra
 
 def start_or_continue(args: argparse.Namespace, deciding: Sequence[str], task: Task, layout: Layout) -> dict:
     """Return the content of folds.json; without --resume, or if there is none, start one that replaces any other."""
-    path, tiles = args.work / FOLDS, file_hash(args.work / "patches" / "geometry.json")
+    path, tiles = args.work / FOLDS_FILE, file_hash(args.work / "patches" / "geometry.json")
     command = {name: getattr(args, name) for name in (*deciding, "tensorboard")}
     if args.resume and path.is_file():
         plan = read_json(path, AGAIN, ("blocks", "tiles", "command", "out"))
@@ -133,7 +133,7 @@ def call_prepare(work: Path, number: int) -> None:
 
     Exit with the process's status if it fails; the process handles Ctrl-C, too.
     """
-    if all((work / f"fold-{number}" / name).is_file() for name in STEPS):
+    if all((work / f"fold-{number}" / name).is_file() for name in LAST_FILES):
         return
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     status = run_python(["-m", "unet.folds", str(work), str(number)], stdin=subprocess.PIPE,
@@ -146,16 +146,16 @@ def call_prepare(work: Path, number: int) -> None:
 
 def prepare(work: Path, number: int) -> None:
     """Run steps 1 and 2 of a fold, unless they are finished, with the settings of the run in `work`."""
-    fold, block = work / f"fold-{number}", read_json(work / FOLDS, AGAIN, ("blocks",))["blocks"][number - 1]
+    fold, block = work / f"fold-{number}", read_json(work / FOLDS_FILE, AGAIN, ("blocks",))["blocks"][number - 1]
     manifest, geometry = fresh_manifest(work), fresh_geometry(work)
-    if not (fold / STEPS[0]).is_file():
+    if not (fold / LAST_FILES[0]).is_file():
         task = task_of(manifest)
         own, train = task.settings(), len(manifest["split"]["train"])
         copies = manifest["copies"] * train / (len(manifest["sources"]) - len(block))  # the same number in all
         augment(Path(manifest["data"]), fold, Settings(
             copies=copies, holdout=tuple(block), seed=manifest["seed"], task=task.meaning, classes=own.get("classes"),
             window=own.get("window_side"), resize=own.get("resize")))
-    if not (fold / STEPS[1]).is_file():
+    if not (fold / LAST_FILES[1]).is_file():
         tiling = Tiling(geometry["tile"], geometry["margin"], geometry["valid"])
         preprocess(fold, tiling, geometry["weights"], geometry.get("seed", 0))
 
@@ -172,7 +172,7 @@ def predict(args: argparse.Namespace, plan: dict, task: Task, layout: Layout, ou
     if plan.get("predicted") != purpose or not all(path.exists() for path in task.files(outputs, inputs.names)):
         FinalStep(args.work, ensemble, {**configs[0], "learnt": learnt}, layout, inputs, outputs).predict()
         layout.check_unchanged()
-        write_json(args.work / FOLDS, {**plan, "predicted": purpose})
+        write_json(args.work / FOLDS_FILE, {**plan, "predicted": purpose})
     print(outputs.describe(f"{task.output}, {ensemble.describe()}; each {layout.noun} with labels trained some of "
                            "these models, so none can score their mean", task.describe(learnt)))
 
@@ -196,7 +196,7 @@ def summary(folds: Sequence[dict]) -> dict:
     return result
 
 
-def table(scores: dict, titles: Sequence[str]) -> str:
+def fold_table(scores: dict, titles: Sequence[str]) -> str:
     """Return the table of the result of `summary`; `titles` are those of the folds."""
     lines, width = [], max(24, *(len(title) + 2 for title in titles))
     for title, group in scores.items():

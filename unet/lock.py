@@ -17,7 +17,7 @@ import psutil
 from utils import UserError, temporary_path
 
 RUN, STEP = ".run.lock", ".step.lock"  # in a run's folder: one for the process that runs all scripts, one for a script
-PATIENCE = 1.0  # seconds to wait for the name of the process that created an empty lock file
+NAME_WAIT = 1.0  # seconds to wait for the name of the process that created an empty lock file
 
 
 def lock_path(output: Path) -> Path:
@@ -112,7 +112,7 @@ def _create(path: Path, owner: dict) -> bool:
 
 def _read(path: Path) -> dict | None:
     """Read the owner from a lock file; return None if the file is gone, or stays empty."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + NAME_WAIT
     while True:
         try:
             content = json.loads(path.read_text())

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 import augmentation
 import preprocessing
 from datasets import examine
-from unet.inputs.demo import FILES, MARK, demo_files, make_demo
+from unet.inputs.demo import DEMO_FILES, DEMO_MARK, demo_files, make_demo
 from unet.inputs.layouts import Layout, Stacks, layout_class, layout_of
 from unet.tasks import choose_task
 from unet.training import copies as planning
@@ -58,7 +58,7 @@ class Plan:
                 ["train.py", *work, *out, "--preset", self.preset, *self.train]]
 
 
-def plan(args: argparse.Namespace) -> Plan:
+def plan_run(args: argparse.Namespace) -> Plan:
     """Fill in the defaults: the data are the user's files in data/, or the demo if there are none."""
     data = Path(args.data or (DATA if has_users_files(DATA) else DEMO)).expanduser()
     with_demo = is_demo(data)
@@ -92,7 +92,7 @@ def readable(data: Path) -> Layout:
                         f"with 'make DATA={DEMO}'") from None
 
 
-def needed_copies(run_plan: Plan, layout: Layout) -> float | None:
+def scheduled_copies(run_plan: Plan, layout: Layout) -> float | None:
     """Return how many augmented copies of a sample the schedule reads, on average; None if the user gives a number.
 
     None also for the default schedule on the default tiles: step 1 knows these. Raises UserError for an unknown preset.
@@ -138,15 +138,15 @@ def tiles_read(run_plan: Plan) -> int:
 
 def run_scripts(args: argparse.Namespace) -> None:
     """Run the three scripts; exit with the status of the first that fails."""
-    run_plan = plan(args)
-    if is_demo(run_plan.data) and len(demo_files(run_plan.data)) < len(FILES):
+    run_plan = plan_run(args)
+    if is_demo(run_plan.data) and len(demo_files(run_plan.data)) < len(DEMO_FILES):
         make_demo(run_plan.data)
     layout = readable(run_plan.data)
     what = (f"the demo stack, which is synthetic; put your own into {DATA}. The run's files go to {run_plan.work}"
             if is_demo(run_plan.data) else f"{layout.what}, {len(layout)} {layout.noun}s with labels")
     print(f"== Data: {run_plan.data}, {what}", flush=True)
     with run_folder(run_plan.work, whole=True):
-        for words in run_plan.commands(needed_copies(run_plan, layout)):
+        for words in run_plan.commands(scheduled_copies(run_plan, layout)):
             print(f"\n== python {shlex.join(words)}", flush=True)
             status = call(words)
             if status:
@@ -177,7 +177,7 @@ def clean(args: argparse.Namespace) -> None:
     counts = {folder: len(remove_run(folder)) for folder in ([args.work] if args.work else [DEMO_WORK, WORK])}
     if not args.work:
         stacks = demo_files(DEMO)
-        counts[DEMO] = len(remove([*stacks, DEMO / MARK] if stacks else [], DEMO))
+        counts[DEMO] = len(remove([*stacks, DEMO / DEMO_MARK] if stacks else [], DEMO))
     for folder, count in counts.items():
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         others = f"; other files stay: {', '.join(names[:8] + ['...'] * (len(names) > 8))}" if names else ""

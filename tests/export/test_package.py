@@ -147,7 +147,7 @@ def test_the_command(exported):
     assert "ONNX Runtime and Keras differ by" in exported.stdout
     names = {path.name for path in (exported.folder / "out").iterdir()}
     assert names == {"bioimageio.zip", "model.onnx", "savedmodel", "model.xml", "model.bin", "README.md",
-                     formats.MARK}
+                     formats.EXPORT_MARK}
     again = call(exported.folder, "model.py", "export", "run/model.keras", "--out", "out", "--format", "savedmodel")
     assert again.returncode == 0  # ours: replaced
 

@@ -66,7 +66,7 @@ def test_make_demo_writes_five_stacks_and_their_mark(tmp_path):
     paths = demo.make_demo(tmp_path / "demo", slices=2, test_slices=1, size=96, seed=4)
     names = {"train-volume.tif": 2, "train-labels.tif": 2, "test-volume.tif": 1, "test-labels.tif": 1,
              "test-cells.tif": 1}
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {*names, demo.MARK}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {*names, demo.DEMO_MARK}
     assert demo.demo_files(tmp_path / "demo") == paths
     images, labels, cells = demo.demo_stack(3, 96, seed=4)
     for name, count in names.items():
@@ -90,7 +90,7 @@ def test_a_demo_never_replaces_somebodys_stacks(tmp_path, small, mark):
     if mark == "ours":
         demo.make_demo(tmp_path, 2, 1, 32)
     elif mark == "another's":
-        (tmp_path / demo.MARK).write_text("a recording of somebody who demonstrated")
+        (tmp_path / demo.DEMO_MARK).write_text("a recording of somebody who demonstrated")
     (tmp_path / "train-labels.tif").write_bytes(b"drawn by hand")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(UserError, match=r"has train-labels.tif already, not made by .* nothing was replaced; move"):

@@ -9,7 +9,7 @@ from scipy import ndimage as ndi
 from skimage.measure import label
 
 from unet.inputs import doctor
-from unet.inputs.findings import Finding, report
+from unet.inputs.findings import Finding, format_findings
 from unet.inputs.stacks import LABELS, TEST, VOLUME
 from utils import UserError
 
@@ -43,7 +43,7 @@ def ground(labels):
 
 
 def check(folder, thin_walls=walls):
-    return report(folder, doctor.examine(folder, thin_walls))
+    return format_findings(folder, doctor.examine_stacks(folder, thin_walls))
 
 
 # ------------------------------------------------------------------------------------------------ good data
@@ -60,7 +60,7 @@ def test_a_good_folder_is_ready(tiny_folder):
 
 @pytest.mark.slow
 def test_isbi_raises_no_false_alarm(isbi_folder):
-    findings = doctor.examine(isbi_folder, walls)
+    findings = doctor.examine_stacks(isbi_folder, walls)
     assert faults(findings) == []
     assert [finding.what for finding in findings if finding.level == "note"] == [
         "Slices are counted from 0, as --holdout counts them; Fiji counts from 1"]
@@ -195,9 +195,9 @@ def test_separate_objects_are_no_inverted_membranes(tiny_folder):
     save(tiny_folder / LABELS, np.where(objects, 255, 0).astype(np.uint8))
     noise = np.random.default_rng(0).normal(0, 5, objects.shape)
     save(tiny_folder / VOLUME, (np.where(objects, 70, 180) + noise).astype(np.uint8))
-    said = [finding.what for finding in doctor.examine(tiny_folder, ground)]
+    said = [finding.what for finding in doctor.examine_stacks(tiny_folder, ground)]
     assert not [what for what in said if "inverted" in what]
-    said = [finding.what for finding in doctor.examine(tiny_folder, walls)]
+    said = [finding.what for finding in doctor.examine_stacks(tiny_folder, walls)]
     assert [what for what in said if "inverted" in what]
 
 
@@ -315,7 +315,7 @@ def test_everything_is_reported_at_once(tiny_folder):
 @pytest.mark.parametrize("content", [b"", b"plain text", b"\x89PNG\r\n\x1a\n and so on", b"II*\0"])
 def test_files_that_are_no_tiff_are_a_problem(tiny_folder, content):
     (tiny_folder / TEST).write_bytes(content)
-    fault = assert_only(doctor.examine(tiny_folder, walls), "problem", TEST)
+    fault = assert_only(doctor.examine_stacks(tiny_folder, walls), "problem", TEST)
     assert str(tiny_folder) not in fault.what
 
 
@@ -323,7 +323,7 @@ def test_colour_stacks_are_still_examined(tiny_folder):
     images = tifffile.imread(tiny_folder / VOLUME)
     images[5] = images[0]
     tifffile.imwrite(tiny_folder / VOLUME, np.stack([images] * 3, axis=-1), photometric="rgb")
-    levels = [level for level, _ in faults(doctor.examine(tiny_folder, walls))]
+    levels = [level for level, _ in faults(doctor.examine_stacks(tiny_folder, walls))]
     assert levels == ["problem", "warning", "warning"]  # colour; slices 0 and 5 alike; 5's label does not fit
 
 
@@ -331,7 +331,7 @@ def test_infinite_pixels_do_not_stop_the_other_checks(tiny_folder):
     images = tifffile.imread(tiny_folder / VOLUME).astype(np.float32)
     images[1, 0, 0] = np.inf
     save(tiny_folder / VOLUME, images)
-    assert_only(doctor.examine(tiny_folder, walls), "problem", "not numbers, in slices 1")
+    assert_only(doctor.examine_stacks(tiny_folder, walls), "problem", "not numbers, in slices 1")
 
 
 def test_a_missing_folder_names_the_commands_that_make_one(tmp_path):
@@ -346,5 +346,5 @@ def test_an_empty_folder_misses_all_three(tmp_path):
 @pytest.mark.parametrize("name", ["test-volume.tiff", "Test-Volume.tif", "TEST-VOLUME.TIF", "test_volume.tif"])
 def test_a_misnamed_file_is_named(tiny_folder, name):
     (tiny_folder / TEST).rename(tiny_folder / name)
-    fault = assert_only(doctor.examine(tiny_folder, walls), "problem", f"{TEST} is missing")
+    fault = assert_only(doctor.examine_stacks(tiny_folder, walls), "problem", f"{TEST} is missing")
     assert fault.remedy.startswith(f"Rename {name},")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from unet.inputs.doctor import examine
-from unet.inputs.findings import list_slices, report
+from unet.inputs.doctor import examine_stacks
+from unet.inputs.findings import format_findings, list_slices
 from unet.inputs.stacks import LABELS
 
 
@@ -22,5 +22,5 @@ def test_slice_numbers_are_listed_in_runs():
 def test_the_verdict(tiny_folder, change, verdict):
     labels = change(tifffile.imread(tiny_folder / LABELS))
     tifffile.imwrite(tiny_folder / LABELS, labels, photometric="minisblack")
-    findings = examine(tiny_folder, lambda labels: True)
-    assert report(tiny_folder, findings).endswith(f"\n{verdict}")
+    findings = examine_stacks(tiny_folder, lambda labels: True)
+    assert format_findings(tiny_folder, findings).endswith(f"\n{verdict}")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from inputs.test_fuzz import EDITS, IMAGE, damage, fuzzed, read_all
 from inputs.test_zarrs import FORMATS, write_array, write_ome
 
-from unet.inputs.zarrs import MARKS
+from unet.inputs.zarrs import ZARR_MARKS
 from unet.tasks.cells import Cells
 
 COMPRESSED = ("zlib", "lzma", "bz2", "gzip", "lz4", "zstd", "blosc")
@@ -60,7 +60,7 @@ WORDS = st.sampled_from(["0", "-1", "1e400", "NaN", "null", "[]", "{}", '""', '"
 def test_other_values_in_the_description(tmp_path, zarrs, data):
     """One value of the JSON is another one: what bits that flip hardly make."""
     name = data.draw(st.sampled_from(sorted(path.name for path in zarrs.iterdir())))
-    path = data.draw(st.sampled_from([path for path in files_of(zarrs / name) if path.name in MARKS]))
+    path = data.draw(st.sampled_from([path for path in files_of(zarrs / name) if path.name in ZARR_MARKS]))
     text = (zarrs / name / path).read_text()
     places = [at for at, sign in enumerate(text) if sign == ":" or sign == "["]
     if not places:

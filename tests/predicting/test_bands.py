@@ -168,7 +168,7 @@ def test_a_large_image_is_predicted_by_bands_and_goes_on_where_it_was_stopped(tm
         return engine.calls
 
     predict("whole", Bright())
-    monkeypatch.setattr(task, "LARGE", 200 * 150)
+    monkeypatch.setattr(task, "LARGE_IMAGE", 200 * 150)
     monkeypatch.setattr(bands, "BAND_PIXELS", 190 * 40)
     calls = predict("bands", Bright(), None)
     with pytest.raises(KeyboardInterrupt, match="same command with --resume"):
@@ -249,7 +249,7 @@ def test_all_tasks_predict_a_large_image_as_they_do_a_small_one(tmp_path, image,
         return files, (tmp_path / f"{name}.csv").read_text()
 
     (whole, *objects), table = predict("whole")
-    monkeypatch.setattr(task, "LARGE", 200 * 150)
+    monkeypatch.setattr(task, "LARGE_IMAGE", 200 * 150)
     monkeypatch.setattr(lazy, "LARGE_PAGE", 200 * 150)
     monkeypatch.setattr(bands, "BAND_PIXELS", 190 * 40)
     assert isinstance(one.inputs(tmp_path / "in.tif")[0].image, lazy.PageRows)

@@ -22,7 +22,7 @@ from unet.lock import lock_path
 from unet.network import Network
 from unet.predicting import chunks
 from unet.predicting.checkpoint import Checkpoint
-from unet.predicting.chunks import Job, dask_client, predict_by_chunks
+from unet.predicting.chunks import Context, dask_client, predict_by_chunks
 from unet.predicting.images import Extras, predictions
 from unet.segment.judge import fit_judge
 from unet.segment.linking import Linker
@@ -95,8 +95,8 @@ def volume(tmp_path_factory):
 def predict(client, samples, outputs, pickled, resume=False, **extras):
     """Predict by chunks; return the number of objects."""
     kept = Checkpoint(outputs.out, {}, resume)
-    job = Job(samples.images.pages.path, Cells(), LEARNT, pickled, Network(4, 2).margin, kept.folder)
-    return predict_by_chunks(client, job, outputs, samples, Extras(kept=kept, **extras))
+    context = Context(samples.images.pages.path, Cells(), LEARNT, pickled, Network(4, 2).margin, kept.folder)
+    return predict_by_chunks(client, context, outputs, samples, Extras(kept=kept, **extras))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_two_processes_of_which_one_is_killed(tmp_path, volume):
 
 
 def test_what_to_install_and_where_nobody_answers(monkeypatch):
-    monkeypatch.setattr(chunks, "PATIENCE", 1)
+    monkeypatch.setattr(chunks, "SCHEDULER_WAIT", 1)
     with pytest.raises(UserError, match=r"--dask tcp://127\.0\.0\.1:9: no scheduler answers there"), \
             dask_client("tcp://127.0.0.1:9", 1):
         pass

@@ -78,7 +78,7 @@ def test_all_formats_hold_the_same_and_go_on_after_a_stop(tmp_path, samples, end
 
 def test_a_large_slice_is_written_by_bands(tmp_path, samples, monkeypatch):
     predict(samples, tmp_path / "q.tif", Bright())
-    monkeypatch.setattr(task, "LARGE", 80 * 80)
+    monkeypatch.setattr(task, "LARGE_IMAGE", 80 * 80)
     predict(samples, tmp_path / "p.zarr", Bright())
     for one, other in zip(pages_of(samples, tmp_path / "p.zarr")[::2], pages_of(samples, tmp_path / "q.tif")[::2],
                           strict=True):
@@ -91,13 +91,13 @@ def test_a_large_slice_of_a_zarr_is_read_by_rows(tmp_path, samples, monkeypatch)
     with page_writer(tmp_path / "in.zarr", Stack(IMAGES.shape, np.uint8, samples.voxel)) as write:
         for page in IMAGES:
             write(page)
-    monkeypatch.setattr(task, "LARGE", 80 * 80)
+    monkeypatch.setattr(task, "LARGE_IMAGE", 80 * 80)
     monkeypatch.setattr(lazy, "LARGE_PAGE", 80 * 80)
     rows = StackSamples(tmp_path / "in.zarr")
     assert isinstance(rows[0].image, PageRows)
     predict(rows, tmp_path / "p.zarr", Bright())
     assert_allclose(pages_of(rows, tmp_path / "p.zarr")[0], pages_of(samples, tmp_path / "q.tif")[0], atol=1e-6)
-    monkeypatch.setattr(task, "LARGE", 10**9)
+    monkeypatch.setattr(task, "LARGE_IMAGE", 10**9)
     predict(rows, tmp_path / "p.tif", Bright())
     assert_array_equal(pages_of(rows, tmp_path / "p.tif")[0], pages_of(samples, tmp_path / "q.tif")[0])
 

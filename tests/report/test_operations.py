@@ -100,9 +100,9 @@ def test_pages_are_those_of_the_file_with_the_manifests_words(runs):
 
 
 def test_an_operation_in_words():
-    assert operations.describe({"operation": "elastic", "alpha": 3.1234, "sigma": 40.0}) == \
+    assert operations.describe_operation({"operation": "elastic", "alpha": 3.1234, "sigma": 40.0}) == \
         "elastic: alpha 3.12, sigma 40"
-    assert operations.describe({"operation": "crop and pad", "where": "random", "corner": [3, 4]}) == \
+    assert operations.describe_operation({"operation": "crop and pad", "where": "random", "corner": [3, 4]}) == \
         "crop and pad: random, corner [3, 4]"
 
 

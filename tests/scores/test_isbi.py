@@ -268,7 +268,7 @@ def test_truth_against_itself_is_perfect(slices):
     cells = slices[1][::6]
     scores = isbi.isbi_scores(cells.astype(np.float32), cells)
     for at in scores["best"]["V_rand"]["per_slice"]:
-        assert_allclose([at[name] for name in isbi.NAMES], [1] * 6 + [0, 0] + [1] * 3, rtol=0, atol=1e-12)
+        assert_allclose([at[name] for name in isbi.SCORE_NAMES], [1] * 6 + [0, 0] + [1] * 3, rtol=0, atol=1e-12)
 
 
 def two_large_neighbours(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

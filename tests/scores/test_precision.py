@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from unet.scores.precision import THRESHOLDS, average_precision, format_nuclei, nuclei_scores, pixel_scores
+from unet.scores.precision import IOU_THRESHOLDS, average_precision, format_nuclei, nuclei_scores, pixel_scores
 
 
 def row(*runs):
@@ -21,7 +21,7 @@ def test_the_same_nuclei_under_other_numbers_are_perfect():
     scores = average_precision(row((7, 10), (0, 5), (70_000, 10), (0, 5)), TRUTH)
     assert set(scores["ap"].values()) == {1.0}
     assert (scores["mean"], scores["predicted"], scores["true"]) == (1.0, 2, 2)
-    assert THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    assert IOU_THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
 def test_one_nucleus_found_well_one_badly():
@@ -40,7 +40,7 @@ def test_two_nuclei_merged_are_one_false_and_two_missed():
     assert (scores["predicted"], scores["true"]) == (1, 2)
     # with a small neighbour the large one survives: IoU 10/13, pairs of t up to .75; TP 1, FP 0, FN 1
     scores = average_precision(row((1, 13), (0, 2)), row((1, 10), (0, 1), (2, 2), (0, 2)))
-    assert scores["ap"] == {t: 0.5 if t <= 0.75 else 0.0 for t in THRESHOLDS}
+    assert scores["ap"] == {t: 0.5 if t <= 0.75 else 0.0 for t in IOU_THRESHOLDS}
     assert scores["mean"] == pytest.approx(0.3)
 
 
@@ -49,7 +49,7 @@ def test_a_nucleus_split_in_two():
     assert average_precision(row((1, 5), (2, 5)), row((1, 10)))["mean"] == 0.0
     # 7 and 3 of 10: the larger part is a pair below .7; TP 1, FP 1, FN 0
     scores = average_precision(row((1, 7), (2, 3)), row((1, 10)))
-    assert scores["ap"] == {t: 0.5 if t < 0.7 else 0.0 for t in THRESHOLDS}
+    assert scores["ap"] == {t: 0.5 if t < 0.7 else 0.0 for t in IOU_THRESHOLDS}
     assert scores["mean"] == pytest.approx(0.2)
 
 
@@ -57,8 +57,8 @@ def test_a_nucleus_split_in_two():
 def test_an_iou_of_exactly_a_threshold_does_not_pass_it(share):
     scores = average_precision(row((1, share), (0, 20 - share)), row((1, 20)))
     threshold = share / 20
-    assert threshold in THRESHOLDS
-    assert [t for t, pairs in scores["tp"].items() if pairs] == [t for t in THRESHOLDS if t < threshold]
+    assert threshold in IOU_THRESHOLDS
+    assert [t for t, pairs in scores["tp"].items() if pairs] == [t for t in IOU_THRESHOLDS if t < threshold]
 
 
 def test_empty_maps():

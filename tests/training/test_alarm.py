@@ -9,7 +9,7 @@ from training.tiny import write_patches
 
 import train
 from model import Network, Recipe
-from unet.training.alarm import MIN_STEPS, Alarm, entropy, explained_share
+from unet.training.alarm import MIN_STEPS, Alarm, explained_share, label_entropy
 from unet.training.feed import Feed
 from unet.training.keeper import Keeper
 from utils import NotLearning
@@ -150,10 +150,10 @@ def test_a_good_run_is_not_stopped(name, steps, tmp_path, monkeypatch):
 
 
 def test_entropy_by_hand():
-    assert entropy(np.array([0.5, 0.5])) == pytest.approx(np.log(2))
-    assert entropy(np.array([0.1, 0.9])) == pytest.approx(0.325083, abs=1e-6)
-    assert entropy(np.array([2.0, 2.0, 0.0])) == pytest.approx(4 * np.log(2))  # weights of 4 on average
-    assert entropy(np.array([0.0, 1.0])) == 0
+    assert label_entropy(np.array([0.5, 0.5])) == pytest.approx(np.log(2))
+    assert label_entropy(np.array([0.1, 0.9])) == pytest.approx(0.325083, abs=1e-6)
+    assert label_entropy(np.array([2.0, 2.0, 0.0])) == pytest.approx(4 * np.log(2))  # weights of 4 on average
+    assert label_entropy(np.array([0.0, 1.0])) == 0
 
 
 def test_shares_are_those_of_a_steps_tiles_and_weights(tmp_path):

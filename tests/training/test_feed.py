@@ -64,7 +64,7 @@ def test_batches_are_the_same_and_in_order_whatever_the_number_of_readers(patche
 def test_only_tiles_of_the_sources_that_are_kept(patches):
     feed = Feed(patches, 4, keep=[1, 3])  # tile i is of source i % 5
     assert {image.max() for image in feed[0][0]} == {1 + 1, 3 + 1, 6 + 1, 8 + 1}
-    images, labels = Feed(patches, 4, keep=[0, 4]).sample_tiles(most=3)
+    images, labels = Feed(patches, 4, keep=[0, 4]).plain_tiles(most=3)
     assert images.max(axis=(1, 2, 3)).tolist() == labels.max(axis=(1, 2, 3)).tolist() == [1, 5, 6]
     assert (images.shape, images.dtype, labels.dtype) == ((3, 16, 16, 1), np.uint8, np.float32)
 

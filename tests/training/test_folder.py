@@ -9,7 +9,7 @@ import tifffile
 from conftest import write_nuclei, write_png
 
 from unet.inputs.stacks import write_stack
-from unet.training.folder import check_work, outputs, predictions, remove_run, run_folder
+from unet.training.folder import check_work, outputs, predicted_files, remove_run, run_folder
 from utils import UserError
 
 CONTENT = {"augmented": ("images.tif", "labels.tif"), "patches": ("train-images.npy", "train-labels.npy"),
@@ -95,7 +95,7 @@ def test_a_folder_of_predictions_keeps_what_is_not_the_runs(tmp_path):
     write_stack(tmp_path / "prediction" / "other-labels.tif", np.zeros((1, 4, 4), np.uint16))  # of another command
     write_png(tmp_path / "prediction" / "a.png", np.zeros((4, 4), np.uint8))
     tifffile.imwrite(tmp_path / "prediction" / "b.tif", np.zeros((4, 4), np.uint8))  # of another program
-    assert [path.name for path in predictions(work)] == ["a.tif", "a-labels.tif", "b-labels.tif"]
+    assert [path.name for path in predicted_files(work)] == ["a.tif", "a-labels.tif", "b-labels.tif"]
     remove_run(work)
     assert set(contents(tmp_path / "prediction")) == {"other-labels.tif", "a.png", "b.tif"}
     assert not work.exists()

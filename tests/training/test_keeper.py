@@ -72,7 +72,7 @@ def test_large_checkpoints_are_written_minutes_apart(tmp_path, monkeypatch):
         self.began = 0.0
         clock[0] += 120
 
-    monkeypatch.setattr(keeper_module, "LARGE", 1)
+    monkeypatch.setattr(keeper_module, "LARGE_CHECKPOINT", 1)
     monkeypatch.setattr(Keeper, "on_epoch_begin", begin)
     monkeypatch.setattr(keeper_module.time, "monotonic", lambda: clock[0])
     epochs, original = [], Keeper.save_checkpoint

@@ -10,7 +10,7 @@ from unet.engines.ensemble import Ensemble, reopen_models
 from unet.engines.predictor import Predictor
 from unet.inputs.samples import Samples
 from unet.inputs.zarrs import ZarrPages
-from unet.predicting.chunks import Job, dask_client, predict_by_chunks
+from unet.predicting.chunks import Context, dask_client, predict_by_chunks
 from unet.predicting.images import Extras
 from unet.tasks.task import Outputs
 from utils import UserError
@@ -46,7 +46,8 @@ def predict_on_cluster(args: argparse.Namespace, predictor: Predictor | Ensemble
                         "--flips 1")
     network = partial(reopen_models, [model.resolve() for model in args.model], args.engine, args.precision, args.flips)
     margin = max(member.network.margin + member.network.stride for member in predictor.members)
-    job = Job(args.input.resolve(), predictor.task, learnt, pickle.dumps(network), margin, extras.kept.folder.resolve())
+    context = Context(args.input.resolve(), predictor.task, learnt, pickle.dumps(network), margin,
+                      extras.kept.folder.resolve())
     with dask_client(args.dask, args.workers) as client:
         print(f"Dask: {client.scheduler.address}, {len(client.nthreads())} workers")
-        return predict_by_chunks(client, job, outputs, samples, extras)
+        return predict_by_chunks(client, context, outputs, samples, extras)

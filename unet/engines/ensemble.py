@@ -17,7 +17,7 @@ from unet.tasks.task import Task
 from unet.training.trained import read_config
 from utils import UserError
 
-ALIKE = {  # what models must have in common so that their probabilities mean the same, and how to read it
+MUST_AGREE = {  # what models must have in common so that their probabilities mean the same, and how to read it
     "task": lambda config: config["task"]["name"],
     "number of channels": lambda config: config["channels"],
     "number of classes": lambda config: config["network"]["classes"],
@@ -118,7 +118,7 @@ def read_configs(models: Sequence[Path]) -> list[dict]:
     """Read the config.json of each model; raise UserError if their probabilities do not mean the same."""
     configs = [read_config(model) for model in models]
     for model, config in zip(models, configs, strict=True):
-        for what, read in ALIKE.items():
+        for what, read in MUST_AGREE.items():
             if read(config) != read(configs[0]):
                 raise UserError(f"{model} has another {what} ({read(config)}) than {models[0]} ({read(configs[0])}); "
                                 "only models with the same one can be averaged")

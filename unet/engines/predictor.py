@@ -13,7 +13,7 @@ from skimage.transform import resize
 from tqdm import tqdm
 
 from unet.engines.engines import BATCH, Engine
-from unet.engines.windows import CORE, Windows, fill_to_stride, overlap_tiles
+from unet.engines.windows import CORE_SIDE, Windows, fill_to_stride, overlap_tiles
 from unet.network import Network
 from unet.predicting.prefetch import Item, prefetch
 from unet.tasks import task_of
@@ -22,14 +22,14 @@ from unet.training.device import ran_out_of_memory
 from utils import apply_symmetry
 
 MANY = 8  # batches per image; from this number on, several are predicted at the same time
-SHARE = 0.5  # share of the free memory that a batch may take
+MEMORY_SHARE = 0.5  # share of the free memory that a batch may take
 
 
 @dataclass
 class Limits:
     """How much is predicted at once; less after memory ran out."""
 
-    core: int = CORE  # side of the largest core, pixels
+    core: int = CORE_SIDE  # side of the largest core, pixels
     pixels: int = BATCH  # in a batch of tiles
 
 
@@ -243,7 +243,7 @@ def _add(part: np.ndarray, to: np.ndarray) -> None:
 def limits_of(network: Network, batch: int = BATCH, free: int | None = None) -> Limits:
     """Return limits of `batch` pixels, or fewer if `free` bytes (default: the free memory) hold no more."""
     free = psutil.virtual_memory().available if free is None else free
-    pixels, core = int(SHARE * free / bytes_per_pixel(network)), CORE
+    pixels, core = int(MEMORY_SHARE * free / bytes_per_pixel(network)), CORE_SIDE
     while core > 64 and (core + 2 * network.margin) ** 2 > pixels:
         core //= 2
     return Limits(core, min(batch, pixels))

@@ -13,7 +13,7 @@ import numpy as np
 from unet.network import Network
 from utils import OverlapTile
 
-CORE = 640  # side of the largest core to predict at once, pixels: a whole ISBI slice
+CORE_SIDE = 640  # side of the largest core to predict at once, pixels: a whole ISBI slice
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Windows(OverlapTile):
         return prediction[tuple(parts)]
 
 
-def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE, margin: int | None = None) -> Windows:
+def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE_SIDE, margin: int | None = None
+                  ) -> Windows:
     """Return the tiles in which to predict an image of `shape`: as few as `core` allows on each axis, evenly sized."""
     cores = tuple(math.ceil(size / math.ceil(size / core) / network.stride) * network.stride for size in shape)
     return Windows(shape, cores, network.margin if margin is None else margin, network.stride,

@@ -14,11 +14,11 @@ from unet.training.trained import read_config
 from utils import UserError, atomic_path, file_hash, require_space, write_json
 
 EXTRA = "requirements-export.txt"
-MARK = "export.json"  # the file by which a folder of an export is recognised
+EXPORT_MARK = "export.json"  # the file by which a folder of an export is recognised
 NEEDS = {"bioimageio": ("bioimageio.spec", "onnx", "tf2onnx"), "onnx": ("onnx", "tf2onnx"), "savedmodel": (),
          "openvino": ("openvino",)}
-NAMES = {"bioimageio": "bioimageio.zip", "onnx": "model.onnx", "savedmodel": "savedmodel", "openvino": "model.xml"}
-TILES = (1, 3)  # sides of the tiles on which ONNX Runtime is compared with Keras, in strides of the network
+OUTPUTS = {"bioimageio": "bioimageio.zip", "onnx": "model.onnx", "savedmodel": "savedmodel", "openvino": "model.xml"}
+TILE_STRIDES = (1, 3)  # sides of the tiles on which ONNX Runtime is compared with Keras, in strides of the network
 
 
 def export(model: Path, out: Path, formats: str | None = None, sample: Path | None = None) -> Iterator[str]:
@@ -35,14 +35,14 @@ def export(model: Path, out: Path, formats: str | None = None, sample: Path | No
     _check_folder(out)
     require_space(out, 10 * model.stat().st_size + 10_000_000)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / MARK, {"model": file_hash(model), "formats": names})
+    write_json(out / EXPORT_MARK, {"model": file_hash(model), "formats": names})
     with atomic_path(out / "README.md") as path:
         path.write_text(card(model, config), encoding="utf-8")
     writers: dict[str, Callable[[Path, Path], None]] = {
         "onnx": to_onnx, "savedmodel": to_saved_model, "openvino": to_openvino,
         "bioimageio": lambda model, path: write_package(model, path, image)}
     for name in names:
-        path = out / NAMES[name]
+        path = out / OUTPUTS[name]
         writers[name](model, path)
         yield f"{path}: {name}{compare_with_keras(model, path) if name == 'onnx' else ''}"
     yield f"{out / 'README.md'}: input, output, scores, whom to cite"
@@ -60,7 +60,7 @@ def compare_with_keras(model: Path, onnx: Path) -> str:
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     rng, greatest = np.random.default_rng(0), 0.0
     with float32_network(model) as (network, shape):
-        for times in TILES:
+        for times in TILE_STRIDES:
             side = times * shape.stride + (2 * shape.margin if shape.padding == "valid" else 0)
             tile = rng.integers(0, 256, (1, side, side, network.input_shape[-1])).astype(np.float32)
             output = session.run(None, {"image": tile})[0]
@@ -82,5 +82,5 @@ def _parse_formats(formats: str | None) -> list[str]:
 
 def _check_folder(out: Path) -> None:
     """Raise UserError if an export would replace files that no export wrote."""
-    if out.exists() and not (out.is_dir() and ((out / MARK).is_file() or not any(out.iterdir()))):
+    if out.exists() and not (out.is_dir() and ((out / EXPORT_MARK).is_file() or not any(out.iterdir()))):
         raise UserError(f"{out} exists already, and no export wrote it; name a new folder with --out")

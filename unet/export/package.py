@@ -22,7 +22,7 @@ from utils import OverlapTile, UserError, atomic_path
 if TYPE_CHECKING:
     from bioimageio.spec.model import v0_5
 
-SIDE = 256  # of the test image, pixels, or the network's smallest if that is larger
+TEST_SIDE = 256  # of the test image, pixels, or the network's smallest if that is larger
 FEWEST = 2  # side of the smallest core of a tile, in strides of the network
 
 
@@ -90,7 +90,7 @@ def _crop(task: Task, network: Network, image: np.ndarray) -> np.ndarray:
     if getattr(task, "resize", None):
         image = task.normalise(image, task.levels(image))  # it resizes, and leaves grey levels as they are
     least, step = sides(network)
-    side = least + max(0, -(-(SIDE - least) // step)) * step
+    side = least + max(0, -(-(TEST_SIDE - least) // step)) * step
     corner = [(size - side) // 2 for size in image.shape[:2]]
     part = OverlapTile(image.shape[:2], side).cut_at(image, [tuple(corner)])
     return part if part.ndim == 4 else part[..., np.newaxis]

@@ -19,8 +19,8 @@ from unet.inputs.stacks import LABELS, TEST, VOLUME, write_stack
 from unet.inputs.tissue import Array, Look, Rng, Section, cut_section, label_section, move_cells, smooth_noise
 from utils import UserError, file_hash, read_json, write_json
 
-FILES = (VOLUME, LABELS, TEST, "test-labels.tif", "test-cells.tif")
-MARK = "demo.json"  # beside the stacks: their hashes, so that no other files are taken for them
+DEMO_FILES = (VOLUME, LABELS, TEST, "test-labels.tif", "test-cells.tif")
+DEMO_MARK = "demo.json"  # beside the stacks: their hashes, so that no other files are taken for them
 Mitochondria = list[SimpleNamespace]  # as `draw_mitochondria` makes them
 
 
@@ -164,21 +164,21 @@ def demo_stack(slices: int = 30, size: int = 384, seed: int = 0) -> tuple[Array,
 def demo_files(folder: Path) -> list[Path]:
     """Return the stacks of a folder that are as `make_demo` wrote them, by the hashes that it saved."""
     try:
-        hashes = read_json(folder / MARK, "", ("files",))["files"]
+        hashes = read_json(folder / DEMO_MARK, "", ("files",))["files"]
     except UserError:  # no demo was made here
         return []
-    return [path for name in FILES if (path := folder / name).is_file() and file_hash(path) == hashes.get(name)]
+    return [path for name in DEMO_FILES if (path := folder / name).is_file() and file_hash(path) == hashes.get(name)]
 
 
 def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int = 384, seed: int = 0) -> list[Path]:
-    """Write {train,test}-{volume,labels}.tif, uint8 (N, size, size), to `folder`, and MARK; return the stacks' paths.
+    """Write {train,test}-{volume,labels}.tif, uint8 (N, size, size), to `folder`, and DEMO_MARK; return the paths.
 
     test-cells.tif, uint16, has the true cells, the same number through the stack. The test stack follows the other
     in z. Raises UserError if the folder has stacks that this function did not make.
     """
     folder = Path(folder)
     ours = demo_files(folder)
-    foreign = [name for name in FILES if (folder / name).exists() and folder / name not in ours]
+    foreign = [name for name in DEMO_FILES if (folder / name).exists() and folder / name not in ours]
     if foreign:
         raise UserError(f"{folder} has {' and '.join(foreign)} already, not made by 'python datasets.py demo', and "
                         "nothing was replaced; move what is there away, or name another folder with --data")
@@ -186,11 +186,11 @@ def make_demo(folder: Path, slices: int = 30, test_slices: int = 10, size: int =
     images, labels, cells = demo_stack(slices + test_slices, size, seed)
     stacks = (images[:slices], labels[:slices], images[slices:], labels[slices:], cells[slices:])
     with tempfile.TemporaryDirectory(dir=folder, prefix=".demo-") as temporary:
-        files = [Path(temporary) / name for name in FILES]
+        files = [Path(temporary) / name for name in DEMO_FILES]
         for file, stack in zip(files, stacks, strict=True):
             write_stack(file, stack)
         for path in ours:
             path.unlink()
         # the mark comes first: if this stops between two files, the next call recognises them
-        write_json(folder / MARK, {"seed": seed, "files": {file.name: file_hash(file) for file in files}})
+        write_json(folder / DEMO_MARK, {"seed": seed, "files": {file.name: file_hash(file) for file in files}})
         return [file.replace(folder / file.name) for file in files]

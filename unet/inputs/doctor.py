@@ -251,9 +251,9 @@ def gap_notes(gaps: list[str], in_image: bool = True, name: str = LABELS) -> lis
     """Report gaps in the labels called `name`, each a place in words; `in_image`: the image shows a membrane there."""
     if not gaps:
         return []
-    kind = "the membrane seems to have gaps" if in_image else "narrow places, gaps or thin necks"
-    return [Finding("warning", f"{name}: {kind}: {shorten(gaps, 10, '; ')}", "Two large cells join there over one or "
-                    f"two pixels{', though the image is dark' * in_image}. One such gap lowers the score more than "
+    problem = "the membrane seems to have gaps" if in_image else "narrow places, gaps or thin necks"
+    return [Finding("warning", f"{name}: {problem}: {shorten(gaps, 10, '; ')}", "Two large cells join there over one "
+                    f"or two pixels{', though the image is dark' * in_image}. One such gap lowers the score more than "
                     "many wrong pixels.", f"{DRAW}; leave a cell's true neck as it is")]
 
 
@@ -296,7 +296,7 @@ def check_test(images: Slices, test: Slices) -> list[Finding]:
 # -------------------------------------------------------------------------------------------------- the folder
 
 
-def examine(folder: Path, thin_walls: Walls | None) -> list[Finding]:
+def examine_stacks(folder: Path, thin_walls: Walls | None) -> list[Finding]:
     """Run all checks on a folder of stacks, also after a broken file. Raises UserError if it is not a folder.
 
     Without `thin_walls` labels are taken as classes, and the checks of cells are left out.

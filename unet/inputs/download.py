@@ -20,7 +20,7 @@ from utils import UserError
 ISBI_URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 ISBI_MAX_BYTES = 200_000_000  # the three stacks together are 24 MB; a larger zip is not the challenge's
 PAUSE = 0.5  # before the first retry of a request, seconds; it doubles with each
-FILES = (VOLUME, LABELS, TEST)
+ISBI_FILES = (VOLUME, LABELS, TEST)
 
 
 def download_isbi(folder: str | Path, url: str = ISBI_URL) -> list[Path]:
@@ -43,13 +43,13 @@ def download_isbi(folder: str | Path, url: str = ISBI_URL) -> list[Path]:
             raise UserError(f"{url} cannot be downloaded ({reason}); check the connection, or download "
                             "it in a browser and put its three .tif files into an empty folder") from error
         _unpack(archive, temporary, url)
-        others = [name for name in FILES if (folder / name).exists()
+        others = [name for name in ISBI_FILES if (folder / name).exists()
                   and not filecmp.cmp(temporary / name, folder / name, shallow=False)]
         if others:  # the user's own labels may be weeks of work
             raise UserError(f"{folder} has another {' and '.join(others)} already, and nothing was replaced; move what "
                             "is there away, or name another folder with --data")
         # all three are complete before the first is moved: a broken zip leaves the folder as it was
-        return [(temporary / name).replace(folder / name) for name in FILES]
+        return [(temporary / name).replace(folder / name) for name in ISBI_FILES]
 
 
 def _fetch(url: str, archive: Path) -> None:
@@ -75,12 +75,12 @@ def _unpack(archive: Path, folder: Path, url: str) -> None:
     try:
         with zipfile.ZipFile(archive) as members:
             infos = {Path(info.filename).name: info for info in members.infolist() if not info.is_dir()}
-            missing = [name for name in FILES if name not in infos]
+            missing = [name for name in ISBI_FILES if name not in infos]
             if missing:
                 raise UserError(f"the zip of {url} has no {', '.join(missing)}; it is not the challenge's")
-            if any(infos[name].file_size > ISBI_MAX_BYTES for name in FILES):
+            if any(infos[name].file_size > ISBI_MAX_BYTES for name in ISBI_FILES):
                 raise UserError(f"the zip of {url} unpacks to more than the challenge's stacks; nothing was kept")
-            for name in FILES:  # a member's own path is never used to write
+            for name in ISBI_FILES:  # a member's own path is never used to write
                 with members.open(infos[name]) as source, open(folder / name, "wb") as target:
                     shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: needs a password

@@ -40,15 +40,15 @@ def numbered_labels(path: Path, like: Path | None) -> Iterator[tuple[str, np.nda
     `path` is a RoiSet.zip or .roi (`like` is the stack that its ROIs were drawn on), COCO's .json, a stack of numbered
     masks or a folder of them.
     """
-    kind = path.suffix.lower()
+    suffix = path.suffix.lower()
     if not path.exists():
         raise UserError(f"{path} not found; name a RoiSet.zip, COCO's .json, a stack or a folder of numbered masks")
-    if kind in (".zip", ".roi"):
+    if suffix in (".zip", ".roi"):
         if like is None:
             raise UserError(f"{path} does not say how large its images are; name them with --like")
         numbers = read_rois(path, one_channel(TiffPages(like)).shape)
         yield from ((f"{number:04d}", page) for number, page in enumerate(numbers))
-    elif kind == ".json":
+    elif suffix == ".json":
         yield from read_coco(path)
     elif path.is_dir():
         yield from ((file.stem, read_label(file)) for file in image_files(path))

@@ -38,7 +38,7 @@ def span(values: list) -> str:
     return " to ".join(map(str, dict.fromkeys((values[0], values[-1]))))
 
 
-def report(folder: Path, findings: list[Finding]) -> str:
+def format_findings(folder: Path, findings: list[Finding]) -> str:
     """Return the findings about a folder as text of 80 columns, the most serious last, and a verdict."""
     lines = [f"{folder}"]
     for level, title in TITLES.items():

@@ -25,7 +25,7 @@ BACKGROUND = (1.0, 50.0, 99.8)  # percentiles of brightness: the darkest, the ba
 DISPLAY_PERCENTILES = (0.1, 99.9)  # percentiles that become black and white where an image of more than 8 bits is shown
 SUFFIXES = (".png", ".tif", ".tiff")
 TO_PREDICT = (*SUFFIXES, *JPEG)  # JPEG's loss is too much for training, but not for prediction
-LAYOUT = "expected <id>/images/<id>.png and <id>/masks/*.png"
+KAGGLE_LAYOUT = "expected <id>/images/<id>.png and <id>/masks/*.png"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def find_images(path: str | Path) -> list[Source]:
     files = image_files(path, TO_PREDICT) if path.is_dir() else [
         file for file in matches if not pattern or file.suffix.lower() in TO_PREDICT]
     if not files:
-        raise UserError(f"{path} has no PNG, JPEG or TIFF image; {LAYOUT}, or image files side by side")
+        raise UserError(f"{path} has no PNG, JPEG or TIFF image; {KAGGLE_LAYOUT}, or image files side by side")
     names = [name_of(file) for file in files]
     for name in names:
         if names.count(name) > 1:

@@ -194,7 +194,7 @@ class Folders(Layout):
 
     name, what, noun, meaning = "folders", "a folder of images with masks", "image", "nuclei"
     leave_out, labels_name = "take its folder away", "masks"
-    expected: ClassVar[str] = folders.LAYOUT
+    expected: ClassVar[str] = folders.KAGGLE_LAYOUT
     find = staticmethod(folders.find_sources)
 
     def __init__(self, folder: Path):
@@ -278,7 +278,7 @@ class TwoFolders(Folders):
     name, what, noun = "two folders", "a folder of images and labels", "image"
     leave_out, labels_name = "take its label file away: it is predicted then", "labels"
     doubt = "if they are something else, use --task or --classes"
-    expected = two_folders.LAYOUT
+    expected = two_folders.PAIRED_LAYOUT
     find = staticmethod(two_folders.find_pairs)
 
     def __init__(self, folder: Path):

@@ -72,8 +72,8 @@ def _slice_of(roi: object, count: int, path: Path) -> int:
 
 def _pixels_of(package: ModuleType, roi: object, shape: Sequence[int], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels (y, x) whose centres lie in an ROI; raise UserError for lines and points."""
-    kinds = package.ROI_TYPE
-    if roi.roitype not in (kinds.POLYGON, kinds.RECT, kinds.OVAL, kinds.FREEHAND, kinds.TRACED):
+    outlines = package.ROI_TYPE
+    if roi.roitype not in (outlines.POLYGON, outlines.RECT, outlines.OVAL, outlines.FREEHAND, outlines.TRACED):
         raise UserError(f"{path}: ROI {roi.name} is a {roi.roitype.name.lower()}, expected an outline; draw it with "
                         "the freehand, polygon or wand tool, or delete it")
     # ImageJ counts from the corner of the first pixel

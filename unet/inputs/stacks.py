@@ -66,15 +66,16 @@ def _format_of(path: Path, dtype: np.dtype, axes: str) -> str:
     return "ome" if needs_ome or str(path).lower().endswith(OME) else "imagej"
 
 
-def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, kind: str = "",
+def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: str, flavour: str = "",
                    tags: dict | None = None) -> int:
     """Write a stack's header as `stack_writer` does, and room for its pixels; return where they begin, in bytes."""
-    kind = kind or _format_of(path, dtype, axes)
+    flavour = flavour or _format_of(path, dtype, axes)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # see `stack_writer` on 4 GiB
-        tifffile.imwrite(path, shape=shape, dtype=dtype, imagej=kind == "imagej", ome=kind == "ome", software=OURS,
-                         bigtiff={"imagej": False, "ome": None}[kind],
-                         **(tags or tiff_tags(None, kind, axes)), photometric="rgb" if axes == "TYXS" else "minisblack")
+        tifffile.imwrite(path, shape=shape, dtype=dtype, imagej=flavour == "imagej", ome=flavour == "ome",
+                         software=OURS, bigtiff={"imagej": False, "ome": None}[flavour],
+                         photometric="rgb" if axes == "TYXS" else "minisblack",
+                         **(tags or tiff_tags(None, flavour, axes)))
     with tifffile.TiffFile(path) as tiff:
         return tiff.pages[0].dataoffsets[0]
 
@@ -92,12 +93,12 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
     `voxel_of_tiff` read `voxel`. Raises ValueError if the block ends before all N pages were written.
     """
     axes = "ZCYX" if channels else "TYXS" if len(shape) == 4 else "ZYX"
-    kind = _format_of(path, dtype, axes)
-    tags = tiff_tags(voxel, kind, axes)
-    if kind == "ome" and channel_names:
+    flavour = _format_of(path, dtype, axes)
+    tags = tiff_tags(voxel, flavour, axes)
+    if flavour == "ome" and channel_names:
         tags["metadata"]["Channel"] = {"Name": list(channel_names)}
     with atomic_path(path) as temporary:
-        start = announce_stack(temporary, shape, dtype, axes, kind, tags)
+        start = announce_stack(temporary, shape, dtype, axes, flavour, tags)
         end = start + math.prod(shape) * np.dtype(dtype).itemsize
         with open(temporary, "r+b") as file:
             file.seek(start)

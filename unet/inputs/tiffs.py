@@ -22,7 +22,7 @@ from unet.inputs.voxel import Voxel, voxel_of_tiff
 from utils import UserError
 
 BROKEN_TIFF = re.compile(r"invalid page offset|invalid offset|corrupted|failed to reshape")
-READ_ERRORS = (tifffile.TiffFileError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError, TypeError,
+TIFF_ERRORS = (tifffile.TiffFileError, ValueError, LookupError, RuntimeError, EOFError, ArithmeticError, TypeError,
                AttributeError, AssertionError, MemoryError, struct.error, zlib.error)
 JPEGS = (6, 7, 34892, 33007)  # compressions whose strips share tables
 
@@ -133,7 +133,7 @@ class TiffPages(Pages):
             # tifffile reads what remains of a file that was cut short, and only logs that pages are missing
             for line in filter(BROKEN_TIFF.search, messages):
                 raise ValueError(line.partition("> ")[2])
-        except READ_ERRORS as error:
+        except TIFF_ERRORS as error:
             cause = (str(error).splitlines() or [type(error).__name__])[0][:90]
             where = "" if number is None else f" at slice {number}"
             raise UserError(f"{self.path} cannot be read as a TIFF stack{where} ({cause}); it is cut short or not a "
@@ -214,7 +214,7 @@ def voxel_of(path: Path) -> Voxel | None:
     try:
         with collect_logs(), tifffile.TiffFile(path) as tiff:
             return voxel_of_tiff(tiff)
-    except (*READ_ERRORS, OSError):
+    except (*TIFF_ERRORS, OSError):
         return None
 
 

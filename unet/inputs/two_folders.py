@@ -16,8 +16,8 @@ from unet.inputs.pages import JPEG, name_of, read_pixels
 from unet.inputs.stacks import VOLUME
 from utils import UserError
 
-IMAGES, LABELS = "images", ("labels", "masks")
-LAYOUT = "expected images/<name>.png and labels/<name>.png, or .tif, with equal names"
+IMAGE_FOLDER, LABEL_FOLDERS = "images", ("labels", "masks")
+PAIRED_LAYOUT = "expected images/<name>.png and labels/<name>.png, or .tif, with equal names"
 AS_NUMBERS = ("in Fiji: Image > Type > 8-bit, or 16-bit, then File > Save As > Tiff; first convert the colours of a "
               "palette to their numbers")
 
@@ -25,21 +25,21 @@ AS_NUMBERS = ("in Fiji: Image > Type > 8-bit, or 16-bit, then File > Save As > T
 def is_two_folders(folder: str | Path) -> bool:
     """Tell whether a folder has no ISBI stack, but `images` with PNG or TIFF files inside, or with labels beside it."""
     folder = Path(folder)
-    labelled = (folder / IMAGES).is_dir() and any((folder / name).is_dir() for name in LABELS)
-    return not (folder / VOLUME).exists() and (labelled or bool(image_files(folder / IMAGES)))
+    labelled = (folder / IMAGE_FOLDER).is_dir() and any((folder / name).is_dir() for name in LABEL_FOLDERS)
+    return not (folder / VOLUME).exists() and (labelled or bool(image_files(folder / IMAGE_FOLDER)))
 
 
 def images_in(path: str | Path) -> Path:
     """Return the folder of images if `path` is two folders, otherwise `path`."""
-    return Path(path) / IMAGES if is_two_folders(path) else Path(path)
+    return Path(path) / IMAGE_FOLDER if is_two_folders(path) else Path(path)
 
 
 def labels_folder(folder: Path) -> Path:
     """Return the folder of labels; raise UserError if there is none, or both labels/ and masks/."""
-    candidates = [folder / name for name in LABELS if (folder / name).is_dir()]
+    candidates = [folder / name for name in LABEL_FOLDERS if (folder / name).is_dir()]
     if len(candidates) != 1:
         what = "both labels/ and masks/" if candidates else "neither labels/ nor masks/"
-        raise UserError(f"{folder} has images/ and {what}; {LAYOUT}")
+        raise UserError(f"{folder} has images/ and {what}; {PAIRED_LAYOUT}")
     return candidates[0]
 
 
@@ -48,24 +48,24 @@ def find_pairs(folder: Path) -> list[Source]:
 
     Raises UserError if there is no image, two files of a folder have the same name, or no label has an image's name.
     """
-    labels, images = _by_name(labels_folder(folder)), _by_name(folder / IMAGES)
-    for inside, files, harm in ((folder / IMAGES, images, "changes grey levels"),
+    labels, images = _by_name(labels_folder(folder)), _by_name(folder / IMAGE_FOLDER)
+    for inside, files, harm in ((folder / IMAGE_FOLDER, images, "changes grey levels"),
                                 (labels_folder(folder), labels, "softens the edges of labels")):
         if not files and (jpegs := image_files(inside, JPEG)):
             raise UserError(f"{inside} has JPEG files, for instance {jpegs[0].name}, and JPEG {harm}; save "
                             "the originals as PNG or TIFF")
     if not images:
-        raise UserError(f"{folder / IMAGES} has no PNG or TIFF files; {LAYOUT}")
+        raise UserError(f"{folder / IMAGE_FOLDER} has no PNG or TIFF files; {PAIRED_LAYOUT}")
     sources = [Source(name, path, [labels[name]] if name in labels else [], folder) for name, path in images.items()]
     if labels and not any(source.masks for source in sources):
         raise UserError(f"{folder}: no label has the name of an image, for instance {next(iter(labels.values())).name} "
-                        f"and {sources[0].image.name}; {LAYOUT}")
+                        f"and {sources[0].image.name}; {PAIRED_LAYOUT}")
     return sources
 
 
 def stray_labels(folder: Path) -> list[Path]:
     """List the labels that have no image."""
-    images = _by_name(folder / IMAGES)
+    images = _by_name(folder / IMAGE_FOLDER)
     return [path for name, path in _by_name(labels_folder(folder)).items() if name not in images]
 
 

@@ -56,12 +56,12 @@ def voxel_of_tiff(tiff: tifffile.TiffFile) -> Voxel | None:
     return Voxel(y, x, in_micrometres(metadata.get("spacing"), unit))
 
 
-def tiff_tags(voxel: Voxel | None, kind: str, axes: str) -> dict:
-    """Return arguments of `tifffile.imwrite` that write axes and pixel size in the format `kind`: 'imagej' or 'ome'."""
+def tiff_tags(voxel: Voxel | None, flavour: str, axes: str) -> dict:
+    """Return arguments of `tifffile.imwrite` that write axes and pixel size as `flavour`, 'imagej' or 'ome', does."""
     metadata: dict = {"axes": axes}
     if voxel is None:
         return {"metadata": metadata}
-    if kind == "ome":
+    if flavour == "ome":
         lengths = {axis: length for axis, length in zip("ZYX", (voxel.z, voxel.y, voxel.x), strict=True) if length}
         return {"metadata": {**metadata, **{f"PhysicalSize{axis}": length for axis, length in lengths.items()},
                              **{f"PhysicalSize{axis}Unit": "µm" for axis in lengths}}}

@@ -22,15 +22,15 @@ from utils import UserError
 if TYPE_CHECKING:
     import zarr
 
-MARKS = (".zarray", "zarr.json", ".zgroup", ".zattrs")  # every folder of a Zarr has one of them
+ZARR_MARKS = (".zarray", "zarr.json", ".zgroup", ".zattrs")  # every folder of a Zarr has one of them
 SLAB = 2**28  # pages of so many bytes at most are read at once and kept, if they lie in the same chunks
-READ_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, EOFError,
+ZARR_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, OSError, EOFError,
                MemoryError, AssertionError, SystemError, zlib.error, lzma.LZMAError)
 
 
 def is_zarr(path: Path) -> bool:
     """Tell whether a path is a Zarr, by its name or by the files in its folder."""
-    return path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in MARKS)
+    return path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in ZARR_MARKS)
 
 
 class ZarrPages(Pages):
@@ -50,7 +50,7 @@ class ZarrPages(Pages):
         self._array, self._slab, self._lock = None, (0, np.empty(0)), threading.Lock()
         with self._user_errors():
             self._examine()
-        self.files = [path / self._inside / name for name in MARKS if (path / self._inside / name).is_file()]
+        self.files = [path / self._inside / name for name in ZARR_MARKS if (path / self._inside / name).is_file()]
         self.names = [f"slice {number}" for number in range(len(self))]
 
     def _examine(self) -> None:
@@ -149,7 +149,7 @@ class ZarrPages(Pages):
         """Raise UserError for what the library raises."""
         try:
             yield
-        except (*READ_ERRORS, getattr(zarr_package().errors, "MetadataError", ValueError)) as error:  # of Zarr 2 only
+        except (*ZARR_ERRORS, getattr(zarr_package().errors, "MetadataError", ValueError)) as error:  # of Zarr 2 only
             cause = (str(error).splitlines() or [""])[0][:90] or type(error).__name__
             raise UserError(f"{self.path} cannot be read as Zarr ({cause}); it is damaged, not a Zarr, or its "
                             "compression is not supported: copy it again, or save it from another program") from None

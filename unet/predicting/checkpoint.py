@@ -12,7 +12,7 @@ import numpy as np
 from unet.inputs.lazy import ROWS
 from utils import UserError, atomic_path, read_json, write_json
 
-ABOUT = "about.json"
+SETTINGS_FILE = "about.json"
 
 
 class Scratch:
@@ -57,7 +57,7 @@ class Checkpoint:
 
     def open(self) -> None:
         """Create the folder, or with `resume` go on with it; raise UserError if it belongs to another prediction."""
-        path = self.folder / ABOUT
+        path = self.folder / SETTINGS_FILE
         if self.folder.exists() and not path.is_file():
             raise UserError(f"{self.folder} exists already, and no stopped prediction left it; move it away, or name "
                             "another output with --out")
@@ -108,7 +108,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove the folder if a prediction created it."""
-        if (self.folder / ABOUT).is_file():
+        if (self.folder / SETTINGS_FILE).is_file():
             shutil.rmtree(self.folder)
 
 

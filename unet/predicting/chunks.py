@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
 AHEAD = 2  # Dask tasks per worker, running or waiting there; those that are not submitted yet take no memory
-PATIENCE = 30  # seconds to wait for the scheduler's answer
-OUT, OBJECTS, REDRAWN = "out", "objects", "redrawn"  # images in the job's folder, until all are complete
+SCHEDULER_WAIT = 30  # seconds to wait for the scheduler's answer
+OUT, OBJECTS, REDRAWN = "out", "objects", "redrawn"  # images in the unfinished folder, until all are complete
 
 
 @dataclass(frozen=True)
-class Job:
+class Context:
     """What every worker needs to know.
 
     network : a pickled function that opens the network; each process calls it once
@@ -84,46 +84,46 @@ def _network(pickled: bytes) -> Predicts:
     return pickle.loads(pickled)()
 
 
-def inspect_page(job: Job, number: int) -> dict:
+def inspect_page(context: Context, number: int) -> dict:
     """Return what `normalise` needs to know about page `number`, and a digest of its pixels."""
-    page = job.images[number]
-    return {"levels": levels_of(job.task, page), "digest": digest_of(page)}
+    page = context.images[number]
+    return {"levels": levels_of(context.task, page), "digest": digest_of(page)}
 
 
-def predict_chunk(job: Job, number: int, y: int, x: int, levels: dict) -> None:
+def predict_chunk(context: Context, number: int, y: int, x: int, levels: dict) -> None:
     """Predict the chunk of page `number` whose upper left pixel is at (y, x), and mark it.
 
     The chunk is read with its margin, as far as the page goes.
     """
-    sizes = [min(CHUNK, side - start) for side, start in zip(job.images.shape[1:], (y, x), strict=True)]
-    rows, columns = (slice(max(start - job.margin, 0), min(start + size + job.margin, side))
-                     for start, size, side in zip((y, x), sizes, job.images.shape[1:], strict=True))
-    block, corner = job.images.block(number, rows, columns), (y - rows.start, x - columns.start)
-    probability = _network(job.network).block(block, levels, corner, tuple(sizes))
-    array = Image.open(job.folder / OUT).levels[0]
+    sizes = [min(CHUNK, side - start) for side, start in zip(context.images.shape[1:], (y, x), strict=True)]
+    rows, columns = (slice(max(start - context.margin, 0), min(start + size + context.margin, side))
+                     for start, size, side in zip((y, x), sizes, context.images.shape[1:], strict=True))
+    block, corner = context.images.block(number, rows, columns), (y - rows.start, x - columns.start)
+    probability = _network(context.network).block(block, levels, corner, tuple(sizes))
+    array = Image.open(context.folder / OUT).levels[0]
     array[..., number, y:y + sizes[0], x:x + sizes[1]] = channels_first(probability)
-    job.mark(f"{number}-{y}-{x}")
+    context.mark(f"{number}-{y}-{x}")
 
 
-def segment_page(job: Job, number: int) -> None:
+def segment_page(context: Context, number: int) -> None:
     """Draw walls and number objects on page `number`, all of whose chunks are predicted; write its smaller levels."""
-    out = Image.open(job.folder / OUT)
-    with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-        probability = _read_probability(out.levels[0], number, job.task, Path(folder))
-        redrawn, objects = redraw_and_segment(job.task, probability, job.learnt,
-                                              _neighbouring_pages(out.levels[0], number, job))
+    out = Image.open(context.folder / OUT)
+    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+        probability = _read_probability(out.levels[0], number, context.task, Path(folder))
+        redrawn, objects = redraw_and_segment(context.task, probability, context.learnt,
+                                              _neighbouring_pages(out.levels[0], number, context))
         out.put_page(number, channels_first(probability), begin=1)
-        result = Prediction(Sample(job.images.names[number], np.empty(0)), probability, redrawn, objects)
-        if (job.folder / OBJECTS).exists():
-            Image.open(job.folder / OBJECTS).put_page(number, checked_objects(result, job.folder / OBJECTS))
-        if (job.folder / REDRAWN).exists():
-            Image.open(job.folder / REDRAWN).put_page(number, channels_first(redrawn))
-        job.mark(str(number), int(objects.max()))
+        result = Prediction(Sample(context.images.names[number], np.empty(0)), probability, redrawn, objects)
+        if (context.folder / OBJECTS).exists():
+            Image.open(context.folder / OBJECTS).put_page(number, checked_objects(result, context.folder / OBJECTS))
+        if (context.folder / REDRAWN).exists():
+            Image.open(context.folder / REDRAWN).put_page(number, channels_first(redrawn))
+        context.mark(str(number), int(objects.max()))
 
 
-def _neighbouring_pages(array: np.ndarray, number: int, job: Job) -> list[np.ndarray]:
+def _neighbouring_pages(array: np.ndarray, number: int, context: Context) -> list[np.ndarray]:
     """Read the probabilities of the pages before and after one; as in `predictions`, none if pages are very large."""
-    if is_large(array.shape[-2:]) or not job.task.redraws(job.learnt):
+    if is_large(array.shape[-2:]) or not context.task.redraws(context.learnt):
         return []
     return [array[neighbour] for neighbour in neighbours(range(array.shape[-3]), number)]
 
@@ -147,7 +147,7 @@ def _read_probability(array: np.ndarray, number: int, task: SliceTask, folder: P
 # ---------------------------------------------------------------------------------------------- on the client
 
 
-def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Samples, extras: Extras) -> int:
+def predict_by_chunks(client: Client, context: Context, outputs: Outputs, samples: Samples, extras: Extras) -> int:
     """Predict all chunks, segment all pages, then move the outputs, Zarrs, into place; return the number of objects.
 
     Numbers through the stack and the table follow here, slice by slice. What is marked is not computed again; if a
@@ -156,34 +156,34 @@ def predict_by_chunks(client: Client, job: Job, outputs: Outputs, samples: Sampl
     """
     # the probability comes last: the others are computed from it
     files = {OBJECTS: outputs.objects, REDRAWN: outputs.redrawn, OUT: outputs.out}
-    files, stacks = {name: path for name, path in files.items() if path}, job.task.stacks(outputs, samples)
+    files, stacks = {name: path for name, path in files.items() if path}, context.task.stacks(outputs, samples)
     kept = extras.kept
     with lock_outputs([*files.values(), *([extras.table] if extras.table else [])]):
         kept.open()
         try:
             with samples.require_unchanged(kept.remove):
-                _compute(client, job, {name: stacks[path] for name, path in files.items()}, len(samples))
+                _compute(client, context, {name: stacks[path] for name, path in files.items()}, len(samples))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"stopped; finished chunks are kept in {kept.folder}: the same command with "
                                     "--resume goes on from there, and until then no output is replaced") from None
-        count = sum(int((job.folder / "marks" / str(number)).read_text()) for number in range(len(samples)))
+        count = sum(int((context.folder / "marks" / str(number)).read_text()) for number in range(len(samples)))
         if extras.link or extras.table:
-            greatest = link_and_measure(job, samples, extras)
+            greatest = link_and_measure(context, samples, extras)
             count = greatest if extras.link else count
         for name, path in files.items():
             with atomic_folder(path) as folder:
                 folder.rmdir()
-                shutil.move(job.folder / name, folder)
+                shutil.move(context.folder / name, folder)
         kept.remove()
     return count
 
 
-def link_and_measure(job: Job, samples: Samples, extras: Extras) -> int:
+def link_and_measure(context: Context, samples: Samples, extras: Extras) -> int:
     """Number cells through the stack, and write the table of objects, as `extras` say; return the greatest number.
 
     Slices that are linked already keep their numbers, so this may be stopped and started again.
     """
-    link, image, greatest = Linker() if extras.link else None, Image.open(job.folder / OBJECTS), 0
+    link, image, greatest = Linker() if extras.link else None, Image.open(context.folder / OBJECTS), 0
     size = samples.voxel and (samples.voxel.y, samples.voxel.x)
     with table_writer(extras.table, size, "um") if extras.table else nullcontext() as write_rows:
         for number, name in enumerate(tqdm(samples.names, "measuring", disable=None)):
@@ -191,52 +191,52 @@ def link_and_measure(job: Job, samples: Samples, extras: Extras) -> int:
             if link:
                 objects = link(objects)
                 result = Prediction(Sample(name, np.empty(0)), objects, objects, objects)
-                image.put_page(number, checked_objects(result, job.folder / OBJECTS))
+                image.put_page(number, checked_objects(result, context.folder / OBJECTS))
             if write_rows:
-                write_rows(number, name, objects, np.asarray(job.images[number]))
+                write_rows(number, name, objects, np.asarray(context.images[number]))
             greatest = max(greatest, int(objects.max()))
     return greatest
 
 
-def _compute(client: Client, job: Job, stacks: dict[str, Stack], count: int) -> None:
+def _compute(client: Client, context: Context, stacks: dict[str, Stack], count: int) -> None:
     """Compute what is not marked: all chunks, then all pages."""
-    _create_images(job, stacks)
-    pages = _inspect_pages(client, job, count)
-    height, width = job.images.shape[1:]
+    _create_images(context, stacks)
+    pages = _inspect_pages(client, context, count)
+    height, width = context.images.shape[1:]
     chunks = [(number, y, x, page["levels"]) for number, page in enumerate(pages)
               for y in range(0, height, CHUNK) for x in range(0, width, CHUNK)
-              if not job.has_mark(f"{number}-{y}-{x}")]
-    _run_tasks(client, predict_chunk, job, chunks, "predicting")
-    page_tasks = [(number,) for number in range(count) if not job.has_mark(str(number))]
-    _run_tasks(client, segment_page, job, page_tasks, "segmenting")
+              if not context.has_mark(f"{number}-{y}-{x}")]
+    _run_tasks(client, predict_chunk, context, chunks, "predicting")
+    page_tasks = [(number,) for number in range(count) if not context.has_mark(str(number))]
+    _run_tasks(client, segment_page, context, page_tasks, "segmenting")
 
 
-def _create_images(job: Job, stacks: dict[str, Stack]) -> None:
+def _create_images(context: Context, stacks: dict[str, Stack]) -> None:
     """Create the images that are missing, and remove their marks, so that they are computed again."""
     for name, stack in stacks.items():
-        if not (job.folder / name).exists():
-            for mark in (job.folder / "marks").glob("[0-9]*"):
+        if not (context.folder / name).exists():
+            for mark in (context.folder / "marks").glob("[0-9]*"):
                 if name == OUT or mark.name.isdecimal():
                     mark.unlink()
-            with atomic_folder(job.folder / name) as folder:
+            with atomic_folder(context.folder / name) as folder:
                 Image.create(folder, stack)
 
 
-def _inspect_pages(client: Client, job: Job, count: int) -> list[dict]:
+def _inspect_pages(client: Client, context: Context, count: int) -> list[dict]:
     """Inspect all pages; raise UserError if one has changed since its first chunks were predicted."""
-    path, pages = job.folder / "pages.json", [{} for _ in range(count)]
-    for (number,), page in _run_tasks(client, inspect_page, job, [(number,) for number in range(count)], "reading"):
+    path, pages = context.folder / "pages.json", [{} for _ in range(count)]
+    for (number,), page in _run_tasks(client, inspect_page, context, [(number,) for number in range(count)], "reading"):
         pages[number] = page
     if path.is_file() and read_json(path, "leave out --resume to start again")["pages"] != pages:
-        raise UserError(f"the pixels of {job.volume} have changed since {job.folder} was left; leave out --resume to "
-                        "start again")
+        raise UserError(f"the pixels of {context.volume} have changed since {context.folder} was left; leave out "
+                        "--resume to start again")
     write_json(path, {"pages": pages})
     return pages
 
 
-def _run_tasks(client: Client, call: Callable, job: Job, tasks: Sequence[tuple], title: str
+def _run_tasks(client: Client, call: Callable, context: Context, tasks: Sequence[tuple], title: str
                ) -> list[tuple[tuple, object]]:
-    """Let workers `call` with the job and each of the tasks; return tasks with results, in the order of completion."""
+    """Let workers `call` with the context and each task; return tasks with results, in the order of completion."""
     from distributed import KilledWorker, as_completed
 
     waiting, results = iter(tasks), []
@@ -246,7 +246,7 @@ def _run_tasks(client: Client, call: Callable, job: Job, tasks: Sequence[tuple],
         """Submit as many tasks as the workers that there are now should have."""
         most = AHEAD * max(1, sum(client.nthreads().values()))
         for task in itertools.islice(waiting, max(0, most - len(pending))):
-            future = client.submit(call, job, *task, pure=False)
+            future = client.submit(call, context, *task, pure=False)
             pending[future] = task
             running.add(future)
 
@@ -282,7 +282,7 @@ def dask_client(address: str, workers: int) -> Iterator[Client]:
             yield client
         return
     try:
-        client = Client(address, timeout=PATIENCE)
+        client = Client(address, timeout=SCHEDULER_WAIT)
     except (OSError, ValueError) as error:
         raise UserError(f"--dask {address}: no scheduler answers there ({str(error)[:90]}); start one with 'dask "
                         "scheduler', and name the address that it prints, like tcp://10.0.0.5:8786") from None

@@ -8,7 +8,7 @@ from itertools import count
 from typing import TypeVar
 
 Item = TypeVar("Item")
-PATIENCE = 5.0  # seconds to wait for running jobs after a stop
+STOP_WAIT = 5.0  # seconds to wait for running jobs after a stop
 
 
 def prefetch(jobs: Iterable[Callable[[], Item]], most: int = 1, threads: int = 1) -> Iterator[Item]:
@@ -63,4 +63,4 @@ def prefetch(jobs: Iterable[Callable[[], Item]], most: int = 1, threads: int = 1
         for _ in workers:
             room.release()
         for thread in workers:
-            thread.join(PATIENCE)
+            thread.join(STOP_WAIT)

@@ -31,7 +31,7 @@ NO_PREDICTION = ("There was nothing to predict, or the prediction was moved: 'py
 NO_INSTANCES = "Classes are kinds of pixels, not countable objects: there are no instances to colour."
 CLOSE_UP = 160  # side of a close-up, pixels
 CANDIDATES = 60  # training pages among which the one to show is chosen
-GREY = "grey level, stretched"
+STRETCHED_GREY = "grey level, stretched"
 Window = tuple[slice, slice]
 
 
@@ -118,7 +118,7 @@ class Pictures(ABC):
             label = self.task.label(sample.label)
             part = busiest(label > 0, self.side)
             title = f"{sample.group or sample.name}, {'held out' if number in run.holdout else 'training'}"
-            rows.append([Panel(stretch(sample.image)[part], title, GREY, pixel=side_of(sample)),
+            rows.append([Panel(stretch(sample.image)[part], title, STRETCHED_GREY, pixel=side_of(sample)),
                          Panel(self.label_picture(label)[part], pixel=side_of(sample))])
         framed = " (framed)" * any(number in run.holdout for number in numbers)
         figure, axes = grid(rows, f"{len(run.layout)} labelled {run.layout.noun}s: {len(run.train)} for training, "
@@ -190,7 +190,7 @@ class Pictures(ABC):
     def row(self, prediction: Prediction, learnt: dict, title: str = "", part: Window | None = None) -> list[Panel]:
         """Return the panels of a sample: image, truth, output, mistakes; without a label: image, output, objects."""
         sample = prediction.sample
-        panels = [Panel(stretch(sample.image), title or sample.name[:20], GREY)]
+        panels = [Panel(stretch(sample.image), title or sample.name[:20], STRETCHED_GREY)]
         if sample.label is None:
             panels += self.maps(prediction, learnt)
             if self.object_name:
@@ -283,7 +283,7 @@ class Pictures(ABC):
         for one in self.typical(run, max(2, len(set(run.layout.groups)))):
             truth, part = self.truth(one.sample.label), busiest(self.wrong(one, run.learnt), self.side)
             colours, side = random_colours(truth), side_of(one.sample)
-            rows.append([Panel(stretch(one.sample.image)[part], _short_name(one), GREY, pixel=side), *(
+            rows.append([Panel(stretch(one.sample.image)[part], _short_name(one), STRETCHED_GREY, pixel=side), *(
                 Panel(outline_touching(matched_colours(objects, truth, colours), objects)[part],
                       f"{name}: {objects.max()} {self.object_name}", pixel=side)
                 for objects, name in ((truth, "truth"), (one.objects, "predicted")))])

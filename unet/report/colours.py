@@ -20,7 +20,7 @@ HUES = np.array([to_rgb(hue) for hue in (ORANGE, SKY, GREEN, YELLOW, BLUE, PURPL
 FAMILIES = np.array([0, 1, 2, 3, 1, 4])  # of each hue; blue is in the family of sky, as it looks like it when lighter
 LIGHTS = np.array([0.0, 0.25, 0.5])  # share of white mixed into a hue
 TOUCHING = 4.0  # most pixels from a cell to the middle of a border across which cells count as touching
-PERCENTILES = (0.5, 99.8)  # of an image's pixel values, shown as black and as white
+STRETCH_PERCENTILES = (0.5, 99.8)  # of an image's pixel values, shown as black and as white
 UNMATCHED = 0.85  # grey of an object that covers no true one
 
 
@@ -29,7 +29,7 @@ def stretch(image: np.ndarray) -> np.ndarray:
 
     The levels are the same for all channels, so colours are kept.
     """
-    low, high = np.percentile(image, PERCENTILES)
+    low, high = np.percentile(image, STRETCH_PERCENTILES)
     levels = (low, max(high, low + 1e-6))
     return squeeze_grey(np.rint(rescale_intensity(image.astype(float), levels, (0, 255))).astype(np.uint8))
 

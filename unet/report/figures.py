@@ -38,8 +38,8 @@ from utils import Parser, UserError, atomic_path, run
 
 SEED = 0  # of the noise and the deformations
 ANIMATION = "prediction.gif"
-FRAMES, SIDE = 10, 208  # of the animation: slices, and side of a picture in pixels, at most
-GAP, HEAD = 8, 24  # space between its pictures and above them, pixels
+FRAMES, FRAME_SIDE = 10, 208  # of the animation: slices, and side of a picture in pixels, at most
+GAP, TITLE_HEIGHT = 8, 24  # space between its pictures and above them, pixels
 SOURCE = "Images: BBBC038v1 of the Broad Bioimage Benchmark Collection (CC0; Caicedo et al. 2019)."
 
 
@@ -106,15 +106,15 @@ OTHERS: dict[str, tuple[str, Callable[[Run, Pictures], Figure]]] = {  # from run
 def animate(run: Run, path: Path) -> None:
     """Write an animated GIF of unlabelled slices: image, probability and cells side by side."""
     predictions = run.predictions(range(min(FRAMES, len(run.to_predict))))
-    cells, frames = [middle(one.objects, SIDE) for one in predictions], []
+    cells, frames = [middle(one.objects, FRAME_SIDE) for one in predictions], []
     for number, (one, objects, colours) in enumerate(zip(predictions, cells, linked_colours(cells), strict=True)):
         height, width = objects.shape
-        frame = Image.new("RGB", (3 * width + 2 * GAP, height + HEAD), "white")
+        frame = Image.new("RGB", (3 * width + 2 * GAP, height + TITLE_HEIGHT), "white")
         for place, (array, title) in enumerate((
-                (stretch(middle(one.sample.image, SIDE)), f"slice {number}"),
-                (middle(one.probability, SIDE) * 255, "probability of cell"),
+                (stretch(middle(one.sample.image, FRAME_SIDE)), f"slice {number}"),
+                (middle(one.probability, FRAME_SIDE) * 255, "probability of cell"),
                 (colours[objects] * 255, "cells, colours kept from slice to slice"))):
-            frame.paste(Image.fromarray(np.rint(array).astype(np.uint8)), (place * (width + GAP), HEAD))
+            frame.paste(Image.fromarray(np.rint(array).astype(np.uint8)), (place * (width + GAP), TITLE_HEIGHT))
             ImageDraw.Draw(frame).text((place * (width + GAP) + 2, 6), title, "black")
         frames.append(frame)
     # only greys and the colours of cells: without dithering nothing flickers

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unet.report.run import Run
 
 MAP_LAYERS = ("InputLayer", "Conv2D", "Conv2DTranspose", "Concatenate")  # their outputs are drawn as feature maps
-MOST = 6  # feature maps drawn per level and side; if there are more, only the first and the last
+MOST_MAPS = 6  # feature maps drawn per level and side; if there are more, only the first and the last
 HEIGHT = 0.62  # of a box; levels are 1 apart
 ARROWS = {"convolution": BLUE, "half the size": ORANGE, "twice the size": GREEN, "copied across": PURPLE}
 
@@ -137,8 +137,9 @@ def _arrange(maps: list[FeatureMap]) -> list[FeatureMap]:
     visible = []
     for one in maps:
         group = groups[one.level, one.upward]
-        many = len(group) > MOST and one not in (group[0], group[-1]) and one.name not in parts and one not in joins
-        if (one.name in parts and one.upward) or many:  # a map from below is drawn as a part of the concatenation
+        inner = one not in (group[0], group[-1]) and one.name not in parts and one not in joins
+        # a map from below is drawn as a part of the concatenation
+        if (one.name in parts and one.upward) or (inner and len(group) > MOST_MAPS):
             stand_ins[one.name] = stand_ins.get(one.sources[0], one.sources[0])
         else:
             one.sources = [stand_ins.get(source, source) for source in one.sources]

@@ -16,15 +16,15 @@ from unet.report.paint import INVENTED, MERGED, MISSED, RIGHT, SPLIT, busiest, p
 from unet.report.pictures import BLUE, DPI, GREEN, ORANGE, SKY, Panel, message
 from unet.report.words import Words
 from unet.scores.mistakes import object_mistakes
-from unet.segment.instances import CORE, EDGE, NUCLEUS, SMALLEST, SURE
+from unet.segment.instances import EDGE, INSIDE, LEAST_MEAN, NUCLEUS, SMALLEST
 from unet.tasks.task import Prediction
 from utils import count_of
 
 if TYPE_CHECKING:
     from unet.report.run import Run
 
-CURVE_STYLES = ({"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}, {"color": GREEN, "marker": "^"},
-                {"color": SKY, "marker": "v"})
+MODALITY_STYLES = ({"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "s"}, {"color": GREEN, "marker": "^"},
+                   {"color": SKY, "marker": "v"})
 
 
 class NucleiPictures(Pictures):
@@ -37,9 +37,9 @@ class NucleiPictures(Pictures):
     mistakes_caption = ("Right: the overlap of the true and the predicted nucleus is more than half of both together. "
                         "Black: outlines of the prediction. Large images are shown by the part with the most mistakes; "
                         "the numbers are for the whole image.")
-    method = (f"each connected part with a probability over {CORE:g} is a seed. A watershed grows it over pixels with "
-              f"a probability over {NUCLEUS:g} and over {EDGE:g} times the object's mean; objects with a mean under "
-              f"{SURE:g}, or of under {SMALLEST} pixels, are dropped.")
+    method = (f"each connected part with a probability over {INSIDE:g} is a seed. A watershed grows it over pixels "
+              f"with a probability over {NUCLEUS:g} and over {EDGE:g} times the object's mean; objects with a mean "
+              f"under {LEAST_MEAN:g}, or of under {SMALLEST} pixels, are dropped.")
     doubt_region = "over the pixels that may be nucleus"
     choice_text = (f"Nothing is chosen after training: nuclei are where the probability is over {NUCLEUS:g}, in every "
                    "run. The other settings that make objects were chosen by cross-validation on images of the 2018 "
@@ -80,7 +80,7 @@ class NucleiPictures(Pictures):
             axis.plot([float(overlap) for overlap in row["ap"]], list(row["ap"].values()), label=label, **style)
 
         modalities = sorted(run.scores["modalities"].items(), key=lambda item: MODALITIES.index(item[0]))
-        for (name, row), style in zip(modalities, CURVE_STYLES, strict=False):
+        for (name, row), style in zip(modalities, MODALITY_STYLES, strict=False):
             draw(row, f"{name}, {count_of(row['images'], 'image')}", **style)
         total = run.scores["all"]
         draw(total, f"all {total['images']}, mean {total['mean']:.3f}", color="black", linestyle="--")
@@ -111,7 +111,7 @@ class NucleiWords(ImageWords, Words):
 
     def postprocessing(self, run: Run) -> list[str]:
         return [f"nuclei are where the probability is over {NUCLEUS:g} and over {EDGE:g} times the object's mean; a "
-                f"seeded watershed separated touching ones, and objects with a mean under {SURE:g}, or of under "
+                f"seeded watershed separated touching ones, and objects with a mean under {LEAST_MEAN:g}, or of under "
                 f"{SMALLEST} pixels, were dropped"]
 
     def results(self, run: Run) -> str:

@@ -34,7 +34,7 @@ from unet.tasks.task import Options
 if TYPE_CHECKING:
     from unet.report.run import Run
 
-GREY = "grey level, as the network sees it"
+NETWORK_GREY = "grey level, as the network sees it"
 STRONGER = "\nstronger than in this run"
 TIMES = 8  # how many times stronger the noise is
 SPACING = 32  # between the lines of the grid that shows elastic deformation, pixels
@@ -43,7 +43,7 @@ SPACING = 32  # between the lines of the grid that shows elastic deformation, pi
 def _pairs(columns: Sequence[tuple[str, np.ndarray, np.ndarray]], caption: str, size: float = 2.4
            ) -> tuple[Figure, np.ndarray]:
     """Draw a column for each (title, image, label), the image above; return the figure and its axes (2, columns)."""
-    return grid([[Panel(image, title, GREY), Panel(label)] for title, image, label in columns], caption, size,
+    return grid([[Panel(image, title, NETWORK_GREY), Panel(label)] for title, image, label in columns], caption, size,
                 ("image", "label"))
 
 
@@ -61,8 +61,8 @@ def show_noise(image: np.ndarray, options: Options, rng: np.random.Generator) ->
     for name, add, ends in (("sd", gaussian_noise, options.gaussian_sd),
                             ("+-", uniform_noise, options.uniform_intensity)):
         strengths = [(strength, "") for strength in ends] + [(TIMES * ends[1], STRONGER)]
-        rows.append([Panel(image, "original", GREY), *(Panel(add(image, strength, rng), f"{name} {strength:g}{note}")
-                                                       for strength, note in strengths)])
+        rows.append([Panel(image, "original", NETWORK_GREY), *(
+            Panel(add(image, strength, rng), f"{name} {strength:g}{note}") for strength, note in strengths)])
     return grid(rows, "Noise changes only the image; the label stays. Above: Gaussian noise with its standard "
                 "deviation (sd); below: uniform noise with its largest change (+-), both in grey levels. One copy in "
                 f"{1 / options.noise_probability:g} gets one of the two, with a strength between those of the second "
@@ -73,8 +73,9 @@ def show_brightness(image: np.ndarray, options: Options) -> Figure:
     """Draw the image as dark and as bright as the run makes it, and brighter."""
     most = options.brightness
     shifts = [(0, ""), (-most, ""), (most, ""), (3 * most, STRONGER)]
-    return grid([[Panel(brightness(image, shift), (f"{shift:+g} grey levels" if shift else "original") + note, GREY)
-                  for shift, note in shifts]],
+    titles = [(f"{shift:+g} grey levels" if shift else "original") + note for shift, note in shifts]
+    return grid([[Panel(brightness(image, shift), title, NETWORK_GREY)
+                  for (shift, _), title in zip(shifts, titles, strict=True)]],
                 f"Brightness: the same number of grey levels, {-most:g} to {most:+g}, is added to every pixel; values "
                 "stop at black and white. The label stays.", 2.6)[0]
 
@@ -142,7 +143,7 @@ def show_pads(image: np.ndarray, label: np.ndarray, options: Options) -> Figure:
 # -------------------------------------------------------------------------------------- the run's own samples
 
 
-def describe(operation: dict) -> str:
+def describe_operation(operation: dict) -> str:
     """Return an operation of the manifest with its random values, as 'elastic: alpha 3.1, sigma 40.2'."""
     values = {name: value for name, value in operation.items() if name != "operation"}
     return f"{operation['operation']}: " + ", ".join(
@@ -155,8 +156,8 @@ def show_pages(run: Run, pictures: Pictures, numbers: Sequence[int]) -> Figure:
     columns = []
     for number in numbers:
         record, (image, label, levels) = run.manifest["samples"][number], run.page(number)
-        lines = [f"page {number}, of {record['name'][:20]}", *map(describe, record["operations"])]
-        columns.append(("\n".join(textwrap.fill(line, 40) for line in lines),
+        lines = [f"page {number}, of {record['name'][:20]}", *map(describe_operation, record["operations"])]
+        columns.append(("\n".join(textwrap.fill(line, 36) for line in lines),
                         squeeze_grey(run.task.normalise(image, levels)), pictures.label_picture(label)))
     return _pairs(columns, f"Pages of {run.work / 'augmented' / 'images.tif'}, {len(run.pages)} in all, and the random "
                   "changes of each, in their order: angles in degrees, lengths in pixels, shift and noise in grey "
@@ -170,7 +171,8 @@ def show_batch(pictures: Pictures, arrays: Sequence[np.ndarray]) -> Figure:
     for number in range(len(images)):
         image = squeeze_grey(np.clip(images[number], 0, 255).astype(np.uint8))
         target = labels[number, ..., 0].astype(np.uint8)
-        row = [Panel(image if image.ndim == 2 or image.shape[2] == 3 else image[..., 0], f"tile {number}", GREY),
+        visible = image if image.ndim == 2 or image.shape[2] == 3 else image[..., 0]
+        row = [Panel(visible, f"tile {number}", NETWORK_GREY),
                Panel(colour_classes(target, classes) if classes > 1 else target * np.uint8(255))]
         rows.append(row + [weight_panel(part[number], part.max()) for part in weights])
     return grid(rows, "Tiles of one training step, turned, mirrored and varied in grey levels at random; below each "

@@ -20,7 +20,7 @@ from unet.tasks import task_of
 from unet.tasks.task import Options, Outputs, Prediction, Task, is_large
 from utils import UserError, read_json
 
-STEPS = "run 'make', or the three scripts one after the other (with the same --work)"
+RUN_FIRST = "run 'make', or the three scripts one after the other (with the same --work)"
 
 
 @dataclass(frozen=True)
@@ -145,26 +145,26 @@ def last_run(work: str | Path = "results", data: str | Path | None = None, out: 
     work = Path(work)
     if not (work / "config.json").is_file() and (work / "demo" / "config.json").is_file():
         work = work / "demo"
-    manifest = read_json(work / "augmented" / "manifest.json", STEPS, ("task", "sources"))
-    geometry = read_json(work / "patches" / "geometry.json", STEPS, ("task", "shares"))
-    config = read_json(work / "config.json", STEPS, ("task", "recipe"))
+    manifest = read_json(work / "augmented" / "manifest.json", RUN_FIRST, ("task", "sources"))
+    geometry = read_json(work / "patches" / "geometry.json", RUN_FIRST, ("task", "shares"))
+    config = read_json(work / "config.json", RUN_FIRST, ("task", "recipe"))
     if manifest["split"] != config["split"]:
         raise UserError(f"{work / 'model.keras'} was trained on another split than the one in {work / 'augmented'}; "
-                        f"{STEPS}")
+                        f"{RUN_FIRST}")
     task, layout = task_of(config), layout_of(data or manifest["data"])
     if sorted(layout.hashes().values()) != sorted(manifest["inputs"].values()):
         raise UserError(f"{layout.folder} has other images or labels than this run was made from; name their folder "
-                        f"with data= or --data, or {STEPS}")
+                        f"with data= or --data, or {RUN_FIRST}")
     with open(work / "history.csv") as file:
         history = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    scores = read_json(work / "metrics.json", STEPS) if (work / "metrics.json").is_file() else None
+    scores = read_json(work / "metrics.json", RUN_FIRST) if (work / "metrics.json").is_file() else None
     outputs = task.outputs(Path(out) if out else _find_output(work, task))
     return Run(work, task, layout, outputs, manifest, geometry, config, history, scores)
 
 
 def _find_output(work: Path, task: Task) -> Path:
     """Find the prediction of a run: where the run wrote it, in the run's folder, or in the current folder."""
-    finished = read_json(work / "finished.json", STEPS) if (work / "finished.json").is_file() else {}
+    finished = read_json(work / "finished.json", RUN_FIRST) if (work / "finished.json").is_file() else {}
     places = [Path(finished["predicted"]["out"])] if "predicted" in finished else []
     places.append(work / task.default_out)
     return next((place for place in places if place.exists()), task.default_out)

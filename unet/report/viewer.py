@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from unet.report.run import Run
 
 HERE = Path(__file__).resolve().parent
-MOST = 40  # unlabelled samples in the page, besides those to label next, and held-out ones, at most
-NEXT = 10  # rows in the table of what to label next, at most
-SIDE = 1024  # side of a picture at most, pixels: larger ones are shown smaller
+MOST_SAMPLES = 40  # unlabelled samples in the page, besides those to label next, and held-out ones, at most
+NEXT_ROWS = 10  # rows in the table of what to label next, at most
+PICTURE_SIDE = 1024  # side of a picture at most, pixels: larger ones are shown smaller
 QUALITY = 75  # of JPEG
 DISAGREEMENT = ("Disagreement is the standard deviation between the predictions of the flipped image, at the same "
                 "pixels; it does not affect the rank. ")
@@ -39,10 +39,10 @@ FIRST = 2  # pictures that are shown at first, beside the objects
 
 def viewer(run: Run, pictures: Pictures) -> str:
     """Return the viewer of a run's held-out and unlabelled samples, and what to label next; '' if there are none."""
-    doubts = run.doubts[:NEXT]
+    doubts = run.doubts[:NEXT_ROWS]
     names = run.to_predict.names if len(run.to_predict) else []
-    numbers = sorted({*pick_evenly(range(len(names)), MOST), *(names.index(one.name) for one in doubts)})
-    holdout, unlabelled = pick_evenly(run.holdout_predictions, MOST), run.predictions(numbers)
+    numbers = sorted({*pick_evenly(range(len(names)), MOST_SAMPLES), *(names.index(one.name) for one in doubts)})
+    holdout, unlabelled = pick_evenly(run.holdout_predictions, MOST_SAMPLES), run.predictions(numbers)
     samples = [*((one, f"{one.sample.name}, held out") for one in holdout),
                *((one, one.sample.name) for one in unlabelled)]
     if not samples:
@@ -64,7 +64,7 @@ def viewer(run: Run, pictures: Pictures) -> str:
 
 def _step(prediction: Prediction) -> int:
     """Return the number n such that every n-th pixel of an image is shown, in both directions."""
-    return -(-max(prediction.sample.image.shape[:2]) // SIDE)
+    return -(-max(prediction.sample.image.shape[:2]) // PICTURE_SIDE)
 
 
 def _sample(pictures: Pictures, run: Run, prediction: Prediction, name: str, palette: np.ndarray) -> dict:
@@ -95,14 +95,14 @@ def picture_url(panel: Panel, step: int) -> str:
     """Return a panel's picture as a data URL: PNG or JPEG, whichever is smaller."""
     array = panel.array[::step, ::step]
     array = array if array.dtype == np.uint8 else np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
-    return min((data_url(array, kind) for kind in ("PNG", "JPEG")), key=len)
+    return min((data_url(array, file_format) for file_format in ("PNG", "JPEG")), key=len)
 
 
-def data_url(array: np.ndarray, kind: str) -> str:
+def data_url(array: np.ndarray, file_format: str) -> str:
     """Return an image uint8 (H, W[, 3]) as a data URL."""
     file = BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(file, kind, quality=QUALITY, optimize=True)
-    return f"data:image/{kind.lower()};base64,{b64encode(file.getvalue()).decode()}"
+    Image.fromarray(np.ascontiguousarray(array)).save(file, file_format, quality=QUALITY, optimize=True)
+    return f"data:image/{file_format.lower()};base64,{b64encode(file.getvalue()).decode()}"
 
 
 def next_to_label(doubts: Sequence[Doubt], places: dict[str, tuple[int, int]], pictures: Pictures, noun: str) -> str:

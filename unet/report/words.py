@@ -23,7 +23,7 @@ NO_SCORES = "Nothing was held out in this run, or it was stopped before it was s
 # ------------------------------------------------------------------------------------------------ parts of texts
 
 
-def table(rows: list[tuple]) -> str:
+def markdown_table(rows: list[tuple]) -> str:
     """Return a Markdown table whose head is the first row."""
     head, *body = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
@@ -173,7 +173,7 @@ class Words(ABC):
             "machine": f"{config['device'] or 'unknown'} ({recipe['precision']})",
             "training time": f"{config['seconds']:.0f} s",
             "versions": ", ".join(f"{name} {version}" for name, version in config["versions"].items())}
-        return table([("setting", "value"), *rows.items()])
+        return markdown_table([("setting", "value"), *rows.items()])
 
     def scores(self, run: Run) -> str:
         """Return the scores of the held-out samples, together and one by one, as in the terminal; Markdown."""

@@ -21,10 +21,10 @@ from scipy.special import entr
 
 from utils import OverlapTile, atomic_path
 
-SIDE = 128  # of a tile, pixels; half the image's side if that is less
-TILES = 3  # tiles listed for each slice
-COLUMNS = ("rank", "name", "doubt", "disagreement", "tile", "y", "x", "height", "width", "tile_doubt",
-           "tile_disagreement")
+DOUBT_TILE = 128  # of a tile, pixels; half the image's side if that is less
+LISTED_TILES = 3  # tiles listed for each slice
+CSV_COLUMNS = ("rank", "name", "doubt", "disagreement", "tile", "y", "x", "height", "width", "tile_doubt",
+               "tile_disagreement")
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ def entropy(probability: np.ndarray) -> np.ndarray:
 
 
 def windows(shape: Sequence[int]) -> list[tuple[slice, slice]]:
-    """Return square tiles that cover an image: of `SIDE` pixels, or half the image's shorter side if that is less."""
-    side = max(1, min(SIDE, *(full // 2 for full in shape)))
+    """Return square tiles that cover an image, of `DOUBT_TILE` pixels or half the image's shorter side, if less."""
+    side = max(1, min(DOUBT_TILE, *(full // 2 for full in shape)))
     return [(slice(y, y + side), slice(x, x + side)) for y, x in OverlapTile(tuple(shape), side).inside()]
 
 
 def doubt_of(name: str, probability: np.ndarray, mask: np.ndarray, spread: np.ndarray | None = None,
-             top: int = TILES) -> Doubt:
+             top: int = LISTED_TILES) -> Doubt:
     """Return the doubt of a probability (H, W[, K]) over the pixels of `mask`, bool (H, W), and its `top` worst tiles.
 
     `spread` (H, W) is the standard deviation over flips, if there is one. A tile's doubt is the sum over its pixels in
@@ -90,7 +90,7 @@ def write_doubts(path: Path, doubts: Iterable[Doubt]) -> None:
     """Write next.csv, the least sure image first, with a row for each of its tiles, or one row if it has none."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
-        rows.writerow(COLUMNS)
+        rows.writerow(CSV_COLUMNS)
         for rank, image in enumerate(sorted(doubts, key=lambda image: -image.doubt), 1):
             tiles = [(number, tile.y, tile.x, tile.height, tile.width, _format(tile.doubt), _format(tile.disagreement))
                      for number, tile in enumerate(image.tiles, 1)]

@@ -17,8 +17,8 @@ from unet.scores.warping import warping_error
 
 THRESHOLDS = tuple(k / 10 for k in range(10))  # a pixel is cell if its probability of cell is greater
 BEST = {"V_rand": max, "V_info": max, "pixel_error": min}  # each is reported at its best threshold
-NAMES = ("V_rand", "V_rand_split", "V_rand_merge", "V_info", "V_info_split", "V_info_merge", "warping_error",
-         "pixel_error", "membrane_iou", "membrane_dice", "accuracy")
+SCORE_NAMES = ("V_rand", "V_rand_split", "V_rand_merge", "V_info", "V_info_split", "V_info_merge", "warping_error",
+               "pixel_error", "membrane_iou", "membrane_dice", "accuracy")
 Stack = np.ndarray | Sequence[np.ndarray]  # (N, H, W), or slices (H, W) of any sizes
 HEADS = ("t", "V_rand", "split", "merge", "V_info", "split", "merge", "warp", "pixel", "IoU", "Dice", "acc.")
 
@@ -155,7 +155,7 @@ def _slice_pairs(probabilities: Stack, labels: Stack) -> Iterator[tuple[np.ndarr
 
 
 def _table(probabilities, labels, thresholds, warping=True) -> np.ndarray:
-    """Compute the first seven of NAMES and the four pixel counts at each threshold: float (slices, thresholds, 11)."""
+    """Compute the first seven of SCORE_NAMES and four pixel counts, by threshold: float (slices, thresholds, 11)."""
     table = []
     for image, cells in _slice_pairs(probabilities, labels):
         truth, rows = components(cells), {}
@@ -173,7 +173,7 @@ def _table(probabilities, labels, thresholds, warping=True) -> np.ndarray:
 def _summary(rows: np.ndarray) -> dict[str, float]:
     """Compute scores from rows (n, 11) of the table: means over the rows, and pixel scores of all pixels together."""
     pixels = _pixel_scores(rows[:, 7:].sum(axis=0))
-    return {name: pixels.get(name, float(mean)) for name, mean in zip(NAMES, rows.mean(axis=0), strict=True)}
+    return {name: pixels.get(name, float(mean)) for name, mean in zip(SCORE_NAMES, rows.mean(axis=0), strict=True)}
 
 
 def best_threshold(probabilities: Stack, labels: Stack, thresholds=THRESHOLDS) -> float:
@@ -255,7 +255,7 @@ def format_scores(scores: dict, curve: bool = True) -> str:
     for rows in (stack, slices, *([[("all slices", at) for at in scores["curve"]]] if curve else [])):
         for name, at in rows:
             t = "varies" if at["threshold"] is None else f"{at['threshold']:g}"
-            lines.append(f"{name:<16}{t:>8}" + "".join(f"{at[name]:>8.4f}" for name in NAMES))
+            lines.append(f"{name:<16}{t:>8}" + "".join(f"{at[name]:>8.4f}" for name in SCORE_NAMES))
         lines.append("")
     lines.append("best: one t for the stack, picked on these very slices, as the challenge reported it")
     return "\n".join(lines + ([f"chosen t, and the slices: {at_chosen_t['how']}"] if at_chosen_t else []))

@@ -16,15 +16,15 @@ from skimage.segmentation import relabel_sequential
 from unet.scores.overlap import check_label_maps, intersection_over_union
 from utils import count_of
 
-THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))  # quotients: an IoU of 11/20 equals .55 exactly
-COLUMNS = (0.5, 0.7, 0.9)  # thresholds in the printed table, beside the mean over all
+IOU_THRESHOLDS = tuple(k / 100 for k in range(50, 100, 5))  # quotients: an IoU of 11/20 equals .55 exactly
+PRINTED_THRESHOLDS = (0.5, 0.7, 0.9)  # thresholds in the printed table, beside the mean over all
 SUFFIX = "-labels.tif"  # an image's instance map is named after the image, and ends in this
 
 
 def average_precision(predicted: np.ndarray, truth: np.ndarray) -> dict:
     """Compute the average precision of one image's instance map: integer (H, W) both, 0 = background, any numbers.
 
-    Returns "ap", TP / (TP + FP + FN) at each of `THRESHOLDS`; "tp", the pairs at each; "mean" over the thresholds;
+    Returns "ap", TP / (TP + FP + FN) at each of `IOU_THRESHOLDS`; "tp", the pairs at each; "mean" over the thresholds;
     "predicted" and "true", the numbers of nuclei. A pair's IoU is greater than t, not equal to it, as in Kaggle's code:
     so at .50 and above no nucleus can be in two pairs. If neither map has a nucleus all scores are 1, by convention; if
     only one has, they are 0. Raises ValueError if shapes differ, or a map does not hold whole numbers.
@@ -32,7 +32,7 @@ def average_precision(predicted: np.ndarray, truth: np.ndarray) -> dict:
     check_label_maps(predicted, truth)
     predicted, truth = (relabel_sequential(labels)[0] for labels in (predicted, truth))
     iou, count, true = intersection_over_union(predicted, truth).data, int(predicted.max()), int(truth.max())
-    tp = {t: int(np.count_nonzero(iou > t)) for t in THRESHOLDS}
+    tp = {t: int(np.count_nonzero(iou > t)) for t in IOU_THRESHOLDS}
     ap = {t: pairs / (count + true - pairs) if count + true else 1.0 for t, pairs in tp.items()}
     return {"ap": ap, "tp": tp, "mean": float(np.mean(list(ap.values()))), "predicted": count, "true": true}
 
@@ -79,7 +79,7 @@ def pixel_scores(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]
 
 def format_nuclei(scores: dict) -> str:
     """Format what `nuclei_scores` returned as a table to print: each image, each modality, all."""
-    heads = ("true", "found", *(f"AP@{t:.2f}" for t in COLUMNS), "mean AP")
+    heads = ("true", "found", *(f"AP@{t:.2f}" for t in PRINTED_THRESHOLDS), "mean AP")
     sets = [(f"{name}, {count_of(row['images'], 'image')}", row)
             for name, row in (*scores["modalities"].items(), ("all", scores["all"]))]
     lines = [" " * 32 + "".join(f"{head:>9}" for head in heads)]
@@ -87,7 +87,7 @@ def format_nuclei(scores: dict) -> str:
         if row is None:
             lines.append("")
             continue
-        values = "".join(f"{row['ap'][f'{t:.2f}']:>9.4f}" for t in COLUMNS)
+        values = "".join(f"{row['ap'][f'{t:.2f}']:>9.4f}" for t in PRINTED_THRESHOLDS)
         name = title if len(title) <= 31 else title[:28] + "..."
         lines.append(f"{name:<32}{row['true']:>9}{row['predicted']:>9}{values}{row['mean']:>9.4f}")
     for what, names in (("prediction", scores.get("missing", ())), ("masks", scores.get("without", ()))):

@@ -22,7 +22,7 @@ def simple_points() -> np.ndarray:
     return (x - x * np.roll(x, -1, axis=1) * np.roll(x, -2, axis=1))[:, ::2].sum(axis=1) == 1
 
 
-def warp(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+def flip_simple_points(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Flip simple points of `truth` towards `prediction` until none remains; both and the result are bool (H, W).
 
     Everything outside the image is membrane. Pixels with equal parity of row and of column are not neighbours: all
@@ -56,4 +56,4 @@ def warping_error(prediction: np.ndarray, truth: np.ndarray) -> float:
 
     A border that is displaced by up to its width costs nothing; a gap, a split, a missed or an invented cell does.
     """
-    return float(np.mean(warp(truth, prediction) != (prediction != 0)))
+    return float(np.mean(flip_simple_points(truth, prediction) != (prediction != 0)))

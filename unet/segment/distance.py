@@ -12,7 +12,7 @@ from scipy.ndimage import distance_transform_cdt
 
 LARGEST = 181  # pixels; twice the square of this fits into 16 bits
 FAR = 32  # pixels; steps are counted for all pixels at once up to nearly twice this distance
-BLOCK = 2**17  # pixels in the rows that are searched at once: they stay in the processor's cache
+SEARCHED_PIXELS = 2**17  # pixels in the rows that are searched at once: they stay in the processor's cache
 
 
 def squared_distance(binary: np.ndarray, limit: int = LARGEST) -> np.ndarray:
@@ -81,7 +81,7 @@ def _least(squares: np.ndarray, limit: int, scale: int = 1, unit: int = 0) -> np
     """
     (height, width), scalar = squares.shape, squares.dtype.type
     least, beyond = np.empty_like(squares), scalar(limit**2 * scale + limit * unit)
-    size = max(1, BLOCK // (width + 1))
+    size = max(1, SEARCHED_PIXELS // (width + 1))
     for first in range(0, height, size):
         rows = squares[first:first + size]
         # rows follow each other, with a column that lends nothing between them: one shift moves all rows

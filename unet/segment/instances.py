@@ -10,8 +10,8 @@ from skimage.segmentation import watershed
 
 # by cross-validation on 120 images of the Data Science Bowl, with networks trained to see the gaps between nuclei
 NUCLEUS = 0.6  # a pixel with a greater probability may belong to a nucleus
-CORE = 0.7  # a pixel with a greater probability may belong to the inside of a nucleus
-SURE = 0.8  # least mean probability of an object: objects below it are more often no nuclei
+INSIDE = 0.7  # a pixel with a greater probability may belong to the inside of a nucleus
+LEAST_MEAN = 0.8  # least mean probability of an object: objects below it are more often no nuclei
 EDGE = 0.75  # of that mean: pixels with a lower probability do not belong to the nucleus
 SMALLEST = 20  # least size of an object, pixels
 
@@ -19,22 +19,22 @@ SMALLEST = 20  # least size of an object, pixels
 def separate_nuclei(probability: np.ndarray, smallest: int = SMALLEST) -> np.ndarray:
     """Number the nuclei of a probability float32 (H, W): int32 (H, W), 1, 2, ...; 0 = background.
 
-    Pixels with a probability > `NUCLEUS` are nuclei. Each 4-connected piece with a probability > `CORE` grows into a
+    Pixels with a probability > `NUCLEUS` are nuclei. Each 4-connected piece with a probability > `INSIDE` grows into a
     nucleus, by a watershed down the probability, so that nuclei are separated along the valley between them. Objects
-    with a mean probability below `SURE` are dropped. The others lose the pixels with less than `EDGE` times their mean:
-    one threshold for all nuclei makes sure ones too large and faint ones too small. Then holes are filled, and objects
-    of less than `smallest` pixels are dropped, too. Raises ValueError if the probability does not have two axes.
+    with a mean probability below `LEAST_MEAN` are dropped. The others lose the pixels with less than `EDGE` times their
+    mean: one threshold for all nuclei makes sure ones too large and faint ones too small. Then holes are filled, and
+    objects of less than `smallest` pixels are dropped, too. Raises ValueError unless the probability has two axes.
     """
     if probability.ndim != 2:
         raise ValueError(f"the probability is {probability.shape}, expected one (height, width)")
     # a pixel or two that are above the threshold by noise are no seed
-    seeds, count = ndimage.label(probability > CORE)
+    seeds, count = ndimage.label(probability > INSIDE)
     sizes = np.bincount(seeds.ravel(), minlength=count + 1)
     seeds[(sizes < max(1, smallest // 4))[seeds]] = 0
     labels = watershed(-probability, seeds, mask=probability > NUCLEUS, connectivity=1)
     pixels = np.maximum(np.bincount(labels.ravel()), 1)
     mean = np.bincount(labels.ravel(), probability.ravel()) / pixels
-    labels[(mean < SURE)[labels] | (probability < EDGE * mean[labels])] = 0
+    labels[(mean < LEAST_MEAN)[labels] | (probability < EDGE * mean[labels])] = 0
     return _whole(labels, smallest)
 
 

@@ -29,8 +29,8 @@ QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 JOINED = 0.7  # in a neighbouring slice, pixels that are connected above this probability are one cell
 # least correlation between the probabilities of two slices that show the same tissue: in ISBI 10-24, adjacent slices
 # have .14 to .44, slices five apart .11 at most
-ALIKE = 0.12
-BLOCK = 4  # side of the squares over which probabilities are averaged before they are compared, pixels
+LEAST_CORRELATION = 0.12
+SQUARE = 4  # side of the squares over which probabilities are averaged before they are compared, pixels
 
 
 def neighbours(slices: Sequence, number: int) -> list:
@@ -40,12 +40,12 @@ def neighbours(slices: Sequence, number: int) -> list:
 
 def show_same_tissue(probability: np.ndarray, neighbour: np.ndarray) -> bool:
     """Tell whether two probabilities (H, W) show the same tissue: consecutive images need not."""
-    if probability.shape != neighbour.shape or min(probability.shape) < 2 * BLOCK:
+    if probability.shape != neighbour.shape or min(probability.shape) < 2 * SQUARE:
         return False
-    high, wide = (side // BLOCK for side in probability.shape)
-    small = [full[:high * BLOCK, :wide * BLOCK].reshape(high, BLOCK, wide, BLOCK).mean(axis=(1, 3)).ravel()
+    high, wide = (side // SQUARE for side in probability.shape)
+    small = [full[:high * SQUARE, :wide * SQUARE].reshape(high, SQUARE, wide, SQUARE).mean(axis=(1, 3)).ravel()
              for full in (probability, neighbour)]
-    return all(np.ptp(values) for values in small) and bool(np.corrcoef(*small)[0, 1] >= ALIKE)
+    return all(np.ptp(values) for values in small) and bool(np.corrcoef(*small)[0, 1] >= LEAST_CORRELATION)
 
 
 def neighbour_votes(walls: Walls, probability: np.ndarray, neighbours: Sequence[np.ndarray]) -> np.ndarray | None:

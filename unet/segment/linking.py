@@ -7,7 +7,7 @@ from skimage.segmentation import relabel_sequential
 
 from unet.scores.overlap import overlap_table
 
-SHARE = 0.2  # of each cell that the other has to cover; from .3 on more cells of demo stacks are torn apart
+LEAST_OVERLAP = 0.2  # of each cell that the other has to cover; from .3 on more cells of demo stacks are torn apart
 
 
 class Linker:
@@ -18,7 +18,7 @@ class Linker:
     number is kept; all other cells get new numbers. No two cells of a slice have the same number.
     """
 
-    def __init__(self, share: float = SHARE):
+    def __init__(self, share: float = LEAST_OVERLAP):
         self.share = share
         self.greatest = 0  # number so far
         self._previous: np.ndarray | None = None

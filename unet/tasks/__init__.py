@@ -23,13 +23,13 @@ def choose_task(layout: Layout, task: str | None = None, **settings: object) -> 
     Raises UserError for a task that is not for this layout, or a setting that none of its tasks has.
     """
     options = {name: value for name, value in settings.items() if value is not None}
-    candidates = [kind for kind in TASKS.values() if layout.name in kind.layouts and task in (None, kind.meaning)]
+    candidates = [one for one in TASKS.values() if layout.name in one.layouts and task in (None, one.meaning)]
     if not candidates:
         raise UserError(f"--task {task} is not for {layout.folder}, {layout.what}; leave it out")
-    for kind in sorted(candidates, key=lambda kind: kind.meaning != layout.meaning):
-        if options.keys() <= {field.name for field in fields(kind) if field.init}:
-            return kind(**options)
-    known = {field.name for kind in candidates for field in fields(kind) if field.init}
+    for one in sorted(candidates, key=lambda one: one.meaning != layout.meaning):
+        if options.keys() <= {field.name for field in fields(one) if field.init}:
+            return one(**options)
+    known = {field.name for one in candidates for field in fields(one) if field.init}
     unknown = next(iter(options.keys() - known), next(iter(options)))
     raise UserError(f"--{unknown.removesuffix('_side')} is not for {layout.folder}, {layout.what}; leave it out")
 

@@ -15,7 +15,7 @@ from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Prediction
 from utils import UserError
 
-MOST = 256  # labels are kept as uint8
+MOST_CLASSES = 256  # labels are kept as uint8
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Classes(SliceTask):
         path = layout.labels_path
         values = np.unique(np.concatenate([np.unique(sample.label) for sample in layout]))
         value_text = ", ".join(f"{value:g}" for value in values[:6].tolist()) + (", ..." if len(values) > 6 else "")
-        if self.classes > MOST:
-            raise UserError(f"--classes {self.classes}: expected {MOST} at most")
+        if self.classes > MOST_CLASSES:
+            raise UserError(f"--classes {self.classes}: expected {MOST_CLASSES} at most")
         if not np.isin(values, np.arange(self.classes)).all():
             raise UserError(f"{path}: labels are {value_text}, expected whole numbers from 0 to {self.classes - 1} for "
                             f"--classes {self.classes}; number the classes from 0, in Fiji with Process > Math > "

@@ -23,7 +23,7 @@ from unet.tasks.images import ImageFiles
 from unet.tasks.task import Options, Prediction, Task
 from utils import UserError
 
-PERCENTILES = (1.0, 99.8)  # of an image's pixels: they become 0 and 255
+NUCLEI_PERCENTILES = (1.0, 99.8)  # of an image's pixels: they become 0 and 255
 LEAST_SPAN = 16  # grey levels between the two, so that an empty image's noise is not stretched to the full range
 FAINT = 0.1  # probability from which on a pixel may be nucleus
 RAW = {"inverted": False, "low": [0, 0, 0], "high": [255, 255, 255]}  # levels that leave every pixel as it is
@@ -108,7 +108,7 @@ class Nuclei(ImageFiles, Task):
         for channel in range(3):
             counts = np.bincount(image[..., channel].ravel(), minlength=256)
             shares = np.cumsum(counts[::-1] if inverted else counts) / image[..., channel].size
-            first, last = (int(np.searchsorted(shares, percentile / 100)) for percentile in PERCENTILES)
+            first, last = (int(np.searchsorted(shares, percentile / 100)) for percentile in NUCLEI_PERCENTILES)
             low.append(first)
             high.append(last)
         # a channel that is nearly empty keeps its noise small
@@ -123,7 +123,7 @@ class Nuclei(ImageFiles, Task):
             return {"inverted": False, "white": 0, "low": [low] * 3, "high": [max(high, low + 1e-6)] * 3}
         inverted = modality_of(image) != MODALITIES[0]
         grey = -image.astype(np.float32) if inverted else image
-        ends = np.percentile(grey, PERCENTILES, axis=(0, 1), method="inverted_cdf").astype(float)
+        ends = np.percentile(grey, NUCLEI_PERCENTILES, axis=(0, 1), method="inverted_cdf").astype(float)
         least = np.ptp(ends, axis=0).max() / 4 or float(np.ptp(grey)) / LEAST_SPAN or 1.0
         return {"inverted": inverted, "white": 0, "low": ends[0].tolist(),
                 "high": np.maximum(ends[1], ends[0] + least).tolist()}
@@ -145,7 +145,7 @@ class Nuclei(ImageFiles, Task):
     def portable(self) -> tuple[list[tuple[str, dict]], str]:
         if self.resize:
             return [], f"Images have to be squeezed to {self.resize} x {self.resize} pixels before."
-        low, high = PERCENTILES
+        low, high = NUCLEI_PERCENTILES
         return ([("scale_range", {"min_percentile": low, "max_percentile": high}),
                  ("scale_linear", {"gain": 255.0, "offset": 0.5}), ("clip", {"min": 0.0, "max": 255.5}),
                  ("ensure_dtype", {"dtype": "uint8"})],

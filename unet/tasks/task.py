@@ -17,7 +17,7 @@ from unet.inputs.writers import beside
 from utils import UserError
 
 Range = tuple[float, float]  # least and most, drawn uniformly
-LARGE = 5000**2  # pixels from which on an image is processed in bands of rows, and objects may need 32-bit numbers
+LARGE_IMAGE = 5000**2  # pixels from which on an image is processed in bands of rows, with objects in 32 bits
 LEARNT = 0.05  # mean difference in probability from which on a network tells pixels apart
 Page = tuple[np.ndarray, np.ndarray, dict]  # image, label, and for the manifest the place where it was cut
 
@@ -280,7 +280,7 @@ def channels_first(probability: np.ndarray) -> np.ndarray:
 
 def is_large(shape: tuple[int, ...]) -> bool:
     """Tell whether an image (H, W[, C]) is processed in bands of rows."""
-    return shape[0] * shape[1] >= LARGE
+    return shape[0] * shape[1] >= LARGE_IMAGE
 
 
 def number_type(shape: tuple[int, ...]) -> type:

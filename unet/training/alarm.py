@@ -15,7 +15,7 @@ from utils import NotLearning
 # fewer steps are judged when they have ended, by `separates`
 MIN_STEPS = 30
 WINDOW = 50  # steps at most over which the loss is averaged
-NEAR = 0.05  # share of the labels' entropy by which the loss has to be below it; good runs of the presets are by 0.2
+BELOW = 0.05  # share of the labels' entropy by which the loss has to be below it; good runs of the presets are by 0.2
 # Share of the labels' entropy: an output that explains less, see `explained_share`, is unrelated to them. In the first
 # tenth 39 good runs on slices and nuclei explained .17 and more, nuclei with every second label inverted .03
 MIN_EXPLAINED = 0.05
@@ -81,8 +81,8 @@ class Alarm(keras.callbacks.Callback):
         """Return whether the last steps' mean loss shows learning, that loss, the entropy, and the classes' shares."""
         steps = range(self.step - len(self.losses), self.step)
         shares = np.mean([self.feed.shares(step, self.classes) for step in steps], axis=0)
-        least, loss = entropy(shares), float(np.mean(self.losses))
-        return least < RARE * shares.sum() or loss < (1 - NEAR) * least, loss, least, shares
+        least, loss = label_entropy(shares), float(np.mean(self.losses))
+        return least < RARE * shares.sum() or loss < (1 - BELOW) * least, loss, least, shares
 
     def judge(self) -> None:
         """Raise NotLearning if the last steps' losses are those of a dead run."""
@@ -95,7 +95,7 @@ class Alarm(keras.callbacks.Callback):
         if (learns and not first) or self.before is None:  # it learnt before, or was resumed within the window
             return
         now = self.probe()
-        symptom = "" if learns else self.symptom(now, near=loss < (1 + NEAR) * least)
+        symptom = "" if learns else self.symptom(now, near=loss < (1 + BELOW) * least)
         # random weights may by chance be better than a constant output: do they change at all?
         if not symptom and first and abs(now[0] / self.before[0] - 1) < STILL:
             symptom = "the network does not change"
@@ -120,7 +120,7 @@ class Alarm(keras.callbacks.Callback):
         """Some tiles from all over the data, unchanged: images, labels and any weights."""
         least, most, pixels = PROBE_TILES
         side = self.feed.arrays[0].shape[1]
-        return self.feed.sample_tiles(min(max(pixels // side**2, least), most), apart=True)
+        return self.feed.plain_tiles(min(max(pixels // side**2, least), most), apart=True)
 
     def probe(self) -> tuple[float, float, float]:
         """Return loss and `explained_share` on `probe_tiles`, and the largest standard deviation in a tile's output."""
@@ -159,7 +159,7 @@ def explained_share(output: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     weights = weights / weights.sum()
     one_hot = labels.ravel()[:, np.newaxis] == np.arange(logits.shape[1])
     shares = weights @ one_hot
-    least = entropy(shares)
+    least = label_entropy(shares)
     if not least:
         return 1.0
     logits -= logits.mean(axis=1, keepdims=True)
@@ -178,7 +178,7 @@ def explained_share(output: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     return max(0.0, 1 - float(best.fun) / least)
 
 
-def entropy(shares: np.ndarray) -> float:
+def label_entropy(shares: np.ndarray) -> float:
     """Return the least mean cross-entropy, nats, of a constant output; `shares` (K,) as `Feed.shares` gives them."""
     present = shares[shares > 0]
     return float(-(present * np.log(present / present.sum())).sum())

@@ -20,7 +20,7 @@ READERS = min(max(4, default_workers()), 16)  # threads that make batches, and b
 class Feed:
     """Training batches by their step, so that a run that is resumed at a step gets the batches as without a stop.
 
-    Each pass over all tiles has an order of its own, which gives sample number s its tile; how that is turned and
+    Each pass over all tiles has an order of its own, which gives training example s its tile; how that is turned and
     varied is drawn from the seed and s. The files are memory-mapped: only the tiles of a batch are read.
 
     Parameters
@@ -45,15 +45,15 @@ class Feed:
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
         """Return a step's float32 images (n, side, side, C), labels (n, side, side, 1), any weights (n, side, side)."""
-        return self.samples(step * self.batch, self.batch)
+        return self.examples(step * self.batch, self.batch)
 
-    def samples(self, first: int, count: int) -> tuple[np.ndarray, ...]:
-        """Return samples `first` to `first + count - 1` as a batch of `count`."""
-        samples = map(self.sample, range(first, first + count))
-        return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
+    def examples(self, first: int, count: int) -> tuple[np.ndarray, ...]:
+        """Return training examples `first` to `first + count - 1` as a batch of `count`."""
+        examples = map(self.example, range(first, first + count))
+        return tuple(np.stack(arrays) for arrays in zip(*examples, strict=True))
 
-    def sample(self, number: int) -> list[np.ndarray]:
-        """Return a sample's image (side, side, C), label (side, side, 1) and any weights (side, side); float32."""
+    def example(self, number: int) -> list[np.ndarray]:
+        """Return an example's image (side, side, C), label (side, side, 1) and any weights (side, side); float32."""
         tile = self.tile(number)
         rng = np.random.default_rng((self.seed, CHANGES, number))
         turn = rng.integers(8)  # one of the square's symmetries
@@ -63,7 +63,7 @@ class Feed:
         return [array.astype(np.float32, copy=False) for array in (image, label, *weights)]
 
     def tile(self, number: int) -> int:
-        """Return the number of the tile that a sample is made from."""
+        """Return the number of the tile that an example is made from."""
         number_of_pass, place = divmod(number, len(self.tiles))
         return self.tiles[shuffled(len(self.tiles), self.seed, number_of_pass)[place]]
 
@@ -79,7 +79,7 @@ class Feed:
         first = labels[self.tiles[0]].flat[0]
         return not any((labels[tile] != first).any() for tile in self.tiles)
 
-    def sample_tiles(self, most: int = 64, apart: bool = False) -> tuple[np.ndarray, ...]:
+    def plain_tiles(self, most: int = 64, apart: bool = False) -> tuple[np.ndarray, ...]:
         """Return the first tiles unchanged, `most` at most; with `apart` as many at even distances.
 
         Images are uint8 (n, side, side, C), labels and any weights float32.
@@ -99,7 +99,7 @@ class Feed:
 
             def make(number: np.ndarray) -> tuple[np.ndarray, ...]:
                 step, device = divmod(int(number), devices)
-                share = self.samples(step * self.batch + begin + device * size, size)
+                share = self.examples(step * self.batch + begin + device * size, size)
                 self.batches += 1 / devices
                 return share
 

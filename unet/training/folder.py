@@ -16,13 +16,13 @@ from unet.scores.precision import SUFFIX
 from unet.tasks.task import Outputs
 from utils import UserError, read_json
 
-MARKS = {  # a run is recognised by any of these files, if it has these keys
+RUN_MARKS = {  # a run is recognised by any of these files, if it has these keys
     "augmented/manifest.json": ("inputs", "split", "samples"), "patches/geometry.json": ("tile", "core", "manifest"),
     ".augmented.part/about.json": ("about", "files"), ".patches.part/about.json": ("about", "files"),
     "config.json": ("network", "recipe")}
-FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics.json", "finished.json", "holdout.tif",
-         "holdout.png", "curve.png", "next.csv", "report.html", "folds.json")
-FOLDS = "folds.json"  # results of a cross-validation, whose folds are runs in fold-1, fold-2, ...
+RUN_FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "metrics.json", "finished.json",
+             "holdout.tif", "holdout.png", "curve.png", "next.csv", "report.html", "folds.json")
+FOLDS_FILE = "folds.json"  # results of a cross-validation, whose folds are runs in fold-1, fold-2, ...
 FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
            "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx"),
            **{f".{name}.part": ("about.json", "finished.jsonl", f"{name}/*") for name in ("augmented", "patches")}}
@@ -30,8 +30,8 @@ UNFINISHED = re.compile(r"\.(augmented|patches)\.(\d+\.)?[a-z0-9_]{8}(\.old)?") 
 
 
 def marks(work: Path) -> set[str]:
-    """Return which of MARKS a folder has; none if it is not the folder of a run."""
-    return {name for name, keys in MARKS.items() if _content(work / name, *keys)}
+    """Return which of RUN_MARKS a folder has; none if it is not the folder of a run."""
+    return {name for name, keys in RUN_MARKS.items() if _content(work / name, *keys)}
 
 
 def _content(path: Path, *keys: str) -> dict:
@@ -54,7 +54,7 @@ def run_folder(work: Path, whole: bool = False) -> Iterator[None]:
 def leftovers(work: Path) -> list[Path]:
     """List what killed runs left half-written in a folder, by its hidden name; not steps that can be resumed."""
     temporary = re.compile("|".join(rf"\.{re.escape(Path(name).stem)}\.\d+{re.escape(Path(name).suffix)}"
-                                    for name in FILES))
+                                    for name in RUN_FILES))
     return [path for path in (sorted(work.iterdir()) if work.is_dir() else [])
             if temporary.fullmatch(path.name) or (path.is_dir() and UNFINISHED.fullmatch(path.name))]
 
@@ -62,7 +62,7 @@ def leftovers(work: Path) -> list[Path]:
 def check_work(work: Path) -> None:
     """Raise UserError if a run in this folder would replace what no run made."""
     found_marks = marks(work)
-    others = [name for name in FILES if not found_marks and (work / name).exists()]
+    others = [name for name in RUN_FILES if not found_marks and (work / name).exists()]
     for name in ("augmented", "patches"):  # replaced as a whole
         folder = work / name
         if not any(mark.startswith(name) for mark in found_marks) and folder.exists() and (
@@ -76,10 +76,10 @@ def check_work(work: Path) -> None:
 def outputs(work: Path) -> list[Path]:
     """List the stacks, or the folder, that the run in this folder predicted; none if it did not come so far."""
     files = []
-    for name, key in (("finished.json", "predicted"), (FOLDS, "predicted"), ("finished.json", "judged")):
+    for name, key in (("finished.json", "predicted"), (FOLDS_FILE, "predicted"), ("finished.json", "judged")):
         places = _content(work / name, key).get(key) or {}
         paths = [Path(places[field.name]) for field in fields(Outputs) if places.get(field.name)]
-        files += [path for path in paths if key == "predicted" or path.is_dir()]  # holdout.tif is one of FILES
+        files += [path for path in paths if key == "predicted" or path.is_dir()]  # holdout.tif is one of RUN_FILES
     return list(dict.fromkeys(files))
 
 
@@ -88,7 +88,7 @@ def folds_of(work: Path) -> list[Path]:
     return sorted(path for path in work.glob("fold-*") if re.fullmatch(r"fold-\d+", path.name) and marks(path))
 
 
-def predictions(work: Path) -> list[Path]:
+def predicted_files(work: Path) -> list[Path]:
     """List the files that the run in this folder predicted and that nobody has changed since."""
     manifest = _content(work / "augmented" / "manifest.json", "sources")
     names = {source["name"] for source in manifest.get("sources", [])}
@@ -103,16 +103,17 @@ def predictions(work: Path) -> list[Path]:
 def remove_run(work: Path) -> list[Path]:
     """Remove what a run made: its files in `work`, its predictions, and emptied folders; return the removed files.
 
-    Nothing is removed if the folder has none of MARKS.
+    Nothing is removed if the folder has none of RUN_MARKS.
     """
     if not marks(work):
         return []
     with run_folder(work):
         of_folds = [path for fold in folds_of(work) for path in remove_run(fold)]
-        files, folders = predictions(work), [path for path in outputs(work) if path.is_dir() and path.suffix != ".zarr"]
+        files = predicted_files(work)
+        folders = [path for path in outputs(work) if path.is_dir() and path.suffix != ".zarr"]
         for folder, patterns in FOLDERS.items():
             files += [path for pattern in patterns for path in sorted((work / folder).glob(pattern))]
-        files += [work / name for name in FILES if (work / name).is_file()]
+        files += [work / name for name in RUN_FILES if (work / name).is_file()]
         removed_files = of_folds + remove(files, work, *folders)
     if not work.is_symlink() and not any(work.iterdir()):  # the lock was in it until now
         work.rmdir()

@@ -20,7 +20,7 @@ from unet.training.strategy import is_chief
 from utils import UserError, atomic_path, write_json
 
 CHECKPOINT = "checkpoint.npz"
-LARGE, INTERVAL = 100_000_000, 300  # bytes; larger checkpoints are written at least so many seconds apart
+LARGE_CHECKPOINT, INTERVAL = 100_000_000, 300  # bytes; larger checkpoints are written at least so many seconds apart
 OUTDATED = ("finished.json", "metrics.json", "holdout.tif", "holdout.png", "curve.png",
             "next.csv")  # as soon as there is a new model.keras
 
@@ -138,7 +138,7 @@ class Keeper(keras.callbacks.Callback):
         self.config["seconds"] = round(sum((row["seconds"] for row in self.rows), seconds), 1)
         size = sum(4 * math.prod(variable.shape) for variable, _ in self.variables())
         # not after every epoch if the network is large: its epochs may last only seconds
-        due = size < LARGE or time.monotonic() - self.saved_at > INTERVAL or epoch + 1 >= self.recipe.epochs
+        due = size < LARGE_CHECKPOINT or time.monotonic() - self.saved_at > INTERVAL or epoch + 1 >= self.recipe.epochs
         if all(logs["val_loss"] < row["val_loss"] for row in self.rows) if self.recipe.patience else due:
             self.save_model()
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))

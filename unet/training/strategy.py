@@ -69,11 +69,11 @@ def open_strategy(name: str, batch: int) -> tf.distribute.Strategy:
             gpus = max((number for number in range(1, gpus + 1) if batch % number == 0), default=0)
         if name == "one" or (name == "auto" and gpus < 2):
             return tf.distribute.get_strategy()
-        kind = "GPU" if gpus else "CPU"
+        device = "GPU" if gpus else "CPU"
         count = gpus or len(tf.config.list_logical_devices("CPU"))
         if count < 2:
             raise UserError(f"--strategy mirrored is for two GPUs or more, and there is {gpus or 'none'}; leave it out")
-        strategy = tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(count)])
+        strategy = tf.distribute.MirroredStrategy([f"{device}:{number}" for number in range(count)])
     devices = strategy.num_replicas_in_sync
     if batch % devices:
         raise UserError(f"a batch of {batch} tiles cannot be shared evenly by {devices} devices; take a multiple of "
