@@ -14,6 +14,7 @@ from unet.engines.predictor import Predictor
 from unet.inputs.layouts import layout_of
 from unet.inputs.samples import Sample
 from unet.inputs.stacks import TEST, read_stack, write_stack
+from unet.segment.judge import neighbours
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
@@ -25,6 +26,11 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def draw_stack(probability, learnt):
+    """Draw the walls of slices that follow each other."""
+    return [draw_walls(one, learnt["walls"], neighbours(probability, number)) for number, one in enumerate(probability)]
+
+
 def test_the_final_step_looks_back_judges_and_predicts(pictured_run, tmp_path):
     cells_run = pictured_run
     assert final(cells_run) == (True, 3 + 2 + 2)
@@ -33,7 +39,7 @@ def test_the_final_step_looks_back_judges_and_predicts(pictured_run, tmp_path):
     assert learnt["on"] == [1, 2, 3]
     probability = read_stack(tmp_path / "prediction.tif")
     assert_array_equal(probability, np.stack([predictor(image) for image in images]))  # the network's, nothing else
-    redrawn = [draw_walls(one, learnt["walls"]) for one in probability]
+    redrawn = draw_stack(probability, learnt)
     assert any((one != other).any() for one, other in zip(redrawn, probability, strict=True))
     cells = read_stack(tmp_path / "cells.tif")
     assert cells.dtype == np.uint16
@@ -87,7 +93,7 @@ def test_what_changed_is_done_anew(cells_run, tmp_path):
     assert final(cells_run, out=tmp_path / "other.tif", redrawn=tmp_path / "walls.tif") == (True, 3)
     learnt = json.loads((cells_run / "config.json").read_text())["learnt"]
     assert_array_equal(read_stack(tmp_path / "walls.tif"),
-                       [draw_walls(one, learnt["walls"]) for one in read_stack(tmp_path / "other.tif")])
+                       draw_stack(read_stack(tmp_path / "other.tif"), learnt))
     (cells_run / "model.keras").write_bytes(b"other weights")
     assert final(cells_run) == (True, 3 + 2 + 3)
 

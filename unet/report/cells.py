@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from skimage import measure
 
 from unet.citations import cite
 from unet.inputs.stacks import format_slices
@@ -81,10 +82,12 @@ class CellPictures(SlicePictures):
         return (row["V_rand"], f"V_rand {row['V_rand']:.4f}") if row else (1.0, "no cell, not scored")
 
     def windows(self, run: Run, prediction: Prediction) -> list[tuple[float, str, Window]]:
-        truth, parts = self.truth(prediction.sample.label), []
+        parts = []
         for window in self.tiles_of(prediction):
-            if truth[window].any():
-                value = v_rand(prediction.objects[window], truth[window])[0]
+            truth = self.truth(prediction.sample.label[window])
+            if truth.any():
+                # both are numbered anew: cells that merge outside of the window are no mistake here
+                value = v_rand(measure.label(prediction.objects[window], background=0, connectivity=1), truth)[0]
                 parts.append((value, f"y {window[0].start}, x {window[1].start}, V_rand {value:.3f}", window))
         return parts
 
@@ -161,7 +164,7 @@ class CellPictures(SlicePictures):
                      "its mean probability")
             explanation = ("A watershed finds the crests of the predicted membranes, their middle lines. Each piece of "
                            f"crest between two cells is judged as a whole, by {judge} (black: membrane{orange}), and "
-                           "drawn as a wall.")
+                           "drawn as a wall with the value at which its cells merge.")
         caption = (f"From the network's probability to cells, in the part of a held-out {run.layout.noun} that changes "
                    "most. Each cell has the colour of the true one that it covers most of, or is light grey if it "
                    f"covers none. {explanation}")
@@ -245,7 +248,10 @@ class CellWords(SliceWords):
                      f"fitted to walls of {slices} (after {cite('walls')})" if learnt["walls"]["judge"] else
                      "the mean probability along its crest")
             sentences.append("a seeded watershed on the probability found the crests of the predicted membranes; each "
-                             f"piece of crest between two cells was redrawn as a wall with a single value, {value}")
+                             f"piece of crest between two cells is a wall with a single value, {value}; cells were "
+                             "merged in the order of these values, with the mean over the pixels of all that lies "
+                             f"between two merged cells (average linkage, {cite('merging')}), and each wall was "
+                             "redrawn with the value at which its cells merged")
         crossed = ", with the walls of each judged by what was learnt on the others" * self.task.redraws(learnt)
         sentences.append(f"cells are the pixels over {learnt['threshold']:g}, after border thinning; this threshold "
                          f"was chosen on {slices}{crossed}")

@@ -1,7 +1,8 @@
 """From the probability of cell to numbered cells: predicted membranes are redrawn as walls along their crests.
 
 A watershed cuts a slice along the crests of its membranes, where the probability of membrane is greatest. The crest
-between two cells is a wall, and each wall gets one value, the probability that it is no membrane: see `judge`.
+between two cells is a wall, and each wall gets one value, the probability that it is no membrane: see `judge`. From all
+values together follows at which of them the cells on both sides merge: see `merge_values`.
 
 Only pixels near a crest are redrawn. Background that is too thick for a wall (a lumen, the outside of a colony) and
 membranes that end within a cell stay as the network predicted them.
@@ -20,8 +21,9 @@ from unet.scores.isbi import THRESHOLDS, components, pick_threshold, thin, thres
 from unet.segment.basins import basins
 from unet.segment.distance import nearest, squared_distance
 from unet.segment.judge import example, fit_judges, judge, neighbour_votes, neighbours
+from unet.segment.merging import merge_values
 
-SURE = 0.9  # probability of cell from which on a pixel seeds the watershed
+SURE = 0.95  # probability of cell from which on a pixel seeds the watershed
 FAIR = 0.8  # a piece of likely cell without such a pixel seeds it, too, if its surest pixel is above this
 EVEN = 0.5  # a pixel with at most this probability of cell is more likely membrane
 SMOOTH = 1.5  # standard deviation of the Gaussian that smooths the crest, pixels
@@ -31,9 +33,9 @@ NEAR = 2.0  # up to this distance from a wall predicted membrane is taken for it
 FOLDS = 5  # parts of the slices; the walls of each part are judged by what was learnt on the other parts
 # how a threshold is picked: membranes are surer in training slices than in others, where cells run together at low
 # thresholds; on training slices, V_rand differs little from .3 to .9. By cross-validation: for the probability as
-# it is on ISBI 0-4 and 20-24; for drawn walls, which hold at lower thresholds, in five folds of ISBI 0-24
+# it is on ISBI 0-4 and 20-24; for drawn walls, like SURE, in five folds of ISBI 0-24
 OVERSURE = {"usual": 0.8, "by_chance": 0.008}
-OVERSURE_WITH_WALLS = {**OVERSURE, "usual": 0.7}
+OVERSURE_WITH_WALLS = {**OVERSURE, "usual": 0.5}
 SWITCHED_OFF = "they are switched off"  # why a recipe without walls draws none, even if the labels have thin ones
 
 
@@ -237,12 +239,15 @@ def draw_walls(probability: np.ndarray, learnt: dict, neighbour_slices: Sequence
 
 
 def _redraw(probability: np.ndarray, walls: Walls | None, learnt: dict, votes: np.ndarray | None) -> np.ndarray:
-    """Judge the walls, with `votes` if there are any, and redraw them; return the probability if there are no walls."""
+    """Judge the walls, with `votes` if there are any, and redraw each with the value at which its cells merge.
+
+    Return the probability if there are no walls.
+    """
     if not walls:
         return probability
     with_neighbours = None if votes is None else learnt["with_neighbours"]
     values = judge(walls, with_neighbours, votes) if with_neighbours else judge(walls, learnt["judge"])
-    return redraw(probability, walls, values, learnt["width"])
+    return redraw(probability, walls, merge_values(walls, values), learnt["width"])
 
 
 def number_cells(probability: np.ndarray, threshold: float) -> np.ndarray:
