@@ -33,7 +33,7 @@ from unet.training.folder import check_work, run_folder
 from unet.training.plan import Settings, announce, plan, stacks_of, write_manifest
 from unet.training.unfinished import unfinished
 from unet.workers import default_workers, in_order
-from utils import Parser, at_least, count_of, run
+from utils import Parser, at_least, count_of, mirror, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")
 CORNERS = ("left-bottom", "left-top", "right-bottom", "right-top")
@@ -91,7 +91,7 @@ def warp(image: np.ndarray, field: np.ndarray, order: int = 1) -> np.ndarray:
     """
     height, width = image.shape[:2]
     rows, columns = (np.arange(size, dtype=np.float32) for size in field.shape[1:])
-    y, x = _mirror(field[0] + rows[:, None], height), _mirror(field[1] + columns, width)
+    y, x = mirror(field[0] + rows[:, None], height), mirror(field[1] + columns, width)
     if order == 0 or min(height, width) < 2:
         indices = np.rint(y).astype(np.int32) * width + np.rint(x).astype(np.int32)
         return image.reshape(height * width, *image.shape[2:]).take(indices, axis=0)
@@ -112,16 +112,6 @@ def _interpolate(image: np.ndarray, indices: np.ndarray, down: np.ndarray, right
     lower += (pixels[width + 1:].take(indices) - lower) * right
     upper += (lower - upper) * down
     return upper.astype(image.dtype) if image.dtype.kind == "f" else (upper + np.float32(0.5)).astype(image.dtype)
-
-
-def _mirror(index: np.ndarray, size: int) -> np.ndarray:
-    """Mirror coordinates at the first and last pixel, into 0 .. size-1."""
-    last = np.float32(size - 1)
-    if not last:
-        return np.zeros_like(index)
-    if index.min() < -last or index.max() > 2 * last:  # farther than one mirror image
-        index = (index + last) % (2 * last) - last
-    return last - np.abs(last - np.abs(index))
 
 
 def crop_corner(shape: tuple[int, int], size: tuple[int, int], where: str, rng: np.random.Generator | None = None

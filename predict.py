@@ -28,8 +28,8 @@ from unet.engines.seams import Seams
 from unet.inputs.layouts import Layout, Subset, layout_of
 from unet.inputs.samples import Samples
 from unet.inputs.voxel import Voxel
-from unet.predicting.checkpoint import Checkpoint
-from unet.predicting.images import Extras, predictions
+from unet.predicting.extras import KAGGLE_START, Extras, check_further, extras_of
+from unet.predicting.images import predictions
 from unet.report.by_task import pictures_of
 from unet.report.pictures import save
 from unet.scores.doubt import doubt_of, write_doubts
@@ -44,17 +44,14 @@ from utils import (
     UserError,
     at_least,
     atomic_path,
-    check_output,
     count_of,
     file_hash,
     read_json,
-    require_space,
     run,
     write_json,
 )
 
 NEXT_FILE = "next.csv"  # which images to label next, in the folder of the run
-SHEETS = (".xlsx", ".xls", ".ods")  # spreadsheets do not open CSV under these names
 SIZE_RATIO = 1.2  # a pixel size that differs by more than this ratio from that of the training images is noted
 EXAMPLES = 6  # held-out samples in holdout.png
 
@@ -237,23 +234,6 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def extras_of(args: argparse.Namespace, samples: Samples, outputs: Outputs) -> Extras:
-    """Return the user's further requests, and where finished images are kept; raise UserError for impossible ones."""
-    if args.link and not (outputs.objects or args.table):
-        raise UserError("--link numbers objects, and none are written; name a file for them with --cells")
-    if args.table:
-        if args.table.suffix.lower() in SHEETS:
-            raise UserError(f"--table {args.table}: tables are CSV, which spreadsheets open; end the name with .csv")
-        check_output(args.table, 0)
-        samples.check_apart([args.table, *filter(None, (outputs.out, outputs.redrawn))])
-    about = {f"--{name}": str(value) for name, value in vars(args).items()
-             if name not in ("input", "model", "resume", "dask", "workers")}
-    about |= {"input": [str(args.input.resolve()), list(samples.names)],
-              "model": [file_hash(model) for model in args.model],
-              "config.json": [file_hash(model.with_name("config.json")) for model in args.model]}
-    return Extras(args.link, args.table, kept=Checkpoint(outputs.out, about, args.resume))
-
-
 def matching_zooms(args: argparse.Namespace, model_voxel: dict | None, voxel: Voxel | None) -> list[float] | None:
     """Return the magnifications to predict at, None for the run's; print a note if pixel sizes differ.
 
@@ -302,17 +282,12 @@ def main() -> None:
         raise UserError(f"--walls {args.walls}: {args.model[0]} draws no walls; leave it out")
     samples = task.inputs(args.input)
     task.check_outputs(outputs, samples)
-    if args.panels:
-        require_space(args.panels, 10_000_000)
-        samples.check_apart([args.panels / f"{name}.png" for name in samples.names])
-    if args.submission:
-        check_output(args.submission, 0)
-        samples.check_apart([args.submission])
+    check_further(args, samples, task.files(outputs, samples.names))
     extras = extras_of(args, samples, outputs)
     predictor = open_models(args, configs, samples.voxel)
     seams = Seams(predictor) if args.check_seams else None
     if seams and any(member.zooms != (1.0,) for member in predictor.members):
-        raise UserError("--check-seams looks at tiles of the image's own size; leave it out, or add --zooms 1")
+        raise UserError("--check-seams looks at tiles of the image's own size; leave it out, or predict with --zooms 1")
     if args.dask:
         count = predict_on_cluster(args, predictor, learnt, outputs, samples, extras)
         print(f"{', '.join(map(str, task.files(outputs, samples.names)))}: {count_of(len(samples), 'image')}, "
@@ -320,7 +295,7 @@ def main() -> None:
         if args.table:
             print(f"{args.table}: a row for each object")
         return
-    lines, count = ["ImageId,EncodedPixels"], 0
+    lines, count = [KAGGLE_START], 0
     for result in predictions(predictor, task, samples, learnt, outputs, extras=extras):
         sample, greatest = result.sample, int(result.objects.max())
         count = max(count, greatest) if args.link else count + greatest

@@ -24,7 +24,7 @@ import numpy as np
 
 DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 NUMPY_DISK_ERROR = re.compile(r"\d+ requested and \d+ written")  # np.save's, which has no errno
-PLACE_ERRORS = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+PLACE_ERRORS = (errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 class UserError(Exception):
@@ -52,6 +52,10 @@ def run(main: Callable[[], None]) -> None:
         if interrupt == signal.SIG_DFL:  # see unet/signals.py
             signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads what is printed has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
+        sys.exit(1)
     except NotLearning as error:
         _exit(3, error)
     except UserError as error:
@@ -146,8 +150,8 @@ class OverlapTile:
             raise ValueError(f"these tiles are for images of {self.shape}, not {image.shape[:2]}")
         tiles = np.empty((len(corners), *self.sides, *image.shape[2:]), image.dtype)
         for tile, (y, x) in zip(tiles, corners, strict=True):
-            rows = _mirror(np.arange(y, y + self.sides[0]), self.shape[0])
-            columns = _mirror(np.arange(x, x + self.sides[1]), self.shape[1])
+            rows = mirror(np.arange(y, y + self.sides[0]), self.shape[0])
+            columns = mirror(np.arange(x, x + self.sides[1]), self.shape[1])
             tile[:] = image.take(rows, axis=0).take(columns, axis=1)  # 5 to 10 times faster than indexing
         return tiles
 
@@ -184,13 +188,14 @@ def apply_symmetry(array: np.ndarray, turn: int) -> np.ndarray:
     return np.rot90(array[:, ::-1] if turn >= 4 else array, turn)
 
 
-def _mirror(index: np.ndarray, size: int) -> np.ndarray:
-    """Fold any index into 0 .. size-1 by mirroring at the first and last pixel (as np.pad's 'reflect')."""
-    if size == 1:
+def mirror(index: np.ndarray, size: int) -> np.ndarray:
+    """Fold indices or coordinates into 0 .. size-1 by mirroring at the first and last pixel (np.pad's 'reflect')."""
+    last = size - 1
+    if not last:
         return np.zeros_like(index)
-    period = 2 * (size - 1)
-    index = np.abs(index) % period
-    return np.minimum(index, period - index)
+    if index.min() < -last or index.max() > 2 * last:  # farther than one mirror image
+        index = (index + last) % (2 * last) - last
+    return last - np.abs(last - np.abs(index))
 
 
 # ------------------------------------------------------------------------------------------- writing, all or none
@@ -260,7 +265,7 @@ def read_json(path: str | Path, way_out: str, keys: tuple[str, ...] = ()) -> dic
         return content
     except FileNotFoundError:
         raise UserError(f"{path} not found; {way_out}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not what this project writes ({error}); {way_out}") from None
 
 
@@ -299,13 +304,6 @@ def require_space(folder: str | Path, needed: int) -> None:
                         "some space, choose another folder with --work or --out, or ask for fewer --copies")
 
 
-def check_output(path: Path, needed: int) -> None:
-    """Raise UserError before the work starts if the file `path` of `needed` bytes cannot be written."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file in it")
-    require_space(path.parent, needed)
-
-
 def count_of(count: int, noun: str) -> str:
     """Return a count in words: '1 image', '1,200 images'."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
@@ -318,7 +316,7 @@ def at_least(least: float, number_type: type = int) -> Callable[[str], float]:
             value = number_type(text)
         except ValueError:
             value = None
-        if value is None or not value >= least:
+        if value is None or not least <= value < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not {'a whole ' if number_type is int else 'a '}number of "
                                              f"{least:g} or more")
         return value

@@ -14,6 +14,7 @@ import predict
 from unet.inputs.pages import open_pages
 from unet.inputs.stacks import read_stack, stack_writer
 from unet.inputs.voxel import Voxel
+from unet.segment.judge import neighbours
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.nuclei import Nuclei
 from utils import read_json
@@ -120,14 +121,15 @@ def test_seams_are_looked_for_on_request(command_of):
     result, _ = command_of("data/test-volume.tif", "--check-seams", "--out", "a.tif")
     assert "seams: none, or nothing to compare them with" in result.stdout.splitlines()
     refused, _ = command_of("data/test-volume.tif", "--check-seams", "--zooms", 1.5, "--out", "a.tif")
-    assert (refused.returncode, "add --zooms 1" in refused.stderr) == (2, True)
+    assert (refused.returncode, "predict with --zooms 1" in refused.stderr) == (2, True)
 
 
 def test_cells_and_walls_go_where_they_are_wanted(command_of, cells_run, tmp_path):
     command_of("data/test-volume.tif", "--out", "p.tif", "--cells", "deep/c.tif", "--walls", "w.tif")
     learnt = read_json(cells_run / "config.json", "")["learnt"]
-    walls = read_stack(tmp_path / "w.tif")
-    assert_array_equal(walls, [draw_walls(one, learnt["walls"]) for one in read_stack(tmp_path / "p.tif")])
+    probability, walls = read_stack(tmp_path / "p.tif"), read_stack(tmp_path / "w.tif")
+    assert_array_equal(walls, [draw_walls(one, learnt["walls"], neighbours(probability, number))
+                               for number, one in enumerate(probability)])
     cells = read_stack(tmp_path / "deep" / "c.tif")
     assert_array_equal(cells, [number_cells(one, learnt["threshold"]) for one in walls])
     assert not (tmp_path / "p-cells.tif").exists()
@@ -186,12 +188,22 @@ def test_pictures_and_kaggles_lines_are_written_on_request(nuclei_folder, tmp_pa
 
 def test_wrong_commands_are_one_clear_line_before_the_work(command_of, tmp_path):
     write_png(tmp_path / "plain" / "x.png", np.zeros((20, 20), np.uint8))
+    (tmp_path / "notes.csv").write_text("what I saw\n")
     for arguments, reason in (
             ("data", "data is a folder of stacks; name one of them, for instance data/test-volume.tif"),
             ("nowhere.tif", "nowhere.tif not found; name the stack"),
             ("data/test-volume.tif --out data/test-volume.tif", "test-volume.tif is an input and would be replaced"),
             ("data/test-volume.tif --out plain", "name another output, for instance plain/prediction.tif"),
             ("data/test-volume.tif --out a.tif --cells a.tif", "a.tif is named for two outputs"),
+            ("data/test-volume.tif --out a.tif --table a-cells.tif", "a-cells.tif is named for two outputs"),
+            ("data/test-volume.tif --out a.tif --submission a.tif", "a.tif is named for two outputs"),
+            ("data/test-volume.tif --table a.csv --submission a.csv", "a.csv is named for two outputs"),
+            ("data/test-volume.tif --table results/model.keras", "model.keras is an input and would be replaced"),
+            ("data/test-volume.tif --submission results/config.json", "config.json is an input and would be replaced"),
+            ("data/test-volume.tif --table notes.csv", "notes.csv was not written by this command and would be"),
+            ("data/test-volume.tif --out slices --panels slices", "slices is named for two outputs"),
+            ("data/test-volume.tif --zooms inf", "inf is not a number of 0.1 or more"),
+            (f"data/test-volume.tif --out {'n' * 250}.tif", "cannot be written or read (File name too long)"),
             ("data/test-volume.tif --table a.xlsx", "tables are CSV, which spreadsheets open; end the name with"),
             ("data/test-volume.tif --model .", ". is a folder; name the model in it, for instance model.keras"),
             ("data/test-volume.tif --panels plain/x.png", "x.png is not a folder that can be written"),

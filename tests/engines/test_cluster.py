@@ -25,7 +25,7 @@ from unet.inputs.voxel import Voxel
 from unet.inputs.writers import page_writer
 from unet.network import Network
 from unet.predicting.checkpoint import Checkpoint
-from unet.predicting.images import Extras
+from unet.predicting.extras import Extras
 from unet.tasks.cells import Cells
 from utils import UserError
 

@@ -1,16 +1,20 @@
 """Whatever the format, pages are read one at a time and are the pixels that were written, or one line says why not."""
 
+import os
 import pickle
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from conftest import write_png
 from numpy.testing import assert_array_equal
+from PIL import Image
 
 from unet.inputs import lazy
+from unet.inputs.folders import image_files
 from unet.inputs.lazy import ConvertedPages, Gray, mean_and_sd, tally
-from unet.inputs.pages import open_pages
+from unet.inputs.pages import open_pages, read_pixels
 from unet.inputs.stacks import stack_writer
 from unet.inputs.voxel import Voxel, voxel_of_tiff
 from utils import UserError
@@ -248,3 +252,27 @@ def test_counts_and_moments_over_pages_are_those_of_the_whole(rng):
             assert_array_equal(array, expected)
         assert mean_and_sd(pages) == pytest.approx(((part + 1).mean(), part.std()))
     assert len(tally(ConvertedPages(list(stack), lambda page: page, np.uint16), 2)[0]) > 2
+
+
+def test_a_jpeg_that_is_cut_short_is_refused_wherever(tmp_path, rng):
+    content = imagecodecs.jpeg_encode(rng.integers(0, 256, (64, 64), np.uint8))
+    for length in range(1, len(content), 97):
+        (tmp_path / "a.jpg").write_bytes(content[:length])
+        with pytest.raises(UserError, match="cut short"):
+            read_pixels(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(content + b"more after the end")
+    assert read_pixels(tmp_path / "a.jpg").shape == (64, 64, 1)
+
+
+def test_a_jpeg_in_four_inks_is_no_picture_with_transparency(tmp_path):
+    Image.new("CMYK", (20, 10), (255, 255, 255, 100)).save(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=r"has four channels \(CMYK\), expected a grey or RGB image"):
+        read_pixels(tmp_path / "a.jpg")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_folders_with_names_of_images_are_left_alone(tmp_path, rng):
+    write_png(tmp_path / "a.png", rng.integers(0, 256, (9, 9), np.uint8))
+    os.mkfifo(tmp_path / "b.png")  # to open it would take for ever
+    (tmp_path / "c.png").mkdir()
+    assert [path.name for path in image_files(tmp_path)] == ["a.png"]

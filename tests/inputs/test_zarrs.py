@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from unet.inputs import lazy, zarrs
-from unet.inputs.layouts import images_of
+from unet.inputs.layouts import StackSamples, images_of
 from unet.inputs.lazy import Gray, PageRows
 from unet.inputs.ome_zarr import Stack, zarr_writer
 from unet.inputs.pages import open_pages
@@ -181,3 +181,12 @@ def test_a_lost_chunk_is_not_taken_for_zeros(tmp_path):
     assert_array_equal(pages[2], STACK[2])
     with pytest.raises(UserError, match=r"a\.zarr/0: the chunk 3\.1\.1 is missing"):
         pages[3]
+
+
+def test_no_output_may_lie_in_a_zarr_that_is_read(tmp_path):
+    write_array(tmp_path / "a.zarr", STACK)
+    samples = StackSamples(tmp_path / "a.zarr")
+    samples.check_apart([tmp_path / "p.tif"])
+    for inside in ("p.tif", "deeper/p.tif"):
+        with pytest.raises(UserError, match=r"p\.tif lies in an input and would be replaced"):
+            samples.check_apart([tmp_path / "a.zarr" / inside])

@@ -15,7 +15,8 @@ from unet.network import Network
 from unet.predicting import bands
 from unet.predicting.bands import Bands, map_bands, number_by_bands, pieces_by_bands, segment_by_bands
 from unet.predicting.checkpoint import Checkpoint
-from unet.predicting.images import Extras, predictions
+from unet.predicting.extras import Extras
+from unet.predicting.images import predictions
 from unet.scores.isbi import components
 from unet.segment.instances import NUCLEUS, separate_nuclei
 from unet.segment.walls import draw_walls, number_cells

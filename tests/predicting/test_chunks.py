@@ -23,7 +23,8 @@ from unet.network import Network
 from unet.predicting import chunks
 from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.chunks import Context, dask_client, predict_by_chunks
-from unet.predicting.images import Extras, predictions
+from unet.predicting.extras import Extras
+from unet.predicting.images import predictions
 from unet.segment.judge import fit_judge
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer

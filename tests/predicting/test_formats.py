@@ -21,7 +21,8 @@ from unet.inputs.writers import page_writer, read_page
 from unet.lock import lock_outputs, lock_path
 from unet.network import Network
 from unet.predicting.checkpoint import Checkpoint
-from unet.predicting.images import Extras, predictions
+from unet.predicting.extras import Extras
+from unet.predicting.images import predictions
 from unet.tasks import task
 from unet.tasks.cells import Cells
 from utils import UserError

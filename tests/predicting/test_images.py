@@ -13,7 +13,8 @@ from unet.inputs.layouts import StackSamples
 from unet.inputs.stacks import read_stack, write_stack
 from unet.lock import lock_outputs
 from unet.predicting.checkpoint import Checkpoint
-from unet.predicting.images import Extras, predictions
+from unet.predicting.extras import Extras
+from unet.predicting.images import predictions
 from unet.segment.judge import fit_judge, neighbours
 from unet.segment.linking import Linker
 from unet.segment.walls import draw_walls

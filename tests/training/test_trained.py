@@ -91,12 +91,22 @@ def test_a_missing_or_strange_model_says_what_to_do(path, content, tmp_path):
 
 @pytest.mark.parametrize("change", [{"network": {}}, {"network": {"filters": 4, "rooms": 2}}, {"network": 3},
                                     {"task": {"name": "dogs"}}, {"task": {"name": "cells", "breed": 1}}, {"task": []},
-                                    {"recipe": {}}, {"recipe": []}, {"recipe": {"flips": 9}}])
+                                    {"recipe": {}}, {"recipe": []}, {"recipe": {"flips": 9}}, {"learnt": [1]},
+                                    {"learnt": {"threshold": "a"}}, {"learnt": {"threshold": float("nan")}},
+                                    {"learnt": {"walls": {"width": "x"}}}, {"learnt": {"walls": {"width": -1}}},
+                                    {"network": {"filters": 10**9}}])
 def test_a_config_of_something_else_is_refused_before_its_model_is_read(path, tmp_path, change):
     config = json.loads(path.with_name("config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     (tmp_path / "model.keras").write_bytes(path.read_bytes())
     with pytest.raises(UserError, match=r"(config\.json is not what this project writes|cannot be read as a model)"):
+        load_model(tmp_path / "model.keras")
+
+
+def test_a_config_of_brackets_is_refused(path, tmp_path):
+    (tmp_path / "config.json").write_text("[" * 200_000)
+    (tmp_path / "model.keras").write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match=r"config\.json is not what this project writes"):
         load_model(tmp_path / "model.keras")
 
 

@@ -11,7 +11,7 @@ from unet.engines.predictor import Predictor
 from unet.inputs.samples import Samples
 from unet.inputs.zarrs import ZarrPages
 from unet.predicting.chunks import Context, dask_client, predict_by_chunks
-from unet.predicting.images import Extras
+from unet.predicting.extras import Extras
 from unet.tasks.task import Outputs
 from utils import UserError
 

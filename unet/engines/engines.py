@@ -6,6 +6,7 @@ Only the requested one is imported; TensorFlow takes seconds to start.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -21,7 +22,7 @@ from unet.export.convert import require, to_onnx, to_openvino
 from unet.training.device import cpu_precision, prepare_device
 from unet.training.trained import load_model
 from unet.workers import default_workers
-from utils import UserError, file_hash
+from utils import UserError, file_hash, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -113,9 +114,9 @@ def open_engine(model: Path, name: str = "auto", precision: str = "auto") -> tup
     """Open a trained model.keras with the engine of this name; return the engine and its description for the console.
 
     'auto' is OpenVINO if it is installed and fits the precision, the model's folder can be written and there is no GPU,
-    otherwise TensorFlow. For OpenVINO and ONNX Runtime, the
-    network is converted once and kept in the folder 'engines' beside the model. Raises UserError if a package is not
-    installed, if the engine does not support the precision, or if the model is damaged.
+    otherwise TensorFlow. For OpenVINO and ONNX Runtime, the network is converted once and kept in the folder 'engines'
+    beside the model. Raises UserError if a package is not installed, if the engine does not support the precision, or
+    if the model is damaged.
     """
     if name == "auto":
         name = "openvino" if _suits_openvino(model, precision) else "tensorflow"
@@ -145,10 +146,19 @@ def _open_converted(model: Path, suffix: str, convert: Callable[[Path, Path], No
                     ) -> Engine:
     """Start an engine on the converted model; convert it first if no intact conversion is there."""
     path = model.parent / FOLDER / f"{file_hash(model)[:16]}{suffix}"
-    if path.is_file():
+    record = path.with_name(f"{path.name}.json")  # hashes: a damaged file may start, and predict anything
+    if path.is_file() and record.is_file():
         try:
-            return start(path)
+            if json.loads(record.read_text()) == _hashes(path):
+                return start(path)
+            print(f"note: {path} is not as it was written, so the model is converted again")
         except Exception as error:  # each engine has errors of its own
             print(f"note: {path} is damaged ({type(error).__name__}), so the model is converted again")
     convert(model, path)
+    write_json(record, _hashes(path))
     return start(path)
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """Return the hash of each file of a converted model, by name: OpenVINO's are .xml and .bin."""
+    return {file.name: file_hash(file) for file in sorted({path, path.with_suffix(".bin")}) if file.is_file()}

@@ -86,7 +86,8 @@ def subfolders(folder: Path) -> list[Path]:
 def image_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """Return the files of a folder with these endings (default: PNG and TIFF), sorted; none if it does not exist."""
     files = folder.iterdir() if folder.is_dir() else []
-    return sorted(path for path in files if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(path for path in files
+                  if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file())
 
 
 def is_image_folder(folder: str | Path) -> bool:

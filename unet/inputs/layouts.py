@@ -86,6 +86,7 @@ class StackSamples(Samples):
         self.images = Gray(open_pages(path, way_out))
         self.names, self.voxel = self.images.names, self.images.voxel
         self.watch(self.images.files)
+        self.folders = [path] if path.is_dir() and is_zarr(path) else []
 
     def __getitem__(self, number: int) -> Sample:
         return Sample(self.names[number], self.images[number], voxel=self.voxel)
@@ -171,6 +172,7 @@ class PageSamples(Samples):
         self.names = [f"{number:0{digits}}" for number in range(len(pages))] if len(pages) > 1 else [
             name_of(pages.path)]
         self.watch(pages.files)
+        self.folders = [pages.path] if pages.path.is_dir() and is_zarr(pages.path) else []
 
     def __getitem__(self, number: int) -> Sample:
         image = folders.coloured(self.pages[number], self.pages.path, f" in image {self.names[number]}")

@@ -128,11 +128,16 @@ def read_pixels(path: Path, by_rows: bool = False) -> np.ndarray | PageRows:
         if not path.is_file() or not path.stat().st_size:
             raise UserError(f"{path} is {'empty (0 bytes)' if path.exists() else 'not there'}; copy it again")
         name, decode = ("JPEG", imagecodecs.jpeg_decode) if suffix in JPEG else ("PNG", imagecodecs.png_decode)
+        content = path.read_bytes()
         try:
-            pixels = decode(path.read_bytes())
+            pixels = decode(content)
         except (ValueError, RuntimeError, MemoryError) as error:
             raise UserError(f"{path} cannot be read as a {name} image ({str(error)[:60]}), it is cut short or not a "
                             f"{name}; copy it again, or {AS_PNG}") from None
+        if name == "JPEG" and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):  # no end after the pixels' start
+            raise UserError(f"{path} is cut short: the last part of the image is missing; copy it again")
+        if name == "JPEG" and pixels.shape[2:] == (4,):  # JPEG has no transparency
+            raise UserError(f"{path} has four channels (CMYK), expected a grey or RGB image; {AS_PNG}")
     if pixels.size == 0:
         raise UserError(f"{path} holds no pixels; copy it again, or {AS_PNG}")
     return without_transparency(pixels, path)

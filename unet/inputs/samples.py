@@ -37,6 +37,7 @@ class Samples(Sequence[Sample]):
 
     names: list[str]
     files: list[Path]  # that they come from: no output may replace one
+    folders: Sequence[Path] = ()  # that are inputs as a whole, as a Zarr is: no output may lie in one
     states: dict[Path, State | None]  # of these files, when they were opened
     voxel: Voxel | None = None  # size of their pixels; None if it is not known
     area: int  # of all images together, pixels; an estimate if there are many files
@@ -44,9 +45,13 @@ class Samples(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def check_apart(self, outputs: Sequence[Path]) -> None:
-        """Raise UserError if an output file or folder is, contains or lies in an input, or would serve two outputs."""
-        inputs, outputs = {path.resolve() for path in self.files}, [path.resolve() for path in outputs]
+    def check_apart(self, outputs: Sequence[Path], others: Sequence[Path] = ()) -> None:
+        """Raise UserError if an output file or folder is, contains or lies in an input, or would serve two outputs.
+
+        `others` are further files that are read.
+        """
+        inputs = {path.resolve() for path in (*self.files, *self.folders, *others)}
+        outputs = [path.resolve() for path in outputs]
         parents = inputs.union(*(path.parents for path in inputs))
         for output in outputs:
             if output in parents or not inputs.isdisjoint(output.parents):

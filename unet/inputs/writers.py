@@ -11,7 +11,7 @@ import numpy as np
 
 from unet.inputs.ome_zarr import Stack, zarr_package, zarr_writer
 from unet.inputs.stacks import OME, open_stack, require_ours, stack_writer
-from utils import UserError, atomic_folder, check_output, count_of, require_space
+from utils import UserError, atomic_folder, count_of, require_space
 
 ENDINGS = (*OME, ".ome.zarr", ".tif", ".tiff", ".zarr")
 
@@ -88,3 +88,19 @@ def read_page(path: Path, stack: Stack, number: int) -> np.ndarray | None:
         return open_stack(path, list(stack.shape))[number]
     except (OSError, LookupError, ValueError):
         return None
+
+
+def check_output(path: Path, needed: int) -> None:
+    """Raise UserError before the work starts if the file `path` of `needed` bytes cannot be written."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it")
+    require_space(path.parent, needed)
+
+
+def check_text_output(path: Path, start: str) -> None:
+    """Raise UserError if the text file `path` cannot be written, or exists and does not begin with `start`."""
+    check_output(path, 0)
+    if path.is_file() and path.stat().st_size:
+        with open(path, "rb") as file:
+            if file.read(len(start)) != start.encode():
+                raise UserError(f"{path} was not written by this command and would be replaced; name another file")

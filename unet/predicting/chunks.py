@@ -23,7 +23,8 @@ from unet.inputs.samples import Sample, Samples
 from unet.lock import lock_outputs
 from unet.predicting.bands import Bands
 from unet.predicting.checkpoint import digest_of
-from unet.predicting.images import Extras, Predicts, levels_of, redraw_and_segment
+from unet.predicting.extras import Extras
+from unet.predicting.images import Predicts, levels_of, redraw_and_segment
 from unet.segment.judge import neighbours
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer

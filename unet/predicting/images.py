@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,33 +18,14 @@ from unet.inputs.samples import Sample, Samples
 from unet.lock import lock_outputs
 from unet.predicting.bands import NUMBERING, Bands, band_height, map_bands
 from unet.predicting.checkpoint import Checkpoint, Scratch
+from unet.predicting.extras import NO_EXTRAS, Extras
 from unet.predicting.prefetch import prefetch
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
 from unet.tasks.task import Outputs, Prediction, Task, is_large
 from utils import UserError
 
-
-@dataclass(frozen=True)
-class Extras:
-    """What a prediction does on request, besides its outputs.
-
-    link : give a cell one number through the stack
-    table : CSV file with a row per object
-    kept : where finished images are kept until all are finished
-    title : text of the progress bar
-    spread : compute how far flips disagree; not known for images that are processed by bands, or were kept before
-    """
-
-    link: bool = False
-    table: Path | None = None
-    kept: Checkpoint | None = None
-    title: str = "predicting"
-    spread: bool = False
-
-
 NetworkOutput = tuple[int, Sample, np.ndarray | Bands, np.ndarray | None]  # number, sample, probability, spread
-NO_EXTRAS = Extras()
 # one thread at a time reads, and one at a time holds a very large image
 READ_LOCK, LARGE_LOCK = threading.Lock(), threading.Lock()
 STATISTICS_PIXELS = 16_000_000  # of a very large image, from which its mean and deviation are computed

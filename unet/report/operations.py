@@ -116,7 +116,8 @@ def show_crops(image: np.ndarray, label: np.ndarray, options: Options) -> Figure
     figure, axes = _pairs([("original", image, label), *(
         (where, crop(image, corner, size), crop(label, corner, size))
         for where, corner in zip(CORNERS, corners, strict=True))],
-        "Crops: the frames in the first column show where each was cut, at the same place in image and label. " + text)
+        "Crops: the frames in the first column show where each was cut, at the same place in image and label; they "
+        "are drawn a few pixels smaller, so that none hides another. " + text)
     for number, (corner, colour) in enumerate(zip(corners, (ORANGE, SKY, GREEN, PURPLE), strict=True), 1):
         for row in axes:
             inset = 3 * number  # otherwise frames that share a side would hide each other

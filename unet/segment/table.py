@@ -13,6 +13,7 @@ from skimage.measure import regionprops_table
 from utils import atomic_path
 
 # columns in their order, their names ending in the unit, with scikit-image's names
+TABLE_START = "slice,name,label"  # how the first line of a table begins
 PIXELS = {"area_px": "area", "perimeter_px": "perimeter", "centroid_y_px": "centroid-0", "centroid_x_px": "centroid-1",
           "box_top_px": "bbox-0", "box_left_px": "bbox-1", "box_bottom_px": "bbox-2", "box_right_px": "bbox-3",
           "major_axis_px": "axis_major_length", "minor_axis_px": "axis_minor_length"}

@@ -24,7 +24,7 @@ RUN_FILES = ("model.keras", "config.json", "checkpoint.npz", "history.csv", "met
              "holdout.tif", "holdout.png", "curve.png", "next.csv", "report.html", "folds.json")
 FOLDS_FILE = "folds.json"  # results of a cross-validation, whose folds are runs in fold-1, fold-2, ...
 FOLDERS = {"augmented": ("manifest.json", "images.tif", "labels.tif"), "patches": ("geometry.json", "train-*.npy"),
-           "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx"),
+           "tensorboard": ("*/events.out.tfevents.*",), "engines": ("*.xml", "*.bin", "*.onnx", "*.json"),
            **{f".{name}.part": ("about.json", "finished.jsonl", f"{name}/*") for name in ("augmented", "patches")}}
 UNFINISHED = re.compile(r"\.(augmented|patches)\.(\d+\.)?[a-z0-9_]{8}(\.old)?")  # as `atomic_folder` names them
 

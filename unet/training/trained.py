@@ -16,6 +16,7 @@ from utils import UserError, read_json
 if TYPE_CHECKING:
     import keras
 
+MOST_FILTERS = 2**16  # of the deepest level; more fit into no memory
 TRAIN_FIRST = "run 'python train.py' first, or name another model"
 
 
@@ -30,7 +31,13 @@ def read_config(model: Path) -> dict:
                        ("task", "network", "channels", "normalisation", "recipe"))
     try:
         task = task_of(config)
-        Network(**config["network"])
+        network, learnt = Network(**config["network"]), config.get("learnt", {})
+        if network.filters * 2**network.depth > MOST_FILTERS:
+            raise ValueError(f"its network has {network.filters} filters")
+        thresholds = [learnt[name] for name in ("threshold", "plain_threshold") if name in learnt]
+        width = (learnt.get("walls") or {"width": 1})["width"]
+        if not (all(0 <= threshold <= 1 for threshold in thresholds) and 0 < width < np.inf):
+            raise ValueError(f"its thresholds are {thresholds}, its walls {width} pixels wide")
         flips = config["recipe"].get("flips")
         if flips not in range(1, 9):
             raise ValueError(f"its recipe has {flips} flips, expected 1 to 8")
