@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 
-from unet.segment.table import measure, table_writer
+from unet.segment.table import measure, measure_by_rows, table_writer
 
 
 @pytest.fixture
@@ -69,3 +69,21 @@ def test_rows_of_all_images_are_in_their_place_after_the_last(drawn, tmp_path):
         write(0, "other", *drawn)
         raise KeyboardInterrupt
     assert list(csv.DictReader(path.open(encoding="utf-8"))) == rows
+
+
+@pytest.mark.parametrize("pixel_size", [None, (0.5, 0.4)])
+@pytest.mark.parametrize("height", [1, 7, 20, 59])
+def test_objects_of_large_images_are_measured_some_rows_at_a_time(rng, height, pixel_size):
+    points = rng.integers(0, (60, 40), (30, 2))  # cells of a Voronoi diagram, with numbers in no order
+    y, x = np.indices((60, 40))
+    objects = rng.permutation(90)[np.argmin([np.hypot(y - v, x - u) for v, u in points], axis=0)]
+    image = rng.integers(0, 256, (60, 40, 3), np.uint8)
+    whole, parts = measure(objects, image, pixel_size, "um"), measure_by_rows(objects, image, pixel_size, "um", height)
+    assert list(parts) == list(whole)
+    for name, column in whole.items():
+        np.testing.assert_allclose(parts[name], column, rtol=1e-6, err_msg=name)
+
+
+def test_a_large_image_without_objects_has_no_rows(rng):
+    table = measure_by_rows(np.zeros((40, 9), np.int32), np.zeros((40, 9), np.uint8), height=8)
+    assert {len(column) for column in table.values()} == {0}

@@ -194,7 +194,7 @@ def link_and_measure(context: Context, samples: Samples, extras: Extras) -> int:
                 result = Prediction(Sample(name, np.empty(0)), objects, objects, objects)
                 image.put_page(number, checked_objects(result, context.folder / OBJECTS))
             if write_rows:
-                write_rows(number, name, objects, np.asarray(context.images[number]))
+                write_rows(number, name, objects, context.images[number])
             greatest = max(greatest, int(objects.max()))
     return greatest
 

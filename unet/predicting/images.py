@@ -84,7 +84,7 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
                     result = Prediction(sample, probability, redrawn, _link(objects, link, sample.name), spread)
                     write(result)
                     if write_rows:
-                        write_rows(number, sample.name, np.asarray(result.objects), np.asarray(sample.image))
+                        write_rows(number, sample.name, result.objects, sample.image)
                     yield result
                     if isinstance(probability, Bands):
                         store.clear(number)

@@ -13,6 +13,7 @@ from skimage.measure import regionprops_table
 from utils import atomic_path
 
 # columns in their order, their names ending in the unit, with scikit-image's names
+BLOCK_PIXELS = 2**25  # of a very large image, whose objects are measured at once
 TABLE_START = "slice,name,label"  # how the first line of a table begins
 PIXELS = {"area_px": "area", "perimeter_px": "perimeter", "centroid_y_px": "centroid-0", "centroid_x_px": "centroid-1",
           "box_top_px": "bbox-0", "box_left_px": "bbox-1", "box_bottom_px": "bbox-2", "box_right_px": "bbox-3",
@@ -45,12 +46,46 @@ def measure(objects: np.ndarray, image: np.ndarray, pixel_size: tuple[float, flo
     return columns
 
 
+def measure_by_rows(objects: np.ndarray, image: np.ndarray, pixel_size: tuple[float, float] | None = None,
+                    unit: str = "px", height: int | None = None) -> dict[str, np.ndarray]:
+    """Measure as `measure` does; of an image of more than `height` rows, only some rows are in memory at a time.
+
+    Those are the rows of the objects that begin in the same `height` rows (default: as many as have `BLOCK_PIXELS`).
+    `objects` and `image` need be no arrays, if their rows can be sliced.
+    """
+    height = height or max(1, BLOCK_PIXELS // objects.shape[1])
+    if len(objects) <= height:
+        return measure(np.asarray(objects), np.asarray(image), pixel_size, unit)
+    first, last = {}, {}  # rows of each object, in whole blocks
+    for start in range(0, len(objects), height):
+        for number in np.unique(objects[start:start + height]).tolist():
+            first.setdefault(number, start)
+            last[number] = min(start + height, len(objects))
+    first.pop(0, None)
+    blank = np.zeros((1, 1), np.uint8)
+    parts = [measure(blank, blank, pixel_size, unit)]  # no rows, if there is no object
+    for start in sorted(set(first.values())):
+        numbers = [number for number, row in first.items() if row == start]
+        end = max(last[number] for number in numbers)
+        rows = objects[start:end]
+        columns = measure(np.where(np.isin(rows, numbers), rows, 0), image[start:end], pixel_size, unit)
+        for name in ("centroid_y_px", "box_top_px", "box_bottom_px"):
+            columns[name] = columns[name] + start
+        if pixel_size:
+            columns[f"centroid_y_{unit}"] = columns[f"centroid_y_{unit}"] + start * pixel_size[0]
+        parts.append(columns)
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(columns["label"])
+    return {name: values[order] for name, values in columns.items()}
+
+
 @contextmanager
 def table_writer(path: Path, pixel_size: tuple[float, float] | None = None, unit: str = "px"
                  ) -> Iterator[Callable[[int, str, np.ndarray, np.ndarray], None]]:
     """Yield `write(number, name, objects, image)`, which adds one image's rows to a CSV file; writes all or nothing.
 
-    The columns are the image's number from 0 and its name, then those of `measure`. Only one image is in memory.
+    The columns are the image's number from 0 and its name, then those of `measure`. Only one image is in memory, or a
+    part of it, see `measure_by_rows`.
     """
     blank = np.zeros((1, 1), np.uint8)
     names = list(measure(blank, blank, pixel_size, unit))
@@ -59,7 +94,7 @@ def table_writer(path: Path, pixel_size: tuple[float, float] | None = None, unit
         rows.writerow(["slice", "name", *names])
 
         def write(number: int, name: str, objects: np.ndarray, image: np.ndarray) -> None:
-            columns = measure(objects, image, pixel_size, unit)
+            columns = measure_by_rows(objects, image, pixel_size, unit)
             for row in zip(*columns.values(), strict=True):
                 rows.writerow([number, name, *(_text(value) for value in row)])
 
