@@ -78,7 +78,8 @@ FIGURES: dict[str, Callable[[Run, Pictures], Figure]] = {  # photographs as JPEG
     "crops.jpg": lambda run, pictures: operations.show_crops(*pictures.example(run), run.options),
     "pads.jpg": lambda run, pictures: operations.show_pads(*pictures.example(run), run.options),
     "pages.jpg": lambda run, pictures: operations.show_pages(
-        run, pictures, np.linspace(len(run.layout), len(run.pages) - 1, 4).astype(int).tolist()),
+        run, pictures, [len(run.layout) + number * (len(run.pages) - len(run.layout)) // 4 + number  # of four slices
+                        for number in range(4)]),
     "tiles.jpg": lambda run, pictures: pictures.tiles(run),
     "overlap-tiles.jpg": lambda run, pictures: draw_overlap_tiles(run),
     "weights.jpg": lambda run, pictures: pictures.weights(run),
