@@ -78,8 +78,9 @@ def test_a_model_is_converted_once_and_anew_when_it_changed(model, tmp_path, mon
 @needs
 @pytest.mark.parametrize("damage", [lambda content: content[:len(content) // 2],
                                     lambda content: content[:-64] + bytes(64)], ids=["cut short", "changed"])
-@pytest.mark.parametrize(("name", "ending"), [("openvino", ".xml"), ("openvino", ".bin"), ("onnxruntime", ".onnx")])
-def test_a_converted_network_that_is_damaged_is_made_anew(model, tmp_path, capsys, rng, name, ending, damage):
+@pytest.mark.parametrize("conversion", [("openvino", ".xml"), ("openvino", ".bin"), ("onnxruntime", ".onnx")])
+def test_a_converted_network_that_is_damaged_is_made_anew(model, tmp_path, capsys, rng, conversion, damage):
+    name, ending = conversion
     for path in (model, model.with_name("config.json")):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tiles = rng.integers(0, 256, (1, 64, 64, 1), np.uint8)
