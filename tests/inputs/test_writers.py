@@ -69,11 +69,16 @@ def test_an_ome_tiff_says_what_it_shows(tmp_path):
     assert [channel["Name"] for channel in pixels["Channel"]] == ["class 0", "class 1", "class 2"]
 
 
-def test_an_ome_tiff_above_4_gb_is_a_bigtiff(tmp_path):
-    stack = Stack((3, 20000, 20000), np.float32)
-    with pytest.raises(ValueError, match="were written"), page_writer(tmp_path / "a.ome.tif", stack):
-        begin = next(tmp_path.iterdir()).open("rb").read(4)  # of nothing but holes so far
-    assert begin == b"II+\0"
+@pytest.mark.parametrize(("name", "pages", "magic"), [("a.tif", 2, b"II*\0"), ("a.tif", 3, b"II+\0"),
+                                                      ("a.ome.tif", 3, b"II+\0")])
+def test_a_tiff_above_4_gb_is_a_bigtiff(tmp_path, name, pages, magic):
+    stack = Stack((pages, 20000, 20000), np.float32, VOXEL)
+    with pytest.raises(ValueError, match="were written"), page_writer(tmp_path / name, stack):
+        file = next(tmp_path.iterdir())
+        begin = file.open("rb").read(4)  # of nothing but holes so far
+        with tifffile.TiffFile(file) as tiff:
+            assert (tiff.series[0].shape, voxel_of_tiff(tiff)) == (stack.shape, VOXEL)
+    assert begin == magic
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])

@@ -27,6 +27,7 @@ GET_DATA = ("'python datasets.py isbi' downloads the ISBI stacks into data/, 'py
 
 OURS = "keras-unet"  # the Software tag of files written here; Fiji and napari leave it out when they save
 OME = (".ome.tif", ".ome.tiff")  # how names of OME-TIFFs end
+IMAGEJ_BYTES = 2**32 - 2**25  # of pixels, the most that a TIFF with 32-bit offsets holds, with room for its header
 LEAST_PADDING = 0.01  # share of a slice: smaller black or white areas at its border are tissue
 
 
@@ -71,7 +72,7 @@ def announce_stack(path: Path, shape: tuple[int, ...], dtype: np.dtype, axes: st
     """Write a stack's header as `stack_writer` does, and room for its pixels; return where they begin, in bytes."""
     flavour = flavour or _format_of(path, dtype, axes)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # see `stack_writer` on 4 GiB
+        warnings.filterwarnings("ignore", message=".*truncating ImageJ file")  # ImageJ reads it all the same
         tifffile.imwrite(path, shape=shape, dtype=dtype, imagej=flavour == "imagej", ome=flavour == "ome",
                          software=OURS, bigtiff={"imagej": False, "ome": None}[flavour],
                          photometric="rgb" if axes == "TYXS" else "minisblack",
@@ -89,17 +90,18 @@ def stack_writer(path: str | Path, shape: tuple[int, ...], dtype: np.dtype, chan
     With `channels`, `shape` is (N, C, H, W), a hyperstack, and a page is (C, H, W). The dtype is uint8, uint16, float32
     or uint32. ImageJ's format lacks uint32 and colours of more than 8 bits: these become OME-TIFFs, whatever their
     name, and so does a file whose name ends with .ome.tif; only they keep `channel_names`. One page is in memory at a
-    time. A stack of over 4 GiB is a header followed by all pixels, which ImageJ still reads. Fiji, napari and
-    `voxel_of_tiff` read `voxel`. Raises ValueError if the block ends before all N pages were written.
+    time. A stack of over 4 GB is an OME-TIFF, too, in a BigTIFF. Fiji, napari and `voxel_of_tiff` read `voxel`. Raises
+    ValueError if the block ends before all N pages were written.
     """
     axes = "ZCYX" if channels else "TYXS" if len(shape) == 4 else "ZYX"
-    flavour = _format_of(path, dtype, axes)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    flavour = "ome" if size > IMAGEJ_BYTES else _format_of(path, dtype, axes)
     tags = tiff_tags(voxel, flavour, axes)
     if flavour == "ome" and channel_names:
         tags["metadata"]["Channel"] = {"Name": list(channel_names)}
     with atomic_path(path) as temporary:
         start = announce_stack(temporary, shape, dtype, axes, flavour, tags)
-        end = start + math.prod(shape) * np.dtype(dtype).itemsize
+        end = start + size
         with open(temporary, "r+b") as file:
             file.seek(start)
 
