@@ -99,7 +99,7 @@ def test_choices_are_drawn_as_they_were_made(cells_run):
         assert list(lines["with walls drawn"].get_ydata()) == learnt["curve"]
     assert axis.lines[1].get_xdata()[0] == learnt["plain_threshold"]
     assert " ".join(axis.get_title().split()) == (
-        "Chosen on training slices 2-4: the threshold nearest 0.8 (with walls: 0.4) of those whose V_rand, averaged "
+        "Chosen on training slices 2-4: the threshold nearest 0.8 (with walls: 0.5) of those whose V_rand, averaged "
         "with both neighbours, is within 0.008 of the best")
     thick = replace(cells_run, config={**cells_run.config, "learnt": {**learnt, "walls": None, "why": "too thick"}})
     assert pictures.choices(thick).axes[0].get_title().endswith(

@@ -308,7 +308,7 @@ def test_of_thresholds_that_differ_by_chance_the_usual_is_taken_where_walls_are_
     curve = [0.9, 0.96, 0.972, 0.975, 0.974, 0.974, 0.973, 0.972, 0.97, 0.969]
     assert pick_threshold(curve) == 0.4
     assert pick_threshold(curve, **OVERSURE) == 0.8
-    assert pick_threshold(curve, **OVERSURE_WITH_WALLS) == 0.4
+    assert pick_threshold(curve, **OVERSURE_WITH_WALLS) == 0.5
     assert pick_threshold([*curve[:6], 0.95, 0.94, 0.93, 0.92], **OVERSURE) == 0.4
     packed, objects = discs(square=False), discs(square=True)
     assert learn_cells(blur(packed)[None], packed[None])["plain_threshold"] == 0.8
