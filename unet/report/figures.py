@@ -68,6 +68,12 @@ def _seeded(draw: Callable) -> Callable:
     return lambda *arguments: draw(*arguments, np.random.default_rng(SEED))
 
 
+def _four_copies(run: Run) -> list[int]:
+    """Choose four augmented pages, of different slices: copies follow each other in the order of the slices."""
+    originals, copies = len(run.layout), len(run.pages) - len(run.layout)
+    return [originals + number * (copies // 4 + 1) % copies for number in range(4)]
+
+
 FIGURES: dict[str, Callable[[Run, Pictures], Figure]] = {  # photographs as JPEG, line drawings as PNG
     "overview.jpg": _overview,
     "slices.jpg": lambda run, pictures: pictures.images(run),
@@ -77,9 +83,7 @@ FIGURES: dict[str, Callable[[Run, Pictures], Figure]] = {  # photographs as JPEG
     "elastic.jpg": _small(_seeded(operations.show_elastic)),
     "crops.jpg": lambda run, pictures: operations.show_crops(*pictures.example(run), run.options),
     "pads.jpg": lambda run, pictures: operations.show_pads(*pictures.example(run), run.options),
-    "pages.jpg": lambda run, pictures: operations.show_pages(
-        run, pictures, [len(run.layout) + number * (len(run.pages) - len(run.layout)) // 4 + number  # of four slices
-                        for number in range(4)]),
+    "pages.jpg": lambda run, pictures: operations.show_pages(run, pictures, _four_copies(run)),
     "tiles.jpg": lambda run, pictures: pictures.tiles(run),
     "overlap-tiles.jpg": lambda run, pictures: draw_overlap_tiles(run),
     "weights.jpg": lambda run, pictures: pictures.weights(run),
