@@ -53,9 +53,13 @@ def run(main: Callable[[], None]) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads what is printed has read enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
-        sys.exit(1)
+    except BrokenPipeError:
+        try:
+            print(flush=True)
+        except BrokenPipeError:  # whoever reads what is printed has read enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
+            sys.exit(1)
+        raise  # it was another pipe
     except NotLearning as error:
         _exit(3, error)
     except UserError as error:

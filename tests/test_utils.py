@@ -246,3 +246,19 @@ def test_numbers_of_the_command_line_are_checked():
     for text, reason in (("0", "0 is not a whole number of 1 or more"), ("x", "x is not"), ("nan", "nan is not")):
         with pytest.raises(utils.argparse.ArgumentTypeError, match=reason):
             utils.at_least(1)(text)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closed pipes give other errors there")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(("call", "said"), [("print('x')", ""), ("os.write(other, b'x')", "BrokenPipeError")])
+def test_a_reader_that_has_read_enough_is_no_error_but_another_broken_pipe_is(unbuffered, call, said):
+    read, write = os.pipe()
+    code = f"import os\nfrom utils import run\nbeside, other = os.pipe()\nos.close(beside)\nrun(lambda: {call})"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=write if not said else subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, cwd=ROOT,
+                          env={**os.environ, "PYTHONUNBUFFERED": unbuffered}) as process:
+        os.close(read)
+        os.close(write)
+        errors = process.communicate()[1]
+    assert process.returncode == 1
+    assert said in errors if said else errors == ""

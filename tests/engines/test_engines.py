@@ -96,6 +96,15 @@ def test_a_converted_network_that_is_damaged_is_made_anew(model, tmp_path, capsy
 
 
 @needs
+def test_conversions_for_several_engines_lie_side_by_side(model, tmp_path, capsys):
+    for path in (model, model.with_name("config.json")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for name in ("onnxruntime", "openvino", "onnxruntime", "openvino"):
+        open_engine(tmp_path / model.name, name)
+    assert "converted again" not in capsys.readouterr().out
+
+
+@needs
 def test_a_network_is_compiled_for_each_shape_of_tiles_once_and_few_are_kept(model, rng):
     engine, _ = open_engine(model, "openvino", "float32")
     kept = [rng.integers(0, 256, (1, side, 2 * side, 1), np.uint8) for side in 8 * np.arange(1, 3 + engines.SHAPES)]

@@ -161,4 +161,5 @@ def _open_converted(model: Path, suffix: str, convert: Callable[[Path, Path], No
 
 def _hashes(path: Path) -> dict[str, str]:
     """Return the hash of each file of a converted model, by name: OpenVINO's are .xml and .bin."""
-    return {file.name: file_hash(file) for file in sorted({path, path.with_suffix(".bin")}) if file.is_file()}
+    files = (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
+    return {file.name: file_hash(file) for file in files if file.is_file()}
