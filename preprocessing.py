@@ -17,8 +17,7 @@ if __name__ == "__main__":
     end_at_once()
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects
-from scipy.ndimage import label as components
+from scipy import ndimage
 from tqdm import tqdm
 
 from unet.inputs.rows import Rows, new_array, stack_rows
@@ -80,14 +79,14 @@ def border_weights(regions: np.ndarray, w0: float = BORDER_W0, sigma: float = BO
     ----------
     regions : (H, W), 0 outside cells; instances if it has two or more other values, otherwise 4-connected cells
     """
-    cells = components(regions)[0] if len(np.unique(regions)) <= 2 else regions
+    cells = ndimage.label(regions)[0] if len(np.unique(regions)) <= 2 else regions
     reach = int(np.ceil(4 * sigma))
     nearest, second = (np.full(regions.shape, np.inf, np.float32) for _ in range(2))
-    for number, box in enumerate(find_objects(cells), 1):
+    for number, box in enumerate(ndimage.find_objects(cells), 1):
         if box is None:
             continue
         window = tuple(slice(max(part.start - reach, 0), part.stop + reach) for part in box)
-        distance = distance_transform_edt(cells[window] != number).astype(np.float32)
+        distance = ndimage.distance_transform_edt(cells[window] != number).astype(np.float32)
         here_nearest, here_second = nearest[window], second[window]
         np.minimum(here_second, np.maximum(distance, here_nearest), out=here_second)
         np.minimum(here_nearest, distance, out=here_nearest)

@@ -289,5 +289,5 @@ def test_the_command_line_itself(here):
     done = subprocess.run([sys.executable, "-m", "unet.pipeline", "run", "--data=nowhere"], capture_output=True,
                           text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=600)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"pipeline.py: nowhere is not a folder in {here}; ")
+    assert done.stderr.startswith(f"make: nowhere is not a folder in {here}; ")
     assert done.stderr.count("\n") == 1

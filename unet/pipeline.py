@@ -18,6 +18,7 @@ from unet.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
+    sys.argv[0] = "make"  # that is what the user typed: error messages begin with it
 
 import augmentation
 import preprocessing
@@ -37,7 +38,7 @@ NOT_DATA = ("README.md", DEMO.name)  # the project's own in DATA; everything els
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunOptions:
     """The folders and options of a run; `augment`, `tile` and `train` are further options of the three scripts."""
 
     data: Path
@@ -58,14 +59,14 @@ class Plan:
                 ["train.py", *work, *out, "--preset", self.preset, *self.train]]
 
 
-def plan_run(args: argparse.Namespace) -> Plan:
+def run_options(args: argparse.Namespace) -> RunOptions:
     """Fill in the defaults: the data are the user's files in data/, or the demo if there are none."""
     data = Path(args.data or (DATA if has_users_files(DATA) else DEMO)).expanduser()
     with_demo = is_demo(data)
     work = Path(args.work or (DEMO_WORK if with_demo else WORK)).expanduser()
     # the demo never replaces another run's prediction
     out = Path(args.out).expanduser() if args.out else work / "prediction.tif" if with_demo else None
-    return Plan(data, work, out, args.preset or ("fast" if with_demo else "auto"),
+    return RunOptions(data, work, out, args.preset or ("fast" if with_demo else "auto"),
                 *(shlex.split(words) for words in (args.augment, args.tile, args.train)))
 
 
@@ -92,16 +93,16 @@ def readable(data: Path) -> Layout:
                         f"with 'make DATA={DEMO}'") from None
 
 
-def scheduled_copies(run_plan: Plan, layout: Layout) -> float | None:
+def scheduled_copies(run_with: RunOptions, layout: Layout) -> float | None:
     """Return how many augmented copies of a sample the schedule reads, on average; None if the user gives a number.
 
     None also for the default schedule on the default tiles: step 1 knows these. Raises UserError for an unknown preset.
     """
-    settings = augmentation.options().parse_args(run_plan.augment)
-    tiles = preprocessing.options().parse_args(run_plan.tile)
+    settings = augmentation.options().parse_args(run_with.augment)
+    tiles = preprocessing.options().parse_args(run_with.tile)
     if settings.copies is not None:
         return None
-    reads = tiles_read(run_plan)
+    reads = tiles_read(run_with)
     task = choose_task(layout, settings.task, classes=settings.classes, window_side=settings.window,
                        resize=settings.resize)
     held_out = task.split(layout, settings.holdout, settings.seed)
@@ -120,13 +121,13 @@ def scheduled_copies(run_plan: Plan, layout: Layout) -> float | None:
     return copies
 
 
-def tiles_read(run_plan: Plan) -> int:
+def tiles_read(run_with: RunOptions) -> int:
     """Return how many tiles the schedule of a run reads; raise UserError for an unknown preset."""
     schedule = Parser(add_help=False)
-    schedule.add_argument("--preset", default=run_plan.preset)
+    schedule.add_argument("--preset", default=run_with.preset)
     for name in ("epochs", "steps", "batch"):
         schedule.add_argument(f"--{name}", type=int)
-    train = schedule.parse_known_args(run_plan.train)[0]
+    train = schedule.parse_known_args(run_with.train)[0]
     if train.preset == "auto" and not (train.epochs or train.steps or train.batch):
         return planning.READS
     from model import PRESETS  # takes seconds: it imports Keras
@@ -138,15 +139,15 @@ def tiles_read(run_plan: Plan) -> int:
 
 def run_scripts(args: argparse.Namespace) -> None:
     """Run the three scripts; exit with the status of the first that fails."""
-    run_plan = plan_run(args)
-    if is_demo(run_plan.data) and len(demo_files(run_plan.data)) < len(DEMO_FILES):
-        make_demo(run_plan.data)
-    layout = readable(run_plan.data)
-    what = (f"the demo stack, which is synthetic; put your own into {DATA}. The run's files go to {run_plan.work}"
-            if is_demo(run_plan.data) else f"{layout.what}, {len(layout)} {layout.noun}s with labels")
-    print(f"== Data: {run_plan.data}, {what}", flush=True)
-    with run_folder(run_plan.work, whole=True):
-        for words in run_plan.commands(scheduled_copies(run_plan, layout)):
+    run_with = run_options(args)
+    if is_demo(run_with.data) and len(demo_files(run_with.data)) < len(DEMO_FILES):
+        make_demo(run_with.data)
+    layout = readable(run_with.data)
+    what = (f"the demo stack, which is synthetic; put your own into {DATA}. The run's files go to {run_with.work}"
+            if is_demo(run_with.data) else f"{layout.what}, {len(layout)} {layout.noun}s with labels")
+    print(f"== Data: {run_with.data}, {what}", flush=True)
+    with run_folder(run_with.work, whole=True):
+        for words in run_with.commands(scheduled_copies(run_with, layout)):
             print(f"\n== python {shlex.join(words)}", flush=True)
             status = call(words)
             if status:

@@ -8,10 +8,10 @@ from unet.report.colours import (
     class_colours,
     colour_classes,
     colour_objects,
+    for_display,
     linked_colours,
     matched_colours,
     random_colours,
-    stretch,
 )
 from unet.report.pictures import VERMILION
 
@@ -59,13 +59,13 @@ def test_vermilion_marks_mistakes_alone():
 
 def test_faint_images_are_stretched_and_stay_gray_or_coloured():
     gray = np.repeat(np.arange(10, 30, dtype=np.uint8).reshape(4, 5, 1), 3, axis=2)
-    assert (stretch(gray).min(), stretch(gray).max(), stretch(gray).shape) == (0, 255, (4, 5))
+    assert (for_display(gray).min(), for_display(gray).max(), for_display(gray).shape) == (0, 255, (4, 5))
     colour = gray.copy()
     colour[0, 0] = (10, 30, 50)
-    assert stretch(colour).shape == (4, 5, 3)
-    assert stretch(np.zeros((2, 2, 3), np.uint8)).tolist() == [[0, 0], [0, 0]]
+    assert for_display(colour).shape == (4, 5, 3)
+    assert for_display(np.zeros((2, 2, 3), np.uint8)).tolist() == [[0, 0], [0, 0]]
     deep = np.arange(20, dtype=np.uint16).reshape(4, 5) * 3000
-    np.testing.assert_allclose(stretch(deep).astype(int), stretch(gray), atol=1)
+    np.testing.assert_allclose(for_display(deep).astype(int), for_display(gray), atol=1)
 
 
 def test_each_class_has_a_colour_of_its_own():

@@ -12,6 +12,7 @@ import numpy as np
 from unet.citations import about, reference, works
 from unet.export.card import card, purpose, title
 from unet.export.convert import OPSET, float32_network, to_keras, to_onnx
+from unet.inputs.folders import stretch
 from unet.inputs.layouts import layout_of
 from unet.network import Network
 from unet.tasks import task_of
@@ -98,9 +99,7 @@ def _crop(task: Task, network: Network, image: np.ndarray) -> np.ndarray:
 
 def _cover(part: np.ndarray, output: np.ndarray) -> np.ndarray:
     """Draw the image and, beside it, the probability or the likeliest of several classes; uint8 (side, 2 * side, 3)."""
-    grey = part.astype(np.float32)
-    low, high = np.percentile(grey, (0.5, 99.5))
-    image = ((grey - low) / max(high - low, 1e-6)).clip(0, 1)
+    image = stretch(part) / 255
     prediction = output if output.shape[-1] == 1 else \
         (output.argmax(axis=-1, keepdims=True) / (output.shape[-1] - 1)).astype(np.float32)
     edge = (len(part) - len(prediction)) // 2

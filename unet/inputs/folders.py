@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from skimage.exposure import rescale_intensity
 from skimage.segmentation import relabel_sequential
 
 from unet.inputs.lazy import PageRows, grey_levels, grey_type
@@ -23,6 +24,7 @@ COLOURED = 15.0  # grey levels between the strongest and the weakest channel, me
 DARK = 64.0  # median grey level below which a coloured image is fluorescence in one colour, not stained tissue
 BACKGROUND = (1.0, 50.0, 99.8)  # percentiles of brightness: the darkest, the background, the brightest
 DISPLAY_PERCENTILES = (0.1, 99.9)  # percentiles that become black and white where an image of more than 8 bits is shown
+PICTURE_PERCENTILES = (0.5, 99.8)  # percentiles that become black and white in pictures of any image
 SUFFIXES = (".png", ".tif", ".tiff")
 TO_PREDICT = (*SUFFIXES, *JPEG)  # JPEG's loss is too much for training, but not for prediction
 KAGGLE_LAYOUT = "expected <id>/images/<id>.png and <id>/masks/*.png"
@@ -161,11 +163,14 @@ def coloured(page: np.ndarray | PageRows, path: Path, where: str = "") -> np.nda
 
 def in_8_bit(image: np.ndarray) -> np.ndarray:
     """Return an image as uint8, to look at only: if it has more bits, .1 % of its pixels become 0 and .1 % 255."""
-    if image.dtype == np.uint8:
-        return image
-    low, high = np.percentile(image, DISPLAY_PERCENTILES)
-    scaled = (image.astype(np.float32) - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return image if image.dtype == np.uint8 else stretch(image, DISPLAY_PERCENTILES)
+
+
+def stretch(image: np.ndarray, percentiles: tuple[float, float] = PICTURE_PERCENTILES) -> np.ndarray:
+    """Stretch an image (H, W[, C]) between two percentiles, the same for all channels, so colours are kept: uint8."""
+    low, high = np.percentile(image, percentiles)
+    levels = (low, max(high, low + 1e-6))
+    return np.rint(rescale_intensity(image.astype(float), levels, (0, 255))).astype(np.uint8)
 
 
 def read_masks(source: Source, shape: tuple[int, int], remarks: Remarks) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from skimage.measure import label as components
+from skimage import measure
 
 from unet.inputs import folders, two_folders
 from unet.inputs.lazy import Gray, Pages, one_channel
@@ -36,7 +36,7 @@ class Layout(Samples):
     what: ClassVar[str]  # the layout in words, for messages
     noun: ClassVar[str]  # what a sample is called
     leave_out: ClassVar[str]  # how to leave a sample out, for messages
-    doubt: ClassVar[str] = ""  # what to do if labels are not what they seem, for notes
+    if_mistaken: ClassVar[str] = ""  # what to do if labels are not what they seem, for notes
     meaning: str  # what its labels seem to mean: cells or nuclei; the user may know better
     objects_share_number: bool = False  # whether separate objects have the same number
     folder: Path
@@ -279,7 +279,7 @@ class TwoFolders(Folders):
 
     name, what, noun = "two folders", "a folder of images and labels", "image"
     leave_out, labels_name = "take its label file away: it is predicted then", "labels"
-    doubt = "if they are something else, use --task or --classes"
+    if_mistaken = "if they are something else, use --task or --classes"
     expected = two_folders.PAIRED_LAYOUT
     find = staticmethod(two_folders.find_pairs)
 
@@ -315,7 +315,7 @@ class TwoFolders(Folders):
 
     def objects(self, label: np.ndarray) -> np.ndarray:
         """Return a label's own numbers or, if they do not number objects, its 4-connected pieces of one value."""
-        return label if self.meaning == "nuclei" else components(label, background=0, connectivity=1)
+        return label if self.meaning == "nuclei" else measure.label(label, background=0, connectivity=1)
 
     def _read_label(self, source: folders.Source, shape: tuple[int, int]) -> np.ndarray:
         return two_folders.read_pair(source, shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from skimage.measure import label as components
+from skimage import measure
 
 from unet.inputs.folders import Source, image_files
 from unet.inputs.pages import JPEG, name_of, read_pixels
@@ -107,4 +107,4 @@ def read_pair(source: Source, shape: tuple[int, int]) -> np.ndarray:
 
 def numbers_and_pieces(label: np.ndarray) -> tuple[int, int]:
     """Count a label's (H, W) values without 0, and its connected pieces of one value."""
-    return len(np.unique(label[label > 0])), int(components(label, background=0, connectivity=2).max())
+    return len(np.unique(label[label > 0])), int(measure.label(label, background=0, connectivity=2).max())

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from preprocessing import BORDER_SIGMA, BORDER_W0, Tiling, balance_weights, border_weights, tile_corners
 from unet.inputs.samples import Sample
-from unet.report.colours import colour_objects, matched_colours, random_colours, squeeze_grey, stretch
+from unet.report.colours import colour_objects, for_display, matched_colours, random_colours, squeeze_grey
 from unet.report.paint import busiest, legend
 from unet.report.pictures import SKY, YELLOW, Panel, frame, grid, message, middle
 from unet.scores.doubt import entropy
@@ -118,7 +118,7 @@ class Pictures(ABC):
             label = self.task.label(sample.label)
             part = busiest(label > 0, self.side)
             title = f"{sample.group or sample.name}, {'held out' if number in run.holdout else 'training'}"
-            rows.append([Panel(stretch(sample.image)[part], title, STRETCHED_GREY, pixel=side_of(sample)),
+            rows.append([Panel(for_display(sample.image)[part], title, STRETCHED_GREY, pixel=side_of(sample)),
                          Panel(self.label_picture(label)[part], pixel=side_of(sample))])
         framed = " (framed)" * any(number in run.holdout for number in numbers)
         figure, axes = grid(rows, f"{len(run.layout)} labelled {run.layout.noun}s: {len(run.train)} for training, "
@@ -146,7 +146,7 @@ class Pictures(ABC):
         where = "whole pages" if len(corners) == 1 else f"{len(corners)} per page, overlapping"
         title = f"{sample.name[:20]}: {count_of(len(pages), 'page')} of {size[0]} x {size[1]} pixels"
         figure, axes = grid([[
-            Panel(stretch(sample.image if several else image), title),
+            Panel(for_display(sample.image if several else image), title),
             Panel(squeeze_grey(tile(run.training_arrays.arrays(image, label, levels)["images"])),
                   "one tile, as the network sees it"),
             Panel(self.label_picture(tile(label)), f"its label: {self.label_meaning}")]],
@@ -190,7 +190,7 @@ class Pictures(ABC):
     def row(self, prediction: Prediction, learnt: dict, title: str = "", part: Window | None = None) -> list[Panel]:
         """Return the panels of a sample: image, truth, output, mistakes; without a label: image, output, objects."""
         sample = prediction.sample
-        panels = [Panel(stretch(sample.image), title or sample.name[:20], STRETCHED_GREY)]
+        panels = [Panel(for_display(sample.image), title or sample.name[:20], STRETCHED_GREY)]
         if sample.label is None:
             panels += self.maps(prediction, learnt)
             if self.object_name:
@@ -283,7 +283,7 @@ class Pictures(ABC):
         for one in self.typical(run, max(2, len(set(run.layout.groups)))):
             truth, part = self.truth(one.sample.label), busiest(self.wrong(one, run.learnt), self.side)
             colours, side = random_colours(truth), side_of(one.sample)
-            rows.append([Panel(stretch(one.sample.image)[part], _short_name(one), STRETCHED_GREY, pixel=side), *(
+            rows.append([Panel(for_display(one.sample.image)[part], _short_name(one), STRETCHED_GREY, pixel=side), *(
                 Panel(outline_touching(matched_colours(objects, truth, colours), objects)[part],
                       f"{name}: {objects.max()} {self.object_name}", pixel=side)
                 for objects, name in ((truth, "truth"), (one.objects, "predicted")))])

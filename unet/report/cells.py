@@ -13,7 +13,7 @@ from skimage import measure
 from unet.citations import cite
 from unet.inputs.stacks import format_slices
 from unet.report.base import CLOSE_UP, NO_HOLDOUT, Window, crop_panels, only_first_title
-from unet.report.colours import matched_colours, random_colours, stretch
+from unet.report.colours import for_display, matched_colours, random_colours
 from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, group_centres, paint_membranes
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, fade, grid, message
 from unet.report.slices import SlicePictures, SliceWords
@@ -70,7 +70,7 @@ class CellPictures(SlicePictures):
 
     def mistakes(self, prediction: Prediction, learnt: dict) -> Panel:
         mistakes = self._membrane_mistakes(prediction, learnt)
-        return Panel(paint_membranes(stretch(prediction.sample.image), mistakes),
+        return Panel(paint_membranes(for_display(prediction.sample.image), mistakes),
                      f"merges: {mistakes.merges}, splits: {mistakes.splits}")
 
     def wrong(self, prediction: Prediction, learnt: dict) -> np.ndarray:
@@ -152,7 +152,8 @@ class CellPictures(SlicePictures):
             return Panel(matched_colours(objects, truth, colours), title)
 
         explanation = f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}."
-        rows = [[Panel(stretch(prediction.sample.image), prediction.sample.name), self.maps(prediction, run.learnt)[0],
+        rows = [[Panel(for_display(prediction.sample.image), prediction.sample.name),
+                 self.maps(prediction, run.learnt)[0],
                  cells(number_cells(prediction.probability, plain), f"cells: probability > {plain:g}"),
                  Panel(self.label_picture(prediction.sample.label), "truth")]]
         if self.task.redraws(run.learnt):
@@ -222,7 +223,7 @@ def _places_beside(spots: list[tuple[int, int]], shape: tuple[int, int]) -> list
 
 def _crests(prediction: Prediction, threshold: float, width: float) -> np.ndarray:
     """Draw crests over the faded image, float (H, W, 3): black if they were judged to be a membrane, else orange."""
-    overlay, walls = fade(stretch(prediction.sample.image)), find_walls(prediction.probability, width)
+    overlay, walls = fade(for_display(prediction.sample.image)), find_walls(prediction.probability, width)
     if walls is not None:
         overlay[walls.crest] = to_rgb(ORANGE)
         overlay[walls.crest & (prediction.redrawn <= threshold)] = 0

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from unet.report.base import NO_HOLDOUT, Window
-from unet.report.colours import class_colours, colour_classes, stretch
+from unet.report.colours import class_colours, colour_classes, for_display
 from unet.report.paint import MISSED
 from unet.report.pictures import BLUE, DPI, ORANGE, Panel, fade, message
 from unet.report.slices import SlicePictures, SliceWords
@@ -49,7 +49,7 @@ class ClassPictures(SlicePictures):
                 Panel(prediction.probability.max(axis=-1), "its probability", "by the network")]
 
     def mistakes(self, prediction: Prediction, learnt: dict) -> Panel:
-        overlay, wrong = fade(stretch(prediction.sample.image)), self.wrong(prediction, learnt)
+        overlay, wrong = fade(for_display(prediction.sample.image)), self.wrong(prediction, learnt)
         overlay[wrong] = to_rgb(MISSED)
         return Panel(overlay, f"{wrong.mean():.1%} of the pixels are wrong")
 

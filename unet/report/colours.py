@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.colors import to_rgb
 from scipy import ndimage
-from skimage.exposure import rescale_intensity
 
+from unet.inputs.folders import stretch
 from unet.report.pictures import BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW
 from unet.scores.overlap import largest_overlap
 
@@ -20,18 +20,12 @@ HUES = np.array([to_rgb(hue) for hue in (ORANGE, SKY, GREEN, YELLOW, BLUE, PURPL
 FAMILIES = np.array([0, 1, 2, 3, 1, 4])  # of each hue; blue is in the family of sky, as it looks like it when lighter
 LIGHTS = np.array([0.0, 0.25, 0.5])  # share of white mixed into a hue
 TOUCHING = 4.0  # most pixels from a cell to the middle of a border across which cells count as touching
-STRETCH_PERCENTILES = (0.5, 99.8)  # of an image's pixel values, shown as black and as white
 UNMATCHED = 0.85  # grey of an object that covers no true one
 
 
-def stretch(image: np.ndarray) -> np.ndarray:
-    """Stretch an image (H, W) or (H, W, 3) between two percentiles: return uint8, (H, W) if grey, else (H, W, 3).
-
-    The levels are the same for all channels, so colours are kept.
-    """
-    low, high = np.percentile(image, STRETCH_PERCENTILES)
-    levels = (low, max(high, low + 1e-6))
-    return squeeze_grey(np.rint(rescale_intensity(image.astype(float), levels, (0, 255))).astype(np.uint8))
+def for_display(image: np.ndarray) -> np.ndarray:
+    """Stretch an image (H, W) or (H, W, 3) for a picture: uint8, (H, W) if it is grey, otherwise (H, W, 3)."""
+    return squeeze_grey(stretch(image))
 
 
 def squeeze_grey(image: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from unet.network import Network
 from unet.report import operations
 from unet.report.base import Pictures, crop_panels
 from unet.report.by_task import pictures_of
-from unet.report.colours import HUES, LIGHTS, linked_colours, stretch
+from unet.report.colours import HUES, LIGHTS, for_display, linked_colours
 from unet.report.network import draw_network, draw_overlap_tiles
 from unet.report.paint import busiest
 from unet.report.pictures import draw_curve, grid, middle, save
@@ -116,7 +116,7 @@ def animate(run: Run, path: Path) -> None:
         height, width = objects.shape
         frame = Image.new("RGB", (3 * width + 2 * GAP, height + TITLE_HEIGHT), "white")
         for place, (array, title) in enumerate((
-                (stretch(middle(one.sample.image, FRAME_SIDE)), f"slice {number}"),
+                (for_display(middle(one.sample.image, FRAME_SIDE)), f"slice {number}"),
                 (middle(one.probability, FRAME_SIDE) * 255, "probability of cell"),
                 (colours[objects] * 255, "cells, colours kept from slice to slice"))):
             frame.paste(Image.fromarray(np.rint(array).astype(np.uint8)), (place * (width + GAP), TITLE_HEIGHT))

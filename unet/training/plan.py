@@ -32,7 +32,9 @@ class Settings:
 
 def plan(layout: Layout, task: Task, settings: Settings) -> dict:
     """Return the manifest, all but the records of its pages; reads every sample and prints notes about the data."""
-    notes = task.check(layout) + ([f"labels are taken as {task.meaning}; {layout.doubt}"] if layout.doubt else [])
+    notes = task.check(layout)
+    if layout.if_mistaken:
+        notes.append(f"labels are taken as {task.meaning}; {layout.if_mistaken}")
     # split first: copies of one sample must not reach the hold-out
     held_out = (list(settings.holdout) if isinstance(settings.holdout, tuple)
                 else task.split(layout, settings.holdout, settings.seed))
