@@ -26,7 +26,7 @@ from unet.inputs.download import ISBI_URL, download_isbi
 from unet.inputs.exchange import OUTLINE, export_rois, import_labels
 from unet.inputs.findings import Finding, format_findings, span
 from unet.inputs.gaps import find_gaps
-from unet.inputs.layouts import Folders, Layout, Stacks, layout_class
+from unet.inputs.layouts import Folders, Layout, Stacks, TwoFolders, layout_class, layout_of
 from unet.segment.walls import thin_walls
 from unet.tasks import choose_task
 from utils import Parser, UserError, at_least, count_of, run
@@ -37,12 +37,7 @@ def examine(folder: Path, classes: int | None = None) -> tuple[str, bool]:
 
     Raises UserError if it is no folder, or a single image in it cannot be read; broken stacks are in the report.
     """
-    layout_type = layout_class(folder)
-    if layout_type is not Stacks:
-        findings = examine_images(layout_type(folder), classes)
-    else:
-        findings = examine_stacks(folder, None if classes else thin_walls)
-        findings += check_task(Stacks(folder), classes) if classes and is_ready(findings) else []
+    findings = EXAMINERS[layout_class(folder)](folder, classes)
     return format_findings(folder, findings), is_ready(findings)
 
 
@@ -62,8 +57,15 @@ def check_task(layout: Layout, classes: int | None) -> list[Finding]:
         return [Finding("problem", problem, "Step 1 would refuse it.", remedy)]
 
 
-def examine_images(layout: Folders, classes: int | None) -> list[Finding]:
+def examine_slices(folder: Path, classes: int | None) -> list[Finding]:
+    """Examine the three stacks, broken or not, as cells or, if the user says how many there are, as classes."""
+    findings = examine_stacks(folder, None if classes else thin_walls)
+    return findings + (check_task(Stacks(folder), classes) if classes and is_ready(findings) else [])
+
+
+def examine_images(folder: Path, classes: int | None) -> list[Finding]:
     """Describe a folder of images, by modality; raise UserError for files that would stop step 1 or training."""
+    layout = layout_of(folder)
     layout.to_predict()  # raises for bad images without labels: otherwise training would, after steps 1 and 2
     groups: dict[str, list[tuple[int, int, int]]] = {}
     for sample in layout:
@@ -87,6 +89,9 @@ def look_for_gaps(layout: Folders) -> list[Finding]:
     gaps = [f"{sample.name} at y {y}, x {x}" for sample in samples
             for y, x in find_gaps(sample.label > 0, sample.image.mean(axis=2))]
     return gap_notes(gaps, name=layout.labels_name)
+
+
+EXAMINERS = {Stacks: examine_slices, Folders: examine_images, TwoFolders: examine_images}
 
 
 def add_exchange(commands: argparse._SubParsersAction) -> None:

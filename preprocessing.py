@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from unet.inputs.rows import Rows, new_array, stack_rows
 from unet.tasks import task_of
-from unet.tasks.task import Task
-from unet.training.copies import MARGIN, TILE
+from unet.tasks.task import MARGIN, TILE, Task
 from unet.training.folder import run_folder
 from unet.training.unfinished import unfinished
 from utils import OverlapTile, Parser, UserError, at_least, file_hash, input_hash, read_json, run, write_json
@@ -168,9 +167,9 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
 
 
 def task_tiling(task: Task, shape: Sequence[int], tile: int | None = None, margin: int | None = None) -> Tiling:
-    """Return the requested tiles; by default those of `Tiling`, or for windows the whole page (H, W)."""
-    default = Tiling(shape[0], 0) if task.windowed else Tiling()
-    return Tiling(default.tile if tile is None else tile, default.margin if margin is None else margin)
+    """Return the requested tiles of a page (H, W), with the task's defaults."""
+    default_side, default_margin = task.default_tile(shape)
+    return Tiling(default_side if tile is None else tile, default_margin if margin is None else margin)
 
 
 def check_tiling(task: Task, tiling: Tiling, weights: str, shape: Sequence[int]) -> None:
@@ -180,9 +179,7 @@ def check_tiling(task: Task, tiling: Tiling, weights: str, shape: Sequence[int])
     if tiling.core < 1 or tiling.margin < 0:
         raise UserError(f"a tile of {tiling.tile} pixels has no room for two margins of {tiling.margin}; choose a "
                         "larger --tile or a smaller --margin")
-    if task.windowed and tiling.tile > shape[0]:
-        raise UserError(f"tiles of {tiling.tile} pixels do not fit the windows of {shape[0]} that step 1 cut; run "
-                        f"'python augmentation.py --window {tiling.tile}' first, or choose a smaller --tile")
+    task.check_tile(tiling.tile, shape)
 
 
 def class_shares(targets: Iterable[np.ndarray], classes: int) -> list[float]:

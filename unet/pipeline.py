@@ -24,7 +24,7 @@ import augmentation
 import preprocessing
 from datasets import examine
 from unet.inputs.demo import DEMO_FILES, DEMO_MARK, demo_files, make_demo
-from unet.inputs.layouts import Layout, Stacks, layout_class, layout_of
+from unet.inputs.layouts import Layout, layout_of
 from unet.tasks import choose_task
 from unet.training import copies as planning
 from unet.training.folder import remove, remove_run, run_folder
@@ -86,9 +86,9 @@ def readable(data: Path) -> Layout:
     try:
         return layout_of(data)
     except UserError:
-        if not data.is_dir() or layout_class(data) is not Stacks:
+        if not data.is_dir():
             raise
-        print(examine(data)[0], flush=True)
+        print(examine(data)[0], flush=True)  # for images it raises that error again, which names the file
         raise UserError(f"{data} cannot be used as it is, so nothing was run; fix the problems above, or run the demo "
                         f"with 'make DATA={DEMO}'") from None
 

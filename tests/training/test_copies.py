@@ -6,7 +6,8 @@ from model import PRESETS
 from preprocessing import Tiling, tile_corners
 from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
-from unet.training.copies import MARGIN, READS, TILE, describe_copies, needed_copies, tiles_of, whole
+from unet.tasks.task import MARGIN, TILE
+from unet.training.copies import READS, describe_copies, needed_copies, tiles_of, whole
 
 
 def test_what_training_reads_by_default_is_its_schedule():

@@ -16,6 +16,7 @@ from unet.inputs.samples import Sample, Samples
 from unet.inputs.writers import beside
 from utils import UserError
 
+TILE, MARGIN = 256, 32  # of the tiles that training takes from a page by default, pixels
 Range = tuple[float, float]  # least and most, drawn uniformly
 LARGE_IMAGE = 5000**2  # pixels from which on an image is processed in bands of rows, with objects in 32 bits
 LEARNT = 0.05  # mean difference in probability from which on a network tells pixels apart
@@ -173,6 +174,14 @@ class Task(ABC):
     def regions(self, label: np.ndarray) -> np.ndarray:
         """Return the label map (H, W) whose regions a border weight map separates, 0 outside of all."""
         return label
+
+    def default_tile(self, page: Sequence[int]) -> tuple[int, int]:
+        """Return side and margin, pixels, of the tiles that are cut from a page (H, W) if the user names none."""
+        return TILE, MARGIN
+
+    def check_tile(self, side: int, page: Sequence[int]) -> None:
+        """Raise UserError if a tile of this side does not fit a page (H, W)."""
+        return None  # a tile may be larger than a slice, which is then mirrored
 
     # --------------------------------------------------------------------------------------- afterwards
 

@@ -10,12 +10,12 @@ from unet.tasks.task import Task
 from utils import OverlapTile
 
 READS = 10_000  # tiles that train.py reads without options on a CPU: 25 epochs of 100 steps of 4
-TILE, MARGIN = 256, 32  # of the tiles that preprocessing.py cuts without options, pixels
 
 
 def tiles_of(task: Task, page: Sequence[int]) -> int:
-    """Return how many tiles preprocessing.py cuts from a page (H, W) without options; a window is one tile."""
-    return 1 if task.windowed else len(OverlapTile(tuple(page), TILE - 2 * MARGIN, MARGIN).inside())
+    """Return how many tiles preprocessing.py cuts from a page (H, W) without options."""
+    side, margin = task.default_tile(page)
+    return len(OverlapTile(tuple(page), side - 2 * margin, margin).inside())
 
 
 def needed_copies(task: Task, sizes: Sequence[tuple[int, int]], tiles: int, reads: int = READS) -> float:
