@@ -107,14 +107,8 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
     else:
         keras.utils.set_random_seed(seed)
         with strategy.scope():
-            network = build(recipe.network, geometry["channels"], geometry["normalisation"],
-                            "none" if keeper.rows else recipe.pretrained)
-            outputs = [network.output, affinity_output(network)] if recipe.affinities else network.output
-            model = InParts(network.input, outputs, name=network.name)
-            model.affinities = recipe.affinities
-            compile_model(model, recipe)
+            model, config["parameters"] = _build(recipe, geometry, "none" if keeper.rows else recipe.pretrained)
         prepare_model(model)
-        config["parameters"] = network.count_params()
         if is_chief(strategy):
             require_space(work, 40 * model.count_params() + 10_000_000)  # old and new checkpoint, and the model
         keeper.start(model)
@@ -127,6 +121,28 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
     return load_model(work / "model.keras")
 
 
+def _build(recipe: Recipe, geometry: dict, pretrained: str) -> tuple[InParts, int]:
+    """Build the network to train, with its further outputs; return it and how many parameters predict."""
+    network = build(recipe.network, geometry["channels"], geometry["normalisation"], pretrained)
+    outputs = [network.output, affinity_output(network)] if recipe.affinities else network.output
+    model = InParts(network.input, outputs, name=network.name)
+    model.affinities = recipe.affinities
+    compile_model(model, recipe)
+    return model, network.count_params()
+
+
+def _hold_back(recipe: Recipe, patches: Path, slices: list[int], strategy: tf.distribute.Strategy
+               ) -> tuple[list[int], dict]:
+    """Set a validation block aside if the recipe has one; return the slices that train, and `fit`'s arguments."""
+    if not (recipe.patience or recipe.validation):
+        return slices, {}
+    block, most = max(1, len(slices) // 5), max(1, int(VALIDATION_SHARE * recipe.steps * recipe.batch))
+    most = most // recipe.batch * recipe.batch or most  # whole batches, if there is one
+    tiles = Feed(patches, recipe.batch, keep=slices[-block:]).plain_tiles(64 if recipe.patience else most)
+    data, count = in_shares(tiles, recipe.batch, strategy)
+    return slices[:-block], {"validation_data": data, "validation_steps": count}
+
+
 def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     """Run the rest of the schedule; on Ctrl-C raise KeyboardInterrupt, which says what was saved.
 
@@ -134,14 +150,8 @@ def _fit(model: InParts, geometry: dict, keeper: Keeper) -> None:
     much, or if there are other processes, which cannot know of it.
     """
     recipe, work, strategy = keeper.recipe, keeper.work, model.distribute_strategy
-    patches, slices, validation = work / "patches", geometry["split"]["train"], {}
-    if recipe.patience or recipe.validation:
-        block, most = max(1, len(slices) // 5), max(1, int(VALIDATION_SHARE * recipe.steps * recipe.batch))
-        most = most // recipe.batch * recipe.batch or most  # whole batches, if there is one
-        tiles = Feed(patches, recipe.batch, keep=slices[-block:]).plain_tiles(64 if recipe.patience else most)
-        data, count = in_shares(tiles, recipe.batch, strategy)
-        validation = {"validation_data": data, "validation_steps": count}
-        slices = slices[:-block]
+    patches = work / "patches"
+    slices, validation = _hold_back(recipe, patches, geometry["split"]["train"], strategy)
     feed = Feed(patches, recipe.batch, keeper.config["recipe"]["seed"], recipe.intensity, keep=slices,
                 numbers=bool(recipe.affinities))
     total, start = recipe.epochs * recipe.steps, time.perf_counter()
