@@ -15,8 +15,9 @@ from unet.engines.predictor import Limits, Predictor
 from unet.engines.seams import Seams, seam_positions
 from unet.inputs.stacks import write_stack
 from unet.network import Network
+from unet.segment.crests import find_walls
 from unet.segment.judge import fit_judge, judge, neighbours
-from unet.segment.walls import draw_walls, find_walls
+from unet.segment.walls import draw_walls
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
 from unet.tasks.nuclei import Nuclei

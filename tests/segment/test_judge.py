@@ -6,6 +6,7 @@ from phantoms import strip
 from scipy.special import logit
 
 from unet.segment import judge as judging
+from unet.segment.crests import find_walls
 from unet.segment.judge import (
     example,
     features,
@@ -17,7 +18,6 @@ from unet.segment.judge import (
     show_same_tissue,
     within_one_cell,
 )
-from unet.segment.walls import find_walls
 
 
 def test_features_by_hand():

@@ -20,7 +20,8 @@ from unet.report.slices import SlicePictures, SliceWords
 from unet.report.words import join_words
 from unet.scores.isbi import THRESHOLDS, components, v_rand
 from unet.scores.mistakes import MembraneMistakes, membrane_mistakes
-from unet.segment.walls import OVERSURE, OVERSURE_WITH_WALLS, SWITCHED_OFF, find_walls, number_cells
+from unet.segment.crests import find_walls
+from unet.segment.walls import OVERSURE, OVERSURE_WITH_WALLS, SWITCHED_OFF, number_cells
 from unet.tasks.cells import SCORE_TITLES
 from unet.tasks.task import Prediction
 

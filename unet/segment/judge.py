@@ -10,7 +10,6 @@ Nunez-Iglesias et al., PLoS ONE 8(8), e71715, 2013.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import root
@@ -18,10 +17,8 @@ from scipy.special import expit, logit
 
 from unet.scores.isbi import components
 from unet.scores.overlap import largest_overlap
+from unet.segment.crests import Walls
 from unet.segment.distance import squared_distance
-
-if TYPE_CHECKING:
-    from unet.segment.walls import Walls
 
 LEAST_WALLS = 50  # of either sort, membranes and not; from fewer nothing is learnt
 RIDGE = 30.0  # strength of the penalty on the squared weights, in walls; by cross-validation

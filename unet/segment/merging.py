@@ -10,12 +10,10 @@ be single linkage.
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from unet.segment.walls import Walls
+from unet.segment.crests import Walls
 
 
 def merge_values(walls: Walls, values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ from unet.inputs.doctor import WALL_SLICES, are_separate_objects, pixel_step, po
 from unet.inputs.layouts import Layout
 from unet.inputs.stacks import format_slices
 from unet.scores.isbi import format_scores, isbi_scores
-from unet.segment.walls import draw_walls, find_walls, learn_cells, number_cells, thin_walls
+from unet.segment.crests import find_walls
+from unet.segment.walls import draw_walls, learn_cells, number_cells, thin_walls
 from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Prediction
 from utils import UserError
