@@ -32,7 +32,6 @@ from unet.segment.walls import (
     wall_width,
 )
 
-
 # -------------------------------------------------------------------------- six drawings that hold more than walls
 
 
