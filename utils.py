@@ -95,15 +95,16 @@ def _exit(status: int, message: object) -> None:
 
 @dataclass(frozen=True)
 class OverlapTile:
-    """Cut an image into tiles that overlap, and stitch their cores back together.
+    """Tiles that overlap, and their cores, from which an image is stitched back together.
 
     The cores lie edge to edge on a regular grid that starts at the image's upper left corner; each tile is its core
     plus `margin` pixels of context on every side. Where a tile reaches beyond the image, the image is mirrored (without
     repeating the edge pixel). This is the overlap-tile strategy of Ronneberger et al. 2015, figure 2.
 
-    Laws: `stitch(cut(image))` is `image` to the bit for every shape. If the margin is at least the radius of the
-    network's receptive field, the stitched prediction equals the prediction of the whole mirrored image. For a network
-    that pools, `core` and `margin` must be multiples of its total stride, so that all tiles pool on one grid.
+    Laws: for every shape, the cores `core_of(tile_at(image, corner), corner)` at all `corners()` are the image to the
+    bit. If the margin is at least the radius of the network's receptive field, the stitched prediction equals that of
+    the whole mirrored image. For a network that pools, `core` and `margin` must be multiples of its total stride, so
+    that all tiles pool on one grid.
 
     Parameters
     ----------
@@ -144,9 +145,24 @@ class OverlapTile:
         height, width = self.cores
         return [(row * height, column * width) for row in range(rows) for column in range(columns)]
 
-    def cut(self, image: np.ndarray) -> np.ndarray:
-        """Cut an image (H, W[, C]) into tiles (n, height, width[, C]) of its dtype."""
-        return self.cut_at(image, [(y - self.margin, x - self.margin) for y, x in self.corners()])
+    def window(self, corner: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return upper left corner (y, x) and size (height, width), pixels, of the tile around the core at `corner`."""
+        return (corner[0] - self.margin, corner[1] - self.margin), self.sides
+
+    def tile_at(self, image: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
+        """Cut the tile (h, w[, C]) around the core at `corner` out of an image (H, W[, C])."""
+        first, size = self.window(corner)
+        return OverlapTile(self.shape, size).cut_at(image, [first])[0]
+
+    def core_of(self, tile: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
+        """Crop the tile (h, w[, C]) around the core at `corner` to the core; a prediction may lack the tile's edges."""
+        first, size = self.window(corner)
+        parts = []
+        for start, tile_start, tile_side, side, core, image_side in zip(
+                corner, first, size, tile.shape[:2], self.cores, self.shape, strict=True):
+            skip = start - tile_start - (tile_side - side) // 2
+            parts.append(slice(skip, skip + min(core, image_side - start)))
+        return tile[tuple(parts)]
 
     def cut_at(self, image: np.ndarray, corners: list[tuple[int, int]]) -> np.ndarray:
         """Cut whole tiles (n, height, width[, C]) whose upper left pixels are at `corners` (y, x), anywhere."""
@@ -170,21 +186,6 @@ class OverlapTile:
             first, last = (0, size - side) if size > side else ((size - side) // 2,) * 2
             starts.append(np.linspace(first, last, count).round().astype(int).tolist())
         return [(y, x) for y in starts[0] for x in starts[1]]
-
-    def stitch(self, tiles: np.ndarray) -> np.ndarray:
-        """Stitch tiles (n, height, width[, C]) into an image (H, W[, C]).
-
-        Whole tiles, or smaller ones, down to the cores, as a valid network returns them.
-        """
-        tiles = np.asarray(tiles)
-        surplus = {side - core for side, core in zip(tiles.shape[1:3], self.cores, strict=True)}
-        if len(tiles) != len(self) or len(surplus) > 1 or min(surplus) < 0 or min(surplus) % 2:
-            raise ValueError(f"expected {len(self)} tiles with cores of {self.core}, got {tiles.shape}")
-        image, skip = np.empty((*self.shape, *tiles.shape[3:]), tiles.dtype), min(surplus) // 2
-        for tile, (y, x) in zip(tiles, self.corners(), strict=True):
-            part = image[y:y + self.cores[0], x:x + self.cores[1]]  # smaller than a core at the image's end
-            part[:] = tile[skip:skip + part.shape[0], skip:skip + part.shape[1]]
-        return image
 
 
 def apply_symmetry(array: np.ndarray, turn: int) -> np.ndarray:

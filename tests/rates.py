@@ -96,8 +96,8 @@ def one_by_one(model: Path, predictor: Predictor, image: np.ndarray, repeats: in
     core = max(overlap_tiles(predictor.network, (max(normalised.shape[:2]),) * 2).cores)
     image = normalised if normalised.ndim == 3 else normalised[..., np.newaxis]
     turns = (apply_symmetry(image, number) for number in range(predictor.flips))
-    tiles = [tile for turn in turns
-             for tile in OverlapTile(turn.shape[:2], core, predictor.network.margin).cut(turn)]
+    grids = ((turn, OverlapTile(turn.shape[:2], core, predictor.network.margin)) for turn in turns)
+    tiles = [grid.tile_at(turn, corner) for turn, grid in grids for corner in grid.corners()]
     return median_seconds(lambda: [engine(tile[np.newaxis]) for tile in tiles], repeats)
 
 

@@ -202,7 +202,7 @@ def test_out_of_memory_halves_the_tiles_and_says_so(error, capsys):
     predictor = Predictor(engine, SAME, Cells())
     for _ in range(2):
         probability = predictor.predict(np.zeros((512, 512), np.uint8))
-        assert probability.shape == (512, 512) and (probability == 0.5).all()
+        assert probability.shape == (512, 512, 1) and (probability == 0.5).all()
     assert "note: memory ran out; going on with tiles of 128 pixels and their margins" in "".join(capsys.readouterr())
     assert len(engine.shapes) == 2 * 16  # the second image does not try the larger ones again
     with pytest.raises(MemoryError, match="tiles of 32 pixels and their margins are too large"):

@@ -89,7 +89,7 @@ def test_bands_give_rows_as_an_array_does(tmp_path):
 @pytest.mark.parametrize("step", [24, 40, 300])
 def test_rows_are_predicted_as_in_the_whole(predictor, image, step):
     levels = predictor.task.levels(image)
-    whole = predictor.predict(predictor.task.normalise(image, levels))
+    whole = predictor(image)
     rows = [predictor.rows(image, levels, first, min(first + step, 201)) for first in range(0, 201, step)]
     assert_allclose(np.concatenate(rows), whole, atol=1e-6)
 
@@ -108,7 +108,7 @@ def test_parts_are_predicted_as_in_the_whole_by_a_network_that_pools(image, flip
     predictor = Predictor(Pooled(), Network(4, 2), Cells(), flips=flips, limits=Limits(core=40))
     image = np.pad(image, ((0, 2), (0, 0)))[:shape[0], :shape[1]]
     levels, margin = Cells().levels(image), Network(4, 2).margin + 4
-    whole = predictor.predict(Cells().normalise(image, levels))
+    whole = predictor(image)
     rows = [predictor.rows(image, levels, first, min(first + 80, shape[0])) for first in range(0, shape[0], 80)]
     assert_allclose(np.concatenate(rows), whole, atol=1e-6)
     top, left = max(80 - margin, 0), max(120 - margin, 0)
@@ -127,7 +127,7 @@ def test_rows_are_predicted_where_memory_runs_out(image):
     levels = one.task.levels(image)
     rows = one.rows(image, levels, 80, 160)
     assert one.limits.core <= 40
-    assert_allclose(rows, one.predict(one.task.normalise(image, levels))[80:160], atol=1e-6)
+    assert_allclose(rows, one(image)[80:160], atol=1e-6)
 
 
 @pytest.mark.parametrize("height", [16, 37, 64, 150, 400])

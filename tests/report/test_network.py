@@ -48,4 +48,4 @@ def test_large_images_are_predicted_in_as_few_tiles_as_fit():
     network = Network(2, 2, dropout=(0, 0, 0))
     assert overlap_tiles(network, (600, 512)) == Windows((600, 512), (600, 512), network.margin, 4)
     assert overlap_tiles(network, (1300, 40)) == Windows((1300, 40), (436, 40), network.margin, 4)  # three
-    assert overlap_tiles(network, (20, 20), core=8, margin=3) == Windows((20, 20), (8, 8), 3, 4)
+    assert overlap_tiles(network, (20, 20), core=8) == Windows((20, 20), (8, 8), network.margin, 4)

@@ -60,14 +60,15 @@ class Predictor:
         spread = np.sqrt(np.maximum(squares - mean**2, 0)).max(axis=-1)  # rounding may leave it below 0
         return self._squeeze(np.ascontiguousarray(mean)), spread
 
-    def predict(self, normalised: np.ndarray, core: int | None = None, margin: int | None = None) -> np.ndarray:
-        """Predict a normalised image, uint8 (H, W[, C]), in each flip; return their mean.
+    def predict(self, normalised: np.ndarray, squares: bool = False) -> np.ndarray:
+        """Predict a normalised image, uint8 (H, W[, C]), in each flip; return their mean, float32 (H, W, classes).
 
-        Overlap tiles are predicted and their cores stitched; the default margin covers the network's receptive field,
-        so that no seam is left. If memory runs out, retry with tiles of half the side, and keep that size from then on.
-        Raises MemoryError if the smallest tiles are too large.
+        With `squares` the means of their squares follow, as further channels. Overlap tiles are predicted and their
+        cores stitched; the margin covers the network's receptive field, so that no seam is left. If memory runs out,
+        retry with tiles of half the side, and keep that size from then on. Raises MemoryError if the smallest tiles are
+        too large.
         """
-        return self._squeeze(self._predict_tiles(normalised, core, margin))
+        return self._within_memory(normalised.shape[:2], lambda core: self._average_flips(normalised, core, squares))
 
     def rows(self, image: np.ndarray, levels: dict, first: int, last: int) -> np.ndarray:
         """Predict rows `first` to `last` - 1 of an image too large to be predicted whole; float32 (rows, W[, classes]).
@@ -84,7 +85,7 @@ class Predictor:
         The image may be a crop of a larger one that starts at a multiple of the network's stride and has its margin.
         """
         return self._squeeze(self._within_memory(
-            shape, None, lambda core: self._predict_block(image, levels, corner, shape, core)))
+            shape, lambda core: self._predict_block(image, levels, corner, shape, core)))
 
     @property
     def members(self) -> Sequence[Predictor]:
@@ -124,20 +125,15 @@ class Predictor:
 
     def _predict_at(self, zoom: float, normalised: np.ndarray, squares: bool) -> np.ndarray:
         if zoom == 1:
-            return self._predict_tiles(normalised, squares=squares)
+            return self.predict(normalised, squares)
         shape = normalised.shape[:2]
         size = [max(1, round(side * zoom)) for side in shape]
         larger = np.clip(np.rint(resize(normalised, size, order=1, preserve_range=True)), 0, 255)
-        return _resize(self._predict_tiles(larger.astype(np.uint8), squares=squares), shape)
+        return _resize(self.predict(larger.astype(np.uint8), squares), shape)
 
-    def _predict_tiles(self, normalised: np.ndarray, core: int | None = None, margin: int | None = None,
-                       squares: bool = False) -> np.ndarray:
-        return self._within_memory(normalised.shape[:2], core,
-                                   lambda core: self._average_flips(normalised, core, margin, squares))
-
-    def _within_memory(self, shape: tuple[int, int], core: int | None, call: Callable[[int], np.ndarray]) -> np.ndarray:
+    def _within_memory(self, shape: tuple[int, int], call: Callable[[int], np.ndarray]) -> np.ndarray:
         """Call with the core that the limits allow; while memory runs out, retry with half of it."""
-        core = core or self.limits.core
+        core = self.limits.core
         while True:
             try:
                 return call(core)
@@ -194,7 +190,7 @@ class Predictor:
         for first in range(0, len(items), size):
             yield items[first:first + size]
 
-    def _average_flips(self, normalised: np.ndarray, core: int, margin: int | None, squares: bool) -> np.ndarray:
+    def _average_flips(self, normalised: np.ndarray, core: int, squares: bool) -> np.ndarray:
         """Average the probability over flips and, as further channels, its `squares`; float32 (H, W, channels).
 
         All flips of a tile are predicted together, those of one shape in the same batches.
@@ -207,7 +203,7 @@ class Predictor:
         work = []
         for size in dict.fromkeys(image.shape[:2] for image in images):
             flips = [flip for flip, image in enumerate(images) if image.shape[:2] == size]
-            tiles = overlap_tiles(self.network, size, core, margin)
+            tiles = overlap_tiles(self.network, size, core)
             by_size: dict[tuple[int, int], list] = {}
             for corner in tiles.corners():
                 by_size.setdefault(tiles.window(corner)[1], []).extend((corner, flip) for flip in flips)

@@ -32,7 +32,6 @@ class Windows(OverlapTile):
     mirrored: bool = False
 
     def window(self, corner: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return upper left corner (y, x) and size (height, width), pixels, of the tile around the core at `corner`."""
         spans = []
         for start, core, size in zip(corner, self.cores, self.shape, strict=True):
             first, last = start - self.margin, start + core + self.margin
@@ -41,28 +40,11 @@ class Windows(OverlapTile):
             spans.append((first, last - first))
         return tuple(first for first, _ in spans), tuple(side for _, side in spans)
 
-    def tile_at(self, image: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
-        """Cut the tile (h, w[, C]) around the core at `corner` out of an image (H, W[, C])."""
-        first, size = self.window(corner)
-        return OverlapTile(self.shape, size).cut_at(image, [first])[0]
 
-    def core_of(self, prediction: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
-        """Crop the prediction (h, w, C) of the tile around the core at `corner` to that core within the image."""
-        first, size = self.window(corner)
-        parts = []
-        for start, tile_start, tile_side, side, core, image_side in zip(
-                corner, first, size, prediction.shape[:2], self.cores, self.shape, strict=True):
-            skip = start - tile_start - (tile_side - side) // 2  # a valid network's prediction is smaller than its tile
-            parts.append(slice(skip, skip + min(core, image_side - start)))
-        return prediction[tuple(parts)]
-
-
-def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE_SIDE, margin: int | None = None
-                  ) -> Windows:
+def overlap_tiles(network: Network, shape: tuple[int, int], core: int = CORE_SIDE) -> Windows:
     """Return the tiles in which to predict an image of `shape`: as few as `core` allows on each axis, evenly sized."""
     cores = tuple(math.ceil(size / math.ceil(size / core) / network.stride) * network.stride for size in shape)
-    return Windows(shape, cores, network.margin if margin is None else margin, network.stride,
-                   network.padding == "valid")
+    return Windows(shape, cores, network.margin, network.stride, network.padding == "valid")
 
 
 def fill_to_stride(image: np.ndarray, network: Network) -> np.ndarray:

@@ -40,7 +40,7 @@ def draw_overlap_tiles(run: Run) -> Figure:
     tiles = overlap_tiles(network, shape)
     single = len(tiles) == 1
     if single:
-        tiles = overlap_tiles(network, shape, math.ceil(max(shape) / 3), min(network.margin, max(shape) // 8))
+        tiles = overlap_tiles(network, shape, math.ceil(max(shape) / 3))
     figure, axes = grid([[Panel(squeeze_grey(image), sample.name[:20], "grey level, as the network sees it"),
                           Panel(probability.max(axis=-1) if probability.ndim == 3 else probability,
                                 "stitched", run.task.output if run.task.classes == 1 else "greatest probability")]],
