@@ -81,20 +81,20 @@ class FinalStep:
         finished.json lists the finished stages, with the hash of their model.keras. Raises NotLearning if the network
         gives the same output everywhere.
         """
-        stages = {"learnt": self.learn, "judged": self.score, "predicted": self.predict}
+        stages = {"learnt": self.learn, "scored": self.score, "predicted": self.predict}
         path, model = self.work / "finished.json", file_hash(self.work / "model.keras")
         marks = read_json(path, "remove it") if path.is_file() else {}
         if marks.get("model") != model or marks.get("learnt") is None or "learnt" not in self.config:
             marks = {"model": model}  # scores and predictions depend on what was learnt
         requirements = self.requirements()
-        unfinished = [name for name, (purpose, files) in requirements.items()
+        to_do = [name for name, (purpose, files) in requirements.items()
                       if marks.get(name) != purpose or not all(file.exists() for file in files)]
-        for name in unfinished:
+        for name in to_do:
             stages[name]()
             self.layout.check_unchanged()
             marks[name] = requirements[name][0]
             write_json(path, marks)
-        return bool(unfinished)
+        return bool(to_do)
 
     def requirements(self) -> dict[str, tuple[dict, list[Path]]]:
         """Return, for each stage, its outputs and inputs, ready for JSON, and the files that it writes."""
@@ -104,7 +104,7 @@ class FinalStep:
         held_out = [self.layout.names[number] for number in self.config["split"]["holdout"]]
         holdout_outputs = self.task.holdout_outputs(self.work, self.outputs)
         scores = [self.work / "metrics.json", self.work / "holdout.png", *self.task.files(holdout_outputs, held_out)]
-        stages = {"learnt": ({}, []), "judged": (places(holdout_outputs), scores if held_out else [])}
+        stages = {"learnt": ({}, []), "scored": (places(holdout_outputs), scores if held_out else [])}
         if self.inputs is None:
             return stages
         return {**stages, "predicted": ({**places(self.outputs), "input": self.layout.hash_to_predict()},

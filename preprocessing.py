@@ -46,7 +46,7 @@ class Tiling:
         return self.tile - 2 * self.margin
 
     @property
-    def label(self) -> int:
+    def label_side(self) -> int:
         """Side of the label that belongs to a tile, pixels."""
         return self.core if self.valid else self.tile
 
@@ -145,13 +145,13 @@ def preprocess(work: Path, tiling: Tiling | None = None, weights: str | None = N
                         "background; label the missing one, or hold out others with --holdout in augmentation.py")
     geometry = {
         "task": manifest["task"], "tile": tiling.tile, "margin": tiling.margin, "core": tiling.core,
-        "label": tiling.label, "valid": tiling.valid, "channels": task.channels, "classes": task.classes,
+        "label": tiling.label_side, "valid": tiling.valid, "channels": task.channels, "classes": task.classes,
         "normalisation": task.normalisation, "weights": weights, "shares": shares, "seed": seed,
         "split": manifest["split"], "data": manifest["data"], "count": count,
         "manifest": file_hash(work / "augmented" / "manifest.json")}
     training, levels = TrainingArrays(task, weights, shares), [source["levels"] for source in manifest["sources"]]
     places = np.random.default_rng((seed, 5)).permutation(count).reshape(-1, len(corners))
-    needed = count * (tiling.tile**2 * task.channels + tiling.label**2 * (1 if weights == "none" else 5))
+    needed = count * (tiling.tile**2 * task.channels + tiling.label_side**2 * (1 if weights == "none" else 5))
     with unfinished(work / "patches", "tiles", {"geometry": geometry}, needed,
                     lambda folder: _new_tiles(folder, geometry)) as part:
         waiting = part.unfinished_jobs(len(pages))
@@ -203,12 +203,12 @@ def tile_corners(tiling: Tiling, shape: Sequence[int], windowed: bool) -> list[t
 def _new_tiles(folder: Path, geometry: dict) -> dict[str, Rows]:
     """Make the files for the tiles."""
     tile, label = (geometry["tile"],) * 2, (geometry["label"],) * 2
-    layouts = {"images": (tile if geometry["channels"] == 1 else (*tile, geometry["channels"]), np.uint8),
+    shapes = {"images": (tile if geometry["channels"] == 1 else (*tile, geometry["channels"]), np.uint8),
                "labels": (label, np.uint8)}
     if geometry["weights"] != "none":
-        layouts["weights"] = (label, np.float32)
+        shapes["weights"] = (label, np.float32)
     return {name: new_array(folder / f"train-{name}.npy", (geometry["count"], *shape), dtype)
-            for name, (shape, dtype) in layouts.items()}
+            for name, (shape, dtype) in shapes.items()}
 
 
 def _write_tiles(files: dict[str, Rows], arrays: dict[str, np.ndarray], places: Sequence[int],
@@ -217,10 +217,10 @@ def _write_tiles(files: dict[str, Rows], arrays: dict[str, np.ndarray], places: 
 
     Labels and weights are smaller by the edge that a valid network does not predict.
     """
-    edge, crcs = (tiling.tile - tiling.label) // 2, {}
+    edge, crcs = (tiling.tile - tiling.label_side) // 2, {}
     inner = [(y + edge, x + edge) for y, x in corners]
     for name, array in arrays.items():
-        side, starts = (tiling.tile, corners) if name == "images" else (tiling.label, inner)
+        side, starts = (tiling.tile, corners) if name == "images" else (tiling.label_side, inner)
         crcs[name] = files[name].write(places, OverlapTile(array.shape[:2], side).cut_at(array, starts))
     return crcs
 
@@ -281,7 +281,7 @@ def main() -> None:
         tiling = tiling_of(args, task_of(manifest), manifest["shape"][1:3])
         geometry = preprocess(args.work, tiling, args.weights, args.seed)
     print(f"{args.work / 'patches'}: {geometry['count']} tiles to train on, {tiling.tile}x{tiling.tile} pixels with "
-          f"labels of {tiling.label}x{tiling.label}")
+          f"labels of {tiling.label_side}x{tiling.label_side}")
 
 
 if __name__ == "__main__":

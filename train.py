@@ -246,12 +246,12 @@ def options() -> argparse.ArgumentParser:
                                                  "folder for predicted single images (default: prediction)")
     parser.add_argument("--preset", choices=["auto", *PRESETS], help="network and schedule; auto is cpu, on a GPU with "
                                                                      f"{GPU_TILES} tiles per step (default: auto)")
-    whole = at_least(1)
-    for name, number, meaning in (("epochs", whole, "parts of the schedule, after each of which the run is saved"),
-                                  ("steps", whole, "steps per epoch"), ("batch", whole, "tiles per step"),
+    positive = at_least(1)
+    for name, number, meaning in (("epochs", positive, "parts of the schedule, after each of which the run is saved"),
+                                  ("steps", positive, "steps per epoch"), ("batch", positive, "tiles per step"),
                                   ("lr", at_least(1e-12, float), "peak learning rate"),
-                                  ("filters", whole, "feature maps of the first level"),
-                                  ("depth", whole, "how often the network halves its first level")):
+                                  ("filters", positive, "feature maps of the first level"),
+                                  ("depth", positive, "how often the network halves its first level")):
         parser.add_argument(f"--{name}", type=number, help=f"{meaning} (default: the preset's)")
     parser.add_argument("--encoder", choices=list(ENCODERS), help="a network of keras.applications as the contracting "
                         "path, with 16 to 256 filters on the way back up; trained with Adam")

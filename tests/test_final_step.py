@@ -14,7 +14,7 @@ from unet.engines.predictor import Predictor
 from unet.inputs.layouts import layout_of
 from unet.inputs.samples import Sample
 from unet.inputs.stacks import TEST, read_stack, write_stack
-from unet.segment.judge import neighbours
+from unet.segment.judge import neighbouring
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
@@ -28,7 +28,8 @@ def contents(folder):
 
 def draw_stack(probability, learnt):
     """Draw the walls of slices that follow each other."""
-    return [draw_walls(one, learnt["walls"], neighbours(probability, number)) for number, one in enumerate(probability)]
+    return [draw_walls(one, learnt["walls"], neighbouring(probability, number))
+            for number, one in enumerate(probability)]
 
 
 def test_the_final_step_looks_back_judges_and_predicts(pictured_run, tmp_path):

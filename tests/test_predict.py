@@ -14,7 +14,7 @@ import predict
 from unet.inputs.pages import open_pages
 from unet.inputs.stacks import read_stack, stack_writer
 from unet.inputs.voxel import Voxel
-from unet.segment.judge import neighbours
+from unet.segment.judge import neighbouring
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.nuclei import Nuclei
 from utils import read_json
@@ -128,7 +128,7 @@ def test_cells_and_walls_go_where_they_are_wanted(command_of, cells_run, tmp_pat
     command_of("data/test-volume.tif", "--out", "p.tif", "--cells", "deep/c.tif", "--walls", "w.tif")
     learnt = read_json(cells_run / "config.json", "")["learnt"]
     probability, walls = read_stack(tmp_path / "p.tif"), read_stack(tmp_path / "w.tif")
-    assert_array_equal(walls, [draw_walls(one, learnt["walls"], neighbours(probability, number))
+    assert_array_equal(walls, [draw_walls(one, learnt["walls"], neighbouring(probability, number))
                                for number, one in enumerate(probability)])
     cells = read_stack(tmp_path / "deep" / "c.tif")
     assert_array_equal(cells, [number_cells(one, learnt["threshold"]) for one in walls])

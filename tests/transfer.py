@@ -18,7 +18,7 @@ from unet.engines.engines import open_engine
 from unet.engines.predictor import make_predictor
 from unet.inputs.layouts import layout_of
 from unet.scores.isbi import isbi_scores
-from unet.segment.judge import neighbours
+from unet.segment.judge import neighbouring
 from unet.tasks import task_of
 from unet.training.trained import read_config
 from utils import UserError
@@ -106,7 +106,7 @@ def bench_transfer(args: argparse.Namespace) -> None:
           f"{'':28} V_rand raw  V_info raw  V_rand walls  V_info walls")
     for name in BATTERY:
         probabilities = [predictor(image) for image in disturb(name, images, labels)]
-        walls = [task.redraw(probability, config["learnt"], neighbours(probabilities, number))
+        walls = [task.redraw(probability, config["learnt"], neighbouring(probabilities, number))
                  for number, probability in enumerate(probabilities)]
         rows.append([score for maps in (probabilities, walls) for score in best(maps, labels)])
         print(f"{name:28} " + "".join(f"{score:<12.4f}" for score in rows[-1]), flush=True)

@@ -125,7 +125,7 @@ def is_finished(fold: Path) -> bool:
     if not all(path.is_file() for path in paths):
         return False
     marks = read_json(paths[0], "remove it")
-    return "judged" in marks and marks.get("model") == file_hash(paths[2])
+    return "scored" in marks and marks.get("model") == file_hash(paths[2])
 
 
 def call_prepare(work: Path, number: int) -> None:

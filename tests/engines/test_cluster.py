@@ -60,7 +60,7 @@ def test_what_chunks_cannot_do_is_said_before(tmp_path, wrong, reason):
     predictor = Predictor(None, network, Cells(), wrong.get("flips", 1), wrong.get("zooms", (1.0,)))
     with pytest.raises(UserError, match=reason):
         predict_on_cluster(args, predictor, {}, outputs, StackSamples(tmp_path / args.input),
-                           Extras(kept=Checkpoint(outputs.out, {})))
+                           Extras(checkpoint=Checkpoint(outputs.out, {})))
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from unet.engines.seams import Seams, seam_positions
 from unet.inputs.stacks import write_stack
 from unet.network import Network
 from unet.segment.crests import find_walls
-from unet.segment.judge import fit_judge, judge, neighbours
+from unet.segment.judge import fit_judge, judge, neighbouring
 from unet.segment.walls import draw_walls
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
@@ -189,7 +189,7 @@ def test_several_models_are_one_command_and_one_line(run, learnts, tmp_path):
     assert_allclose(probability, [np.mean([one(image) for one in predictors], axis=0) for image in images], atol=1e-6)
     walls = Cells().combine_learnt(learnts)["walls"]
     assert_array_equal(tifffile.imread(tmp_path / "w.tif"), [
-        draw_walls(one, walls, neighbours(probability, number)) for number, one in enumerate(probability)])
+        draw_walls(one, walls, neighbouring(probability, number)) for number, one in enumerate(probability)])
     # a pattern, quoted for shells without one, and the input behind it
     again, _ = run("--model", "results/fold-*/model.keras", "in.tif", "--out", "q.tif")
     assert again.returncode == 0, again.stderr

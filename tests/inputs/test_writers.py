@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from unet.inputs.ome_zarr import Image, Stack, halve
 from unet.inputs.stacks import is_ours
 from unet.inputs.voxel import Voxel, voxel_of_tiff
-from unet.inputs.writers import beside, check_writable, ending_of, page_writer, read_page
+from unet.inputs.writers import check_writable, ending_of, page_writer, path_beside, read_page
 from utils import UserError
 
 VOXEL = Voxel(0.004, 0.005, 0.05)
@@ -113,7 +113,7 @@ def test_chunks_of_zeros_are_written(tmp_path):
 
 def test_names_say_the_format():
     paths = {"a.tif": "a-cells.tif", "a.b.OME.tif": "a.b-cells.OME.tif", "a": "a-cells", "a.zarr": "a-cells.zarr"}
-    assert {name: str(beside(Path(name), "cells")) for name in paths} == paths
+    assert {name: str(path_beside(Path(name), "cells")) for name in paths} == paths
     with pytest.raises(UserError, match=r"a\.png: predictions are not written as \.png"):
         ending_of(Path("a.png"))
 

@@ -164,7 +164,7 @@ def test_a_large_image_is_predicted_by_bands_and_goes_on_where_it_was_stopped(tm
         one = Predictor(engine, Network(4, 2), Cells(), flips=2, limits=Limits(core=40, pixels=1))
         kept = None if resume is None else Checkpoint(outputs.out, {}, resume)
         for _ in predictions(one, Cells(), StackSamples(tmp_path / "in.tif"), LEARNT, outputs,
-                             extras=Extras(table=tmp_path / f"{name}.csv", kept=kept)):
+                             extras=Extras(table=tmp_path / f"{name}.csv", checkpoint=kept)):
             pass
         return engine.calls
 

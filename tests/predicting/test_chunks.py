@@ -97,7 +97,7 @@ def predict(client, samples, outputs, pickled, resume=False, **extras):
     """Predict by chunks; return the number of objects."""
     kept = Checkpoint(outputs.out, {}, resume)
     context = Context(samples.images.pages.path, Cells(), LEARNT, pickled, Network(4, 2).margin, kept.folder)
-    return predict_by_chunks(client, context, outputs, samples, Extras(kept=kept, **extras))
+    return predict_by_chunks(client, context, outputs, samples, Extras(checkpoint=kept, **extras))
 
 
 @pytest.fixture

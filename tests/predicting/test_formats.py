@@ -47,7 +47,7 @@ def predict(samples, out, engine, resume=False):
     outputs = Cells().outputs(out, redrawn=out.with_name(f"walls{out.name[1:]}"))
     Cells().check_outputs(outputs, samples)
     one = Predictor(engine, Network(4, 2), Cells(), flips=2, limits=Limits(core=40, pixels=1))
-    for _ in predictions(one, Cells(), samples, LEARNT, outputs, extras=Extras(kept=Checkpoint(out, {}, resume))):
+    for _ in predictions(one, Cells(), samples, LEARNT, outputs, extras=Extras(checkpoint=Checkpoint(out, {}, resume))):
         pass
     return engine.calls
 

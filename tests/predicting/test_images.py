@@ -15,7 +15,7 @@ from unet.lock import lock_outputs
 from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.extras import Extras
 from unet.predicting.images import predictions
-from unet.segment.judge import fit_judge, neighbours
+from unet.segment.judge import fit_judge, neighbouring
 from unet.segment.linking import Linker
 from unet.segment.walls import draw_walls
 from unet.tasks.cells import Cells
@@ -54,7 +54,7 @@ def predict(stack, stop=None, about=ABOUT, resume=False, name="p", link=True):
     """Predict a stack; return the number of images that the network predicted."""
     folder, model = stack.parent, Bright(stop)
     outputs = Outputs(folder / f"{name}.tif", folder / f"{name}-cells.tif")
-    extras = Extras(link, folder / f"{name}.csv", kept=Checkpoint(outputs.out, about, resume))
+    extras = Extras(link, folder / f"{name}.csv", checkpoint=Checkpoint(outputs.out, about, resume))
     for _ in predictions(model, Cells(), StackSamples(stack), LEARNT, outputs, extras=extras):
         pass
     return model.calls
@@ -86,7 +86,7 @@ def test_walls_are_judged_by_the_images_before_and_after(stack):
     probabilities = [one.probability for one in shown]
     assert [one.sample.name for one in shown] == list(StackSamples(stack).names)
     assert_array_equal(probabilities, read_stack(outputs.out))
-    drawn = [draw_walls(one, learnt["walls"], neighbours(probabilities, number))
+    drawn = [draw_walls(one, learnt["walls"], neighbouring(probabilities, number))
              for number, one in enumerate(probabilities)]
     assert_array_equal(read_stack(outputs.redrawn), drawn)
     assert any((draw_walls(one.probability, learnt["walls"]) != one.redrawn).any() for one in shown)

@@ -35,7 +35,7 @@ def test_what_was_left_is_read(cells_run):
                                   run.task.segment(run.task.redraw(one.probability, run.learnt), run.learnt))
     assert len(run.predictions(range(3))) == 3
     assert run.options == run.task.options
-    assert not run.is_demo
+    assert not run.shows_demo
 
 
 def test_a_prediction_of_other_slices_is_none(cells_run):
@@ -55,7 +55,7 @@ def test_a_real_run_says_where_its_prediction_is(tiny_run):
     run = last_run(tiny_run / "results")
     assert run.outputs.out == tiny_run / "prediction.tif"
     assert len(run.predictions(range(2))) == 2
-    assert run.is_demo
+    assert run.shows_demo
 
 
 def test_the_demos_run_is_found_where_there_is_no_other(copied, tmp_path):

@@ -14,7 +14,7 @@ from unet.segment.judge import (
     fit_judges,
     judge,
     neighbour_votes,
-    neighbours,
+    neighbouring,
     show_same_tissue,
     within_one_cell,
 )
@@ -56,8 +56,8 @@ def test_a_wall_unlike_any_seen_is_judged_as_the_nearest_seen(rng):
 
 
 def test_neighbours_are_those_before_and_after():
-    assert [neighbours("abc", number) for number in range(3)] == [["b"], ["a", "c"], ["b"]]
-    assert neighbours("a", 0) == []
+    assert [neighbouring("abc", number) for number in range(3)] == [["b"], ["a", "c"], ["b"]]
+    assert neighbouring("a", 0) == []
 
 
 def test_slices_are_alike_where_their_membranes_lie_in_the_same_places(rng):

@@ -19,7 +19,7 @@ from phantoms import (
 from unet.inputs.demo import demo_stack
 from unet.scores.isbi import components, pick_threshold, threshold_curve
 from unet.segment import walls
-from unet.segment.judge import judge, neighbour_votes, neighbours, within_one_cell
+from unet.segment.judge import judge, neighbour_votes, neighbouring, within_one_cell
 from unet.segment.merging import merge_values
 from unet.segment.walls import (
     OVERSURE,
@@ -178,14 +178,14 @@ def test_what_a_slice_cannot_tell_its_neighbours_do(rng):
     assert 0 < same.sum() < len(same)
 
     alone, with_others = judge(cut, learnt["walls"]["judge"]), judge(
-        cut, learnt["walls"]["with_neighbours"], neighbour_votes(cut, probabilities[1], neighbours(probabilities, 1)))
+        cut, learnt["walls"]["with_neighbours"], neighbour_votes(cut, probabilities[1], neighbouring(probabilities, 1)))
     assert ((alone > 0.5) != same)[known].any()
     assert ((with_others > 0.5) == same)[known].all()
 
-    drawn = draw_walls(probabilities[1], learnt["walls"], neighbours(probabilities, 1))
+    drawn = draw_walls(probabilities[1], learnt["walls"], neighbouring(probabilities, 1))
     assert number_cells(drawn, 0.5).max() == number_cells(label / 255, 0.5).max()
     older = {"width": learnt["walls"]["width"], "judge": learnt["walls"]["judge"]}  # of runs before there were any
-    np.testing.assert_array_equal(draw_walls(probabilities[1], older, neighbours(probabilities, 1)),
+    np.testing.assert_array_equal(draw_walls(probabilities[1], older, neighbouring(probabilities, 1)),
                                   draw_walls(probabilities[1], learnt["walls"]))
 
 

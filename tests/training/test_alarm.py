@@ -161,7 +161,7 @@ def test_shares_are_those_of_a_steps_tiles_and_weights(tmp_path):
     feed = Feed(work / "patches", 4, seed=1)
     _, labels, weights = feed[2]
     expected = [(weights * (labels[..., 0] == value)).mean() for value in (0, 1)]
-    np.testing.assert_allclose(feed.shares(2, 3), [*expected, 0])
+    np.testing.assert_allclose(feed.class_shares(2, 3), [*expected, 0])
     assert not feed.has_one_value()
     change(work, "labels", np.ones_like)
     assert Feed(work / "patches", 4).has_one_value()

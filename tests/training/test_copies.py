@@ -7,7 +7,7 @@ from preprocessing import Tiling, tile_corners
 from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
 from unet.tasks.task import MARGIN, TILE
-from unet.training.copies import READS, describe_copies, needed_copies, tiles_of, whole
+from unet.training.copies import READS, describe_copies, int_if_whole, needed_copies, tile_count
 
 
 def test_what_training_reads_by_default_is_its_schedule():
@@ -15,8 +15,8 @@ def test_what_training_reads_by_default_is_its_schedule():
     assert recipe.epochs * recipe.steps * recipe.batch == READS
     assert Tiling() == Tiling(TILE, MARGIN)
     for shape in ((512, 512), (64, 300), (2048, 2048)):
-        assert tiles_of(Cells(), shape) == len(tile_corners(Tiling(), shape, windowed=False))
-    assert tiles_of(Nuclei(), (256, 256)) == 1
+        assert tile_count(Cells(), shape) == len(tile_corners(Tiling(), shape, windowed=False))
+    assert tile_count(Nuclei(), (256, 256)) == 1
 
 
 @pytest.mark.parametrize(("count", "side", "reads", "expected"), [
@@ -27,7 +27,7 @@ def test_what_training_reads_by_default_is_its_schedule():
     (60, 2048, READS, 1),  # 1.4 pages a slice
     (7, 256, 7, 1), (7, 256, 6, 6 / 7), (7, 256, 8, 1), (7, 256, 15, 2)])
 def test_copies_of_slices_by_hand(count, side, reads, expected):
-    copies = needed_copies(Cells(), [(side, side)] * count, tiles_of(Cells(), (side, side)), reads)
+    copies = needed_copies(Cells(), [(side, side)] * count, tile_count(Cells(), (side, side)), reads)
     assert copies == pytest.approx(expected)
     each = Cells().copies([(side, side)] * count, [""] * count, copies)
     assert sum(each) == round(expected * count)
@@ -48,7 +48,7 @@ def test_fewer_copies_than_slices_lie_far_from_each_other():
     assert sum(Nuclei().copies([(300, 300)] * 1000, ["fluorescence"] * 1000, 0.083)) == 83
     assert describe_copies(0.3, 1000, "slice") == "300 copies, spread over 1,000 slices"
     assert describe_copies(1, 9, "slice") == "1 copy of each slice"
-    assert (repr(whole(3.0)), repr(whole(0.5))) == ("3", "0.5")
+    assert (repr(int_if_whole(3.0)), repr(int_if_whole(0.5))) == ("3", "0.5")
 
 
 def test_the_command_says_what_it_makes_and_what_disk_it_takes(command, tiny_folder):

@@ -47,7 +47,7 @@ def predict_on_cluster(args: argparse.Namespace, predictor: Predictor | Ensemble
     network = partial(reopen_models, [model.resolve() for model in args.model], args.engine, args.precision, args.flips)
     margin = max(member.network.margin + member.network.stride for member in predictor.members)
     context = Context(args.input.resolve(), predictor.task, learnt, pickle.dumps(network), margin,
-                      extras.kept.folder.resolve())
+                      extras.checkpoint.folder.resolve())
     with dask_client(args.dask, args.workers) as client:
         print(f"Dask: {client.scheduler.address}, {len(client.nthreads())} workers")
         return predict_by_chunks(client, context, outputs, samples, extras)

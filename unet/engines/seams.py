@@ -23,10 +23,10 @@ def seam_positions(predictor: Predictor, shape: tuple[int, int]) -> tuple[np.nda
     flips_tiles = is_large(shape) and predictor.by_rows  # instead of the image, so that cores stay where they are
     for flip in range(1 if flips_tiles else predictor.flips):
         for positions, seams in axes:
-            flipped = apply_symmetry(positions, flip)
-            for y, x in overlap_tiles(predictor.network, flipped.shape, predictor.limits.core).corners():
-                before = [flipped[y - 1, x]] * (y > 0) + [flipped[y, x - 1]] * (x > 0)
-                seams.update(int(max(one, flipped[y, x])) for one in before if one != flipped[y, x])
+            turn = apply_symmetry(positions, flip)
+            for y, x in overlap_tiles(predictor.network, turn.shape, predictor.limits.core).corners():
+                before = [turn[y - 1, x]] * (y > 0) + [turn[y, x - 1]] * (x > 0)
+                seams.update(int(max(one, turn[y, x])) for one in before if one != turn[y, x])
     return np.array(sorted(rows), int), np.array(sorted(columns), int)
 
 

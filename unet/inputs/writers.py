@@ -25,7 +25,7 @@ def ending_of(path: Path) -> str:
     return ending
 
 
-def beside(path: Path, what: str) -> Path:
+def path_beside(path: Path, what: str) -> Path:
     """Return the path of another output in the same format: p.ome.tif -> p-cells.ome.tif."""
     end = len(path.name) - len(ending_of(path))
     return path.with_name(f"{path.name[:end]}-{what}{path.name[end:]}")

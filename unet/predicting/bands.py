@@ -187,8 +187,8 @@ def segment_by_bands(redrawn: Bands, inside: Callable[[np.ndarray], np.ndarray],
         rows[:len(pending)] = pending
         rows[:len(objects)][objects > 0] = objects[objects > 0]  # an object in another one's hole is its own object
         result.put(first, rows[:last - first])
-        occupied = np.flatnonzero(rows.any(axis=1))
-        pending = rows[last - first:occupied[-1] + 1 if occupied.size else 0]
+        filled_rows = np.flatnonzero(rows.any(axis=1))
+        pending = rows[last - first:filled_rows[-1] + 1 if filled_rows.size else 0]
     return result
 
 

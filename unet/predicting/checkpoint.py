@@ -106,6 +106,10 @@ class Checkpoint:
         """Count the images that are kept."""
         return len(list(self.folder.glob("[0-9]*-*")))
 
+    def describe(self, total: int) -> str:
+        """Say how many of `total` images are kept, and where."""
+        return f"{self.count()} of {total} images are kept in {self.folder}"
+
     def remove(self) -> None:
         """Remove the folder if a prediction created it."""
         if (self.folder / SETTINGS_FILE).is_file():

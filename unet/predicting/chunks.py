@@ -25,7 +25,7 @@ from unet.predicting.bands import Bands
 from unet.predicting.checkpoint import digest_of
 from unet.predicting.extras import Extras
 from unet.predicting.images import Predicts, levels_of, redraw_and_segment
-from unet.segment.judge import neighbours
+from unet.segment.judge import neighbouring
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
 from unet.tasks.stacks import SliceTask
@@ -126,7 +126,7 @@ def _neighbouring_pages(array: np.ndarray, number: int, context: Context) -> lis
     """Read the probabilities of the pages before and after one; as in `predictions`, none if pages are very large."""
     if is_large(array.shape[-2:]) or not context.task.redraws(context.learnt):
         return []
-    return [array[neighbour] for neighbour in neighbours(range(array.shape[-3]), number)]
+    return [array[neighbour] for neighbour in neighbouring(range(array.shape[-3]), number)]
 
 
 def _read_probability(array: np.ndarray, number: int, task: SliceTask, folder: Path) -> np.ndarray | Bands:
@@ -158,14 +158,14 @@ def predict_by_chunks(client: Client, context: Context, outputs: Outputs, sample
     # the probability comes last: the others are computed from it
     files = {OBJECTS: outputs.objects, REDRAWN: outputs.redrawn, OUT: outputs.out}
     files, stacks = {name: path for name, path in files.items() if path}, context.task.stacks(outputs, samples)
-    kept = extras.kept
+    checkpoint = extras.checkpoint
     with lock_outputs([*files.values(), *([extras.table] if extras.table else [])]):
-        kept.open()
+        checkpoint.open()
         try:
-            with samples.require_unchanged(kept.remove):
+            with samples.require_unchanged(checkpoint.remove):
                 _compute(client, context, {name: stacks[path] for name, path in files.items()}, len(samples))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"stopped; finished chunks are kept in {kept.folder}: the same command with "
+            raise KeyboardInterrupt(f"stopped; finished chunks are kept in {checkpoint.folder}: the same command with "
                                     "--resume goes on from there, and until then no output is replaced") from None
         count = sum(int((context.folder / "marks" / str(number)).read_text()) for number in range(len(samples)))
         if extras.link or extras.table:
@@ -175,7 +175,7 @@ def predict_by_chunks(client: Client, context: Context, outputs: Outputs, sample
             with atomic_folder(path) as folder:
                 folder.rmdir()
                 shutil.move(context.folder / name, folder)
-        kept.remove()
+        checkpoint.remove()
     return count
 
 

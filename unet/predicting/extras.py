@@ -24,14 +24,14 @@ class Extras:
 
     link : give a cell one number through the stack
     table : CSV file with a row per object
-    kept : where finished images are kept until all are finished
+    checkpoint : where finished images are kept until all are finished
     title : text of the progress bar
     spread : compute how far flips disagree; not known for images that are processed by bands, or were kept before
     """
 
     link: bool = False
     table: Path | None = None
-    kept: Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
     title: str = "predicting"
     spread: bool = False
 
@@ -48,7 +48,7 @@ def extras_of(args: argparse.Namespace, samples: Samples, outputs: Outputs) -> E
     about |= {"input": [str(args.input.resolve()), list(samples.names)],
               "model": [file_hash(model) for model in args.model],
               "config.json": [file_hash(model.with_name("config.json")) for model in args.model]}
-    return Extras(args.link, args.table, kept=Checkpoint(outputs.out, about, args.resume))
+    return Extras(args.link, args.table, checkpoint=Checkpoint(outputs.out, about, args.resume))
 
 
 def check_further(args: argparse.Namespace, samples: Samples, outputs: Sequence[Path]) -> None:

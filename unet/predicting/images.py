@@ -61,16 +61,16 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
     and objects are `Bands`, whose files exist until the next sample.
     Raises UserError if another process writes the outputs, or if the kept files belong to another prediction.
     """
-    kept, link = extras.kept, Linker() if extras.link else None
+    checkpoint, link = extras.checkpoint, Linker() if extras.link else None
     files = [path for path in (outputs.out, outputs.objects, outputs.redrawn, extras.table) if path]
     with lock_outputs(files):
-        if kept:
-            kept.open()
+        if checkpoint:
+            checkpoint.open()
         try:
             with ExitStack() as stack:
                 write = stack.enter_context(task.writer(outputs, samples))
-                store = kept or stack.enter_context(Scratch(outputs.out))
-                stack.enter_context(samples.require_unchanged(kept.remove if kept else lambda: None))
+                store = checkpoint or stack.enter_context(Scratch(outputs.out))
+                stack.enter_context(samples.require_unchanged(checkpoint.remove if checkpoint else lambda: None))
                 size = samples.voxel and (samples.voxel.y, samples.voxel.x)
                 write_rows = extras.table and stack.enter_context(table_writer(extras.table, size, "um"))
                 # the next images are read and predicted while this one is segmented and written
@@ -89,20 +89,19 @@ def predictions(predictor: Predicts, task: Task, samples: Samples, learnt: dict,
                     if isinstance(probability, Bands):
                         store.clear(number)
         except KeyboardInterrupt:
-            if not kept:
+            if not checkpoint:
                 raise
-            raise KeyboardInterrupt(f"stopped; {kept.count()} of {len(samples)} images are kept in {kept.folder}: the "
-                                    "same command with --resume goes on from there, and until then no output is "
-                                    "replaced") from None
+            raise KeyboardInterrupt(f"stopped; {checkpoint.describe(len(samples))}: the same command with --resume "
+                                    "goes on from there, and until then no output is replaced") from None
         except Exception:
-            if kept and kept.count():
-                tqdm.write(f"note: {kept.count()} of {len(samples)} images are kept in {kept.folder}: once the error "
-                           "is fixed, the same command with --resume goes on from there")
-            elif kept:
-                kept.remove()
+            if checkpoint and checkpoint.count():
+                tqdm.write(f"note: {checkpoint.describe(len(samples))}: once the error is fixed, the same command with "
+                           "--resume goes on from there")
+            elif checkpoint:
+                checkpoint.remove()
             raise
-        if kept:
-            kept.remove()
+        if checkpoint:
+            checkpoint.remove()
 
 
 def _with_neighbours(images: Iterable[NetworkOutput]) -> Iterator[tuple[NetworkOutput, list[np.ndarray]]]:
@@ -156,7 +155,7 @@ def redraw_and_segment(task: Task, probability: np.ndarray | Bands, learnt: dict
     """Return redrawn probability and objects; `neighbours` are the probabilities before and after (not for `Bands`)."""
     redraw, inside, segment = (partial(call, learnt=learnt) for call in (task.redraw, task.inside, task.segment))
     if not isinstance(probability, Bands):
-        redrawn = redraw(probability, beside=neighbours)
+        redrawn = redraw(probability, neighbours=neighbours)
         return redrawn, segment(redrawn)
     folder, height = probability.folder.parent, band_height(probability.shape[1])
     redrawn = map_bands(probability, redraw, folder / "redrawn", height) if task.redraws(learnt) else probability

@@ -120,9 +120,9 @@ class Pictures(ABC):
             title = f"{sample.group or sample.name}, {'held out' if number in run.holdout else 'training'}"
             rows.append([Panel(for_display(sample.image)[part], title, STRETCHED_GREY, pixel=side_of(sample)),
                          Panel(self.label_picture(label)[part], pixel=side_of(sample))])
-        framed = " (framed)" * any(number in run.holdout for number in numbers)
+        frames = " (framed)" * any(number in run.holdout for number in numbers)
         figure, axes = grid(rows, f"{len(run.layout)} labelled {run.layout.noun}s: {len(run.train)} for training, "
-                            f"{len(run.holdout)} held out for scoring and never trained on{framed}. Each label is "
+                            f"{len(run.holdout)} held out for scoring and never trained on{frames}. Each label is "
                             f"below its image: {self.label_meaning}. {self.advice}", 2.4, ("image", "label"))
         for number, axis in zip(numbers, axes[0], strict=True):
             if number in run.holdout:
@@ -163,8 +163,8 @@ class Pictures(ABC):
                 frame(axes[0, 0], place(one, corner), (tiling.tile,) * 2, YELLOW, 1.5, linestyle="--")
         frame(axes[0, 0], place(page, corners[-1]), (tiling.tile,) * 2, SKY, 3)
         if tiling.valid:
-            edge = (tiling.tile - tiling.label) // 2
-            frame(axes[0, 2], (edge, edge), (tiling.label,) * 2, SKY)
+            edge = (tiling.tile - tiling.label_side) // 2
+            frame(axes[0, 2], (edge, edge), (tiling.label_side,) * 2, SKY)
         return figure
 
     def weights(self, run: Run) -> Figure:

@@ -103,7 +103,7 @@ class CellPictures(SlicePictures):
         spots = spots[:SPOTS - 1] + spots[-1:] if len(spots) > SPOTS else spots  # both merges and splits, if any
         rows = [self.row(worst, run.learnt, f"{worst.sample.name}, {self.score(run, worst)[1]}")]
         for number, (y, x, word) in enumerate(spots, 1):
-            part = _around((y, x), worst.objects.shape)
+            part = _window_around((y, x), worst.objects.shape)
             rows.append(only_first_title(self.row(worst, run.learnt, f"{number}: a {word}", part)))
         noun = run.layout.noun
         caption = (f"The held-out {noun} with the lowest score, whole and in close-ups, at the threshold "
@@ -130,7 +130,7 @@ class CellPictures(SlicePictures):
                     curves.append([point[name] for point in run.scores[part]["curve"]])
                     axis.plot(thresholds, curves[-1], label=label, markersize=4, **CURVE_STYLES[part])
                     axis.axvline(run.scores[part]["chosen"]["threshold"], **LINE_STYLES[part])
-            axis.set(title=title, xlabel="threshold above which a pixel is cell", ylim=_range(curves))
+            axis.set(title=title, xlabel="threshold above which a pixel is cell", ylim=_score_range(curves))
         figure.axes[0].set_ylabel("score, 1 = perfect")
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
         noun = run.layout.noun
@@ -187,20 +187,20 @@ class CellPictures(SlicePictures):
             walls = f" (with walls: {OVERSURE_WITH_WALLS['usual']:g})" * self.task.redraws(run.learnt)
             rule = (f"the threshold nearest {OVERSURE['usual']:g}{walls}\nof those whose V_rand, averaged with both "
                     f"neighbours, is within {OVERSURE['by_chance']:g} of the best")
-        axis.set(xlabel="threshold above which a pixel is cell", ylabel="V_rand", ylim=_range([
+        axis.set(xlabel="threshold above which a pixel is cell", ylabel="V_rand", ylim=_score_range([
             run.learnt[f"{prefix}curve"] for prefix in ("", "plain_")]),
             title=f"Chosen on training {run.layout.noun}s {format_slices(run.learnt['on'])}: " + rule)
         axis.legend()
         return figure
 
 
-def _range(curves: list[list[float]]) -> tuple[float, float]:
+def _score_range(curves: list[list[float]]) -> tuple[float, float]:
     """Return the limits of a score axis: from a little below the least score at the middle thresholds up to 1."""
     least = min(min(curve[3:8]) for curve in curves)
     return least - 0.2 * max(1 - least, 0.01), 1
 
 
-def _around(spot: tuple[int, int], shape: tuple[int, int]) -> Window:
+def _window_around(spot: tuple[int, int], shape: tuple[int, int]) -> Window:
     """Return the window of ZOOM pixels around (y, x), shifted to lie inside an image of `shape`."""
     sides = [min(ZOOM, full) for full in shape]
     corner = [int(np.clip(at - side // 2, 0, full - side)) for at, side, full in zip(spot, sides, shape, strict=True)]
@@ -254,9 +254,9 @@ class CellWords(SliceWords):
                              "merged in the order of these values, with the mean over the pixels of all that lies "
                              f"between two merged cells (average linkage, {cite('merging')}), and each wall was "
                              "redrawn with the value at which its cells merged")
-        crossed = ", with the walls of each judged by what was learnt on the others" * self.task.redraws(learnt)
+        cross_fit = ", with the walls of each judged by what was learnt on the others" * self.task.redraws(learnt)
         sentences.append(f"cells are the pixels over {learnt['threshold']:g}, after border thinning; this threshold "
-                         f"was chosen on {slices}{crossed}")
+                         f"was chosen on {slices}{cross_fit}")
         return sentences
 
     def results(self, run: Run) -> str:
@@ -264,10 +264,10 @@ class CellWords(SliceWords):
         for part, name in SCORE_TITLES.items():
             scores = run.scores[part]
             if scores:
-                best, chosen = scores["best"], scores["chosen"]
+                best, at_chosen = scores["best"], scores["chosen"]
                 parts.append(f"{name}: V_rand {best['V_rand']['V_rand']:.4f} and V_info "
-                             f"{best['V_info']['V_info']:.4f} at the best threshold, {chosen['V_rand']:.4f} and "
-                             f"{chosen['V_info']:.4f} at {chosen['threshold']:g}, chosen without these "
+                             f"{best['V_info']['V_info']:.4f} at the best threshold, {at_chosen['V_rand']:.4f} and "
+                             f"{at_chosen['V_info']:.4f} at {at_chosen['threshold']:g}, chosen without these "
                              f"{run.layout.noun}s")
         error = run.scores["probability"]["best"]["pixel_error"]["pixel_error"]
         return (f"On the held-out {run.layout.noun}s, the scores after border thinning ({cite('ISBI scores')}) were, "

@@ -158,7 +158,7 @@ def main() -> None:
         make_classes(Path("data/demo"), args.make_classes)
         return
     demo = last_run(args.work, out=args.out)
-    if demo.task.name != "cells" or not demo.is_demo:
+    if demo.task.name != "cells" or not demo.shows_demo:
         raise UserError(f"{args.work} is a run on {demo.manifest['data']}; the README's pictures are drawn from the "
                         "demo stack, which is free to show: 'make images' makes such a run")
     if not demo.predictions([0]):

@@ -15,7 +15,7 @@ from unet.inputs.layouts import Layout, Subset, layout_of
 from unet.inputs.samples import Samples
 from unet.inputs.stacks import open_stack
 from unet.scores.doubt import Doubt, read_doubts
-from unet.segment.judge import neighbours
+from unet.segment.judge import neighbouring
 from unet.tasks import task_of
 from unet.tasks.task import Options, Outputs, Prediction, Task, is_large
 from utils import UserError, read_json
@@ -58,7 +58,7 @@ class Run:
         return self.config["split"]["holdout"]
 
     @property
-    def is_demo(self) -> bool:
+    def shows_demo(self) -> bool:
         """True if the data's folder is named demo, or lies in one: the synthetic demo stack, or data made from it."""
         return "demo" in Path(self.manifest["data"]).parts[-2:]
 
@@ -104,9 +104,9 @@ class Run:
             probability = self.task.read(outputs, samples, number)
             if probability is None:
                 continue
-            beside = [self.task.read(outputs, samples, other) for other in neighbours(range(len(samples)), number)
+            around = [self.task.read(outputs, samples, other) for other in neighbouring(range(len(samples)), number)
                       ] if self.task.redraws(self.learnt) and not is_large(probability.shape) else []
-            redrawn = self.task.redraw(probability, self.learnt, [one for one in beside if one is not None])
+            redrawn = self.task.redraw(probability, self.learnt, [one for one in around if one is not None])
             sample = samples[number]
             sample = replace(sample, image=np.asarray(sample.image))  # whole, if it is read row by row
             predictions.append(Prediction(sample, probability, redrawn, self.task.segment(redrawn, self.learnt)))
@@ -164,7 +164,7 @@ def last_run(work: str | Path = "results", data: str | Path | None = None, out: 
 
 def _find_output(work: Path, task: Task) -> Path:
     """Find the prediction of a run: where the run wrote it, in the run's folder, or in the current folder."""
-    finished = read_json(work / "finished.json", RUN_FIRST) if (work / "finished.json").is_file() else {}
-    places = [Path(finished["predicted"]["out"])] if "predicted" in finished else []
+    stages = read_json(work / "finished.json", RUN_FIRST) if (work / "finished.json").is_file() else {}
+    places = [Path(stages["predicted"]["out"])] if "predicted" in stages else []
     places.append(work / task.default_out)
     return next((place for place in places if place.exists()), task.default_out)

@@ -13,7 +13,7 @@ from unet.inputs.stacks import VOLUME, format_slices
 from unet.report.base import Pictures, Window
 from unet.report.colours import linked_colours
 from unet.report.words import Words
-from unet.scores.doubt import windows
+from unet.scores.doubt import doubt_tiles
 from unet.tasks.task import Prediction
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class SlicePictures(Pictures):
 
     def tiles_of(self, prediction: Prediction) -> list[Window]:
         """Return windows that cover a slice."""
-        return windows(prediction.sample.image.shape[:2])
+        return doubt_tiles(prediction.sample.image.shape[:2])
 
     def palettes(self, label_maps: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return colours that a cell keeps from slice to slice; if sizes differ, colours for each image by itself."""
@@ -59,6 +59,6 @@ class SliceWords(Words):
         if self.is_isbi(run):
             return (f"the ISBI 2012 stack, {size}: serial section transmission electron microscopy of the Drosophila "
                     f"first instar larva ventral nerve cord ({cite('ISBI stack')}; {cite('ISBI scores')})")
-        if run.is_demo:
+        if run.shows_demo:
             return f"a synthetic demo stack, {size}; it was made by a program and shows no real tissue"
         return f"our own stack, {size} (SHA-256 of images and labels: {self.data_hash(run)[:16]})"

@@ -58,7 +58,7 @@ def entropy(probability: np.ndarray) -> np.ndarray:
     return entr(shares).sum(axis=-1) / np.log(shares.shape[-1])
 
 
-def windows(shape: Sequence[int]) -> list[tuple[slice, slice]]:
+def doubt_tiles(shape: Sequence[int]) -> list[tuple[slice, slice]]:
     """Return square tiles that cover an image, of `DOUBT_TILE` pixels or half the image's shorter side, if less."""
     side = max(1, min(DOUBT_TILE, *(full // 2 for full in shape)))
     return [(slice(y, y + side), slice(x, x + side)) for y, x in OverlapTile(tuple(shape), side).inside()]
@@ -74,13 +74,13 @@ def doubt_of(name: str, probability: np.ndarray, mask: np.ndarray, spread: np.nd
     """
     share = mask.mean()
     measures = [entropy(probability), *([spread] if spread is not None else [])]
-    weighted = np.where(mask, measures, 0) / (share or 1)
+    measures = np.where(mask, measures, 0) / (share or 1)
 
     def means(*part: slice) -> list[float]:
-        return [float(measure[part].mean()) for measure in weighted]
+        return [float(measure[part].mean()) for measure in measures]
 
     tiles = [Tile(y.start, x.start, y.stop - y.start, x.stop - x.start, *means(y, x))
-             for y, x in windows(mask.shape)] if share else []
+             for y, x in doubt_tiles(mask.shape)] if share else []
     tiles = sorted(tiles, key=lambda tile: -tile.doubt)[:top]
     doubt, *disagreement = means()
     return Doubt(name, doubt, tiles, *disagreement)

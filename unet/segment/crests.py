@@ -91,11 +91,11 @@ def _around(values: np.ndarray, pixels: np.ndarray, beyond: float) -> np.ndarray
 
     Neighbours outside the image have the value `beyond`.
     """
-    framed = np.full((values.shape[0] + 2, values.shape[1] + 2), beyond, values.dtype)
-    framed[1:-1, 1:-1] = values
-    width = framed.shape[1]
-    corner = pixels + pixels // values.shape[1] * 2  # the first of the nine, in the framed image
-    return np.stack([framed.ravel()[corner + (y * width + x)] for y in range(3) for x in range(3)])
+    wider = np.full((values.shape[0] + 2, values.shape[1] + 2), beyond, values.dtype)
+    wider[1:-1, 1:-1] = values
+    width = wider.shape[1]
+    corner = pixels + pixels // values.shape[1] * 2  # the first of the nine, in the wider image
+    return np.stack([wider.ravel()[corner + (y * width + x)] for y in range(3) for x in range(3)])
 
 
 def redraw(probability: np.ndarray, walls: Walls, values: np.ndarray, width: float) -> np.ndarray:

@@ -88,13 +88,13 @@ def _least(squares: np.ndarray, limit: int, scale: int = 1, unit: int = 0) -> np
         line = np.full(len(rows) * (width + 1) + 1, beyond, squares.dtype)
         table = line[1:].reshape(len(rows), width + 1)
         table[:, :-1] = rows
-        raised = np.empty(line.size - 2, squares.dtype)
+        larger = np.empty(line.size - 2, squares.dtype)
         for step in range(1, min(limit, width)):
             if step % 4 == 1 and step**2 * scale >= table[:, :-1].max(initial=0):  # nothing further away is less
                 break
-            np.minimum(np.add(line[2:], scalar(2 * unit), out=raised) if unit else line[2:], line[:-2], out=raised)
-            raised += scalar((2 * step - 1) * scale - unit)
-            np.minimum(line[1:-1], raised, out=line[1:-1])
+            np.minimum(np.add(line[2:], scalar(2 * unit), out=larger) if unit else line[2:], line[:-2], out=larger)
+            larger += scalar((2 * step - 1) * scale - unit)
+            np.minimum(line[1:-1], larger, out=line[1:-1])
             table[:, -1] = beyond
         least[first:first + size] = table[:, :-1]
     return least

@@ -30,7 +30,7 @@ LEAST_CORRELATION = 0.12
 SQUARE = 4  # side of the squares over which probabilities are averaged before they are compared, pixels
 
 
-def neighbours(slices: Sequence, number: int) -> list:
+def neighbouring(slices: Sequence, number: int) -> list:
     """Return the slices before and after a slice, if there are any."""
     return [slices[neighbour] for neighbour in (number - 1, number + 1) if 0 <= neighbour < len(slices)]
 
@@ -69,9 +69,9 @@ def features(walls: Walls, votes: np.ndarray | None = None) -> np.ndarray:
     `neighbour_votes` (n,) there are 16.
     """
     length = np.bincount(walls.wall_of)
-    ordered = walls.probability[np.lexsort((walls.probability, walls.wall_of))]
+    ascending = walls.probability[np.lexsort((walls.probability, walls.wall_of))]
     first = np.cumsum(length) - length
-    quantiles = [ordered[first + np.minimum((length * share).astype(int), length - 1)] for share in QUANTILES]
+    quantiles = [ascending[first + np.minimum((length * share).astype(int), length - 1)] for share in QUANTILES]
 
     side, opposite = walls.sides.T
     count = walls.cells.max() + 1

@@ -21,12 +21,12 @@ def merge_values(walls: Walls, values: np.ndarray) -> np.ndarray:
 
     Above a threshold t, cells are joined exactly as merging joins them until no wall has a value over t.
     """
-    merged, lengths = np.array(values, float), np.bincount(walls.wall_of).tolist()
+    merge_at, lengths = np.array(values, float), np.bincount(walls.wall_of).tolist()
     # of each cell: its neighbours, and of what lies between them the value, the length in pixels, and the walls
     around: list[dict[int, tuple[float, int, list[int]]]] = [{} for _ in range(walls.cells.max() + 1)]
     for wall, (one, other) in enumerate(walls.sides.tolist()):
         if one != other:  # not a crest that ends within a cell
-            around[one][other] = around[other][one] = merged[wall], lengths[wall], [wall]
+            around[one][other] = around[other][one] = merge_at[wall], lengths[wall], [wall]
     waiting = [(-value, one, other) for one, neighbours in enumerate(around)
                for other, (value, *_) in neighbours.items() if one < other]
     heapify(waiting)
@@ -34,7 +34,7 @@ def merge_values(walls: Walls, values: np.ndarray) -> np.ndarray:
         value, one, other = heappop(waiting)
         if around[one].get(other, (None,))[0] != -value:  # it has been merged, or lengthened
             continue
-        merged[around[one][other][2]] = -value
+        merge_at[around[one][other][2]] = -value
         if len(around[one]) < len(around[other]):
             one, other = other, one
         del around[one][other], around[other][one]
@@ -47,4 +47,4 @@ def merge_values(walls: Walls, values: np.ndarray) -> np.ndarray:
             around[one][third] = around[third][one] = its_value, its_length, its_walls
             heappush(waiting, (-its_value, min(one, third), max(one, third)))
         around[other] = {}
-    return merged
+    return merge_at

@@ -14,7 +14,7 @@ from scipy.ndimage import distance_transform_edt
 from unet.scores.isbi import THRESHOLDS, components, pick_threshold, thin, threshold_curve
 from unet.segment.basins import basins
 from unet.segment.crests import Walls, find_walls, redraw
-from unet.segment.judge import example, fit_judges, judge, neighbour_votes, neighbours
+from unet.segment.judge import example, fit_judges, judge, neighbour_votes, neighbouring
 from unet.segment.merging import merge_values
 
 THIN = 0.3  # three quarters of thin walls are at most this wide, as a share of the cells' diameter
@@ -82,7 +82,7 @@ def learn_cells(outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], wal
         return {**learnt, "threshold": learnt["plain_threshold"], "curve": plain, "walls": None,
                 "why": why if walls else SWITCHED_OFF}
     slice_walls = [find_walls(output, width) for output in outputs]
-    votes = [one and neighbour_votes(one, outputs[number], neighbours(outputs, number))
+    votes = [one and neighbour_votes(one, outputs[number], neighbouring(outputs, number))
              for number, one in enumerate(slice_walls)]
     examples = [one and example(one, label, vote) for one, label, vote in zip(slice_walls, labels, votes, strict=True)]
     folds = np.arange(len(outputs)) * FOLDS // max(len(outputs), FOLDS)  # slices of a fold are neighbours, and alike
@@ -98,14 +98,14 @@ def learn_cells(outputs: Sequence[np.ndarray], labels: Sequence[np.ndarray], wal
             "walls": {"width": width, **final}, "why": None}
 
 
-def draw_walls(probability: np.ndarray, learnt: dict, neighbour_slices: Sequence[np.ndarray] = ()) -> np.ndarray:
+def draw_walls(probability: np.ndarray, learnt: dict, neighbours: Sequence[np.ndarray] = ()) -> np.ndarray:
     """Redraw a probability of cell, float32 (H, W), with the "walls" that `learn_cells` returned; see `redraw`.
 
-    `neighbour_slices` are the probabilities of the slices before and after it, if there are any.
+    `neighbours` are the probabilities of the slices before and after it, if there are any.
     """
     walls, votes = find_walls(probability, learnt["width"]), None
     if walls and learnt.get("with_neighbours"):  # runs of an earlier version have no such judge
-        votes = neighbour_votes(walls, probability, neighbour_slices)
+        votes = neighbour_votes(walls, probability, neighbours)
     return _redraw(probability, walls, learnt, votes)
 
 

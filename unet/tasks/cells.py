@@ -109,8 +109,8 @@ class Cells(SliceTask):
     def redraws(self, learnt: dict) -> bool:
         return bool(learnt.get("walls"))
 
-    def redraw(self, probability: np.ndarray, learnt: dict, beside: Sequence[np.ndarray] = ()) -> np.ndarray:
-        return draw_walls(probability, learnt["walls"], beside) if self.redraws(learnt) else probability
+    def redraw(self, probability: np.ndarray, learnt: dict, neighbours: Sequence[np.ndarray] = ()) -> np.ndarray:
+        return draw_walls(probability, learnt["walls"], neighbours) if self.redraws(learnt) else probability
 
     def without_walls(self, learnt: dict) -> dict:
         return {**learnt, "walls": None, "threshold": learnt.get("plain_threshold", 0.5)}

@@ -138,8 +138,8 @@ class Nuclei(ImageFiles, Task):
         for channel, (low, high) in enumerate(zip(levels["low"], levels["high"], strict=True)):
             grey = image[..., channel].astype(np.float32) if deep else np.arange(256, dtype=np.float32)
             grey = levels.get("white", 255) - grey if levels["inverted"] else grey
-            stretched = np.clip(np.rint((grey - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
-            out[..., channel] = stretched if deep else stretched[image[..., channel]]  # a table is faster
+            levels_8_bit = np.clip(np.rint((grey - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
+            out[..., channel] = levels_8_bit if deep else levels_8_bit[image[..., channel]]  # a table is faster
         return out
 
     def portable(self) -> tuple[list[tuple[str, dict]], str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from unet.inputs.layouts import Layout
 from unet.inputs.samples import Sample, Samples
-from unet.inputs.writers import beside
+from unet.inputs.writers import path_beside
 from utils import UserError
 
 TILE, MARGIN = 256, 32  # of the tiles that training takes from a page by default, pixels
@@ -204,10 +204,10 @@ class Task(ABC):
         """Tell whether `redraw` changes anything."""
         return False
 
-    def redraw(self, probability: np.ndarray, learnt: dict, beside: Sequence[np.ndarray] = ()) -> np.ndarray:
+    def redraw(self, probability: np.ndarray, learnt: dict, neighbours: Sequence[np.ndarray] = ()) -> np.ndarray:
         """Return the probability with what was learnt drawn into it; the same array if there is nothing to draw.
 
-        `beside` are the probabilities of the images before and after it, if there are any of its size.
+        `neighbours` are the probabilities of the images before and after it, if there are any of its size.
         """
         return probability
 
@@ -250,7 +250,7 @@ class Task(ABC):
     def outputs(self, out: Path | None, objects: Path | None = None, redrawn: Path | None = None) -> Outputs:
         """Return the files that the user asked for; by default `default_out`, and beside it any objects."""
         out = out or self.default_out
-        cells = out.with_name("cells.tif") if out.name == self.default_out.name else beside(out, "cells")
+        cells = out.with_name("cells.tif") if out.name == self.default_out.name else path_beside(out, "cells")
         return Outputs(out, objects or (cells if self.numbers_objects else None), redrawn)
 
     @abstractmethod

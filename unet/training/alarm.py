@@ -80,7 +80,7 @@ class Alarm(keras.callbacks.Callback):
     def assess(self) -> tuple[bool, float, float, np.ndarray]:
         """Return whether the last steps' mean loss shows learning, that loss, the entropy, and the classes' shares."""
         steps = range(self.step - len(self.losses), self.step)
-        shares = np.mean([self.feed.shares(step, self.classes) for step in steps], axis=0)
+        shares = np.mean([self.feed.class_shares(step, self.classes) for step in steps], axis=0)
         least, loss = label_entropy(shares), float(np.mean(self.losses))
         return least < RARE * shares.sum() or loss < (1 - BELOW) * least, loss, least, shares
 

@@ -12,7 +12,7 @@ from utils import OverlapTile
 READS = 10_000  # tiles that train.py reads without options on a CPU: 25 epochs of 100 steps of 4
 
 
-def tiles_of(task: Task, page: Sequence[int]) -> int:
+def tile_count(task: Task, page: Sequence[int]) -> int:
     """Return how many tiles preprocessing.py cuts from a page (H, W) without options."""
     side, margin = task.default_tile(page)
     return len(OverlapTile(tuple(page), side - 2 * margin, margin).inside())
@@ -32,7 +32,7 @@ def needed_copies(task: Task, sizes: Sequence[tuple[int, int]], tiles: int, read
     pages = sum(task.page_count(size) for size in sizes)
     passes = math.ceil(reads / (pages * tiles))
     total = pages * (passes - 1) if passes > 1 else math.ceil(reads / tiles)
-    return whole(min(total / len(sizes), task.default_copies))
+    return int_if_whole(min(total / len(sizes), task.default_copies))
 
 
 class Job(NamedTuple):
@@ -58,7 +58,7 @@ def jobs_of(counts: Sequence[tuple[int, int]]) -> list[Job]:
     return sorted(jobs)
 
 
-def whole(number: float) -> float:
+def int_if_whole(number: float) -> float:
     """Return a whole number as int, any other as it is."""
     return int(number) if number == int(number) else number
 

@@ -76,7 +76,7 @@ def check_work(work: Path) -> None:
 def outputs(work: Path) -> list[Path]:
     """List the stacks, or the folder, that the run in this folder predicted; none if it did not come so far."""
     files = []
-    for name, key in (("finished.json", "predicted"), (FOLDS_FILE, "predicted"), ("finished.json", "judged")):
+    for name, key in (("finished.json", "predicted"), (FOLDS_FILE, "predicted"), ("finished.json", "scored")):
         places = _content(work / name, key).get(key) or {}
         paths = [Path(places[field.name]) for field in fields(Outputs) if places.get(field.name)]
         files += [path for path in paths if key == "predicted" or path.is_dir()]  # holdout.tif is one of RUN_FILES

@@ -81,5 +81,5 @@ class InParts(keras.Model):
             outputs = self(images, training=True)
             loss = share * self.compute_loss(images, labels, outputs, weights, training=True)
             auxiliary = share * self.affinities * affinity_loss(labels, outputs[1]) if self.affinities else 0.0
-            scaled = self.optimizer.scale_loss(loss + auxiliary)  # for float16
-        return loss, tape.gradient(scaled, self.trainable_weights)
+            total = self.optimizer.scale_loss(loss + auxiliary)  # for float16
+        return loss, tape.gradient(total, self.trainable_weights)

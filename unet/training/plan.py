@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from unet.inputs.layouts import LAYOUTS, Layout
 from unet.tasks.task import Task
-from unet.training.copies import describe_copies, needed_copies, tiles_of, whole
+from unet.training.copies import describe_copies, int_if_whole, needed_copies, tile_count
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def plan(layout: Layout, task: Task, settings: Settings) -> dict:
     for note in [*layout.notes, *notes]:
         print(f"note: {note}")
     size, sizes = task.page_shape(layout), [tuple(sources[number]["shape"]) for number in train]
-    copies = needed_copies(task, sizes, tiles_of(task, size[:2])) if settings.copies is None else whole(settings.copies)
+    copies = (needed_copies(task, sizes, tile_count(task, size[:2])) if settings.copies is None
+              else int_if_whole(settings.copies))
     for number, count in zip(train, task.copies(sizes, [sources[number]["group"] for number in train], copies),
                              strict=True):
         sources[number]["copies"] = count
@@ -62,10 +63,10 @@ def stacks_of(manifest: dict, layout: Layout, task: Task) -> dict[str, tuple[lis
     return {"images": (shape, layout.dtype), "labels": (shape[:3], task.label(layout[0].label).dtype)}
 
 
-def announce(manifest: dict, task: Task, stacks: dict[str, tuple[list[int], np.dtype]], unasked: bool) -> int:
-    """Print how many copies and pairs there will be; return their bytes. `unasked` if the user gave no number."""
+def announce(manifest: dict, task: Task, stacks: dict[str, tuple[list[int], np.dtype]], by_default: bool) -> int:
+    """Print how many copies and pairs there will be; return their bytes. `by_default` if the user gave no number."""
     copies, noun = manifest["copies"], LAYOUTS[manifest["layout"]].noun
-    enough = ", as many as training draws" if unasked and copies < task.default_copies else ""
+    enough = ", as many as training draws" if by_default and copies < task.default_copies else ""
     size = sum(prod(shape) * dtype.itemsize for shape, dtype in stacks.values())
     volume = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
     print(f"{describe_copies(copies, len(manifest['split']['train']), noun)}{enough}: {manifest['shape'][0]:,} pairs "
