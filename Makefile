@@ -33,4 +33,4 @@ $(VENV)/installed: requirements.txt
 $(VENV)/installed-tests: tests/requirements.txt $(VENV)/installed
 $(VENV)/installed $(VENV)/installed-tests:
 	@command -v $(PYTHON) > /dev/null || { echo "There is no $(PYTHON); name another with make PYTHON=python3.12"; exit 2; }
-	@$(PYTHON) -m unet.install $@ $<
+	@$(PYTHON) -m unet.system.install $@ $<

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 
-from unet.signals import end_at_once
+from unet.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
@@ -26,13 +26,13 @@ from tqdm import tqdm
 from unet.inputs.layouts import Layout, layout_of
 from unet.inputs.rows import Rows, new_stacks
 from unet.inputs.samples import Sample
+from unet.system.workers import default_workers, in_order
 from unet.tasks import MEANINGS, choose_task
 from unet.tasks.task import Options, Page, Task
 from unet.training.copies import Job, jobs_of
 from unet.training.folder import check_work, run_folder
 from unet.training.plan import Settings, announce, plan, stacks_of, write_manifest
 from unet.training.unfinished import unfinished
-from unet.workers import default_workers, in_order
 from utils import Parser, at_least, count_of, mirror, run
 
 FLIPS = ("none", "vertical", "horizontal", "both")

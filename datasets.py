@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from unet.signals import end_at_once
+from unet.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unet.quiet import import_quietly
-from unet.signals import end_at_once
+from unet.system.quiet import import_quietly
+from unet.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from unet.signals import end_at_once
+from unet.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()

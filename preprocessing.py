@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet.signals import end_at_once
+from unet.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()

@@ -14,8 +14,8 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from unet.quiet import import_quietly
-from unet.signals import delay_signals, end_at_once
+from unet.system.quiet import import_quietly
+from unet.system.signals import delay_signals, end_at_once
 
 if __name__ == "__main__":
     end_at_once()

@@ -49,7 +49,7 @@ def run(main: Callable[[], None]) -> None:
 
     before, interrupt = signal.signal(signal.SIGTERM, terminate), signal.getsignal(signal.SIGINT)
     try:
-        if interrupt == signal.SIG_DFL:  # see unet/signals.py
+        if interrupt == signal.SIG_DFL:  # see unet/system/signals.py
             signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
         sys.stdout.flush()

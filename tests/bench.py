@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from augmentation import Settings, augment
 from unet.inputs.demo import make_demo
 from unet.inputs.layouts import layout_of
-from unet.workers import default_workers
+from unet.system.workers import default_workers
 from utils import run
 
 

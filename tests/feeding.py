@@ -16,13 +16,13 @@ import keras
 import numpy as np
 
 from model import PRESETS
+from unet.system.workers import default_workers
 from unet.tasks.cells import Cells
 from unet.training.device import prepare_device
 from unet.training.encoders import build
 from unet.training.feed import READERS, Feed, dataset
 from unet.training.optimizer import compile_model
 from unet.training.parts import InParts
-from unet.workers import default_workers
 
 LEAST = 5  # required ratio of the feed's rate to the network's
 CORES, RATE = 16, 2000  # on so many cores, the feed is required to make so many tiles a second

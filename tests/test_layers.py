@@ -8,8 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (  # from the ground up; a file imports from its own room and from the floors below its own
-    ("utils", "unet.network", "unet.citations", "unet.signals", "unet.quiet", "unet.install"),
-    ("unet.workers", "unet.lock", "model"), ("unet.inputs",), ("unet.scores",),
+    ("utils", "unet.network", "unet.citations"), ("unet.system",), ("model",), ("unet.inputs",), ("unet.scores",),
     ("unet.segment",), ("unet.tasks",), ("unet.predicting",), ("unet.training",), ("unet.export",), ("unet.engines",),
     ("augmentation",), ("preprocessing",), ("predict",), ("unet.folds",), ("train", "datasets", "metrics"),
     ("report", "unet.pipeline"))

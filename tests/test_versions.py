@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 from unet.inputs.demo import make_demo
-from unet.install import MINORS
+from unet.system.install import MINORS
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [ROOT / "requirements.txt", *sorted(ROOT.glob("requirements-*.txt"))]

@@ -26,12 +26,12 @@ from unet.engines.engines import open_engine
 from unet.engines.ensemble import Ensemble, combine_learnt, read_configs
 from unet.engines.predictor import make_predictor
 from unet.inputs.layouts import Layout, layout_of
+from unet.system.workers import run_python
 from unet.tasks import task_of
 from unet.tasks.task import Outputs, Task
 from unet.training.folder import FOLDS_FILE, folds_of, remove_run, run_folder
 from unet.training.plan import Settings
 from unet.training.trained import TRAIN_FIRST
-from unet.workers import run_python
 from utils import NotLearning, UserError, file_hash, read_json, run, write_json
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet.signals import end_at_once
+from unet.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
@@ -25,10 +25,10 @@ import preprocessing
 from datasets import examine
 from unet.inputs.demo import DEMO_FILES, DEMO_MARK, demo_files, make_demo
 from unet.inputs.layouts import Layout, layout_of
+from unet.system.workers import run_python
 from unet.tasks import choose_task
 from unet.training import copies as planning
 from unet.training.folder import remove, remove_run, run_folder
-from unet.workers import run_python
 from utils import Parser, UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent

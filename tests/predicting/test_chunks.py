@@ -18,7 +18,6 @@ from unet.inputs.layouts import StackSamples
 from unet.inputs.ome_zarr import CHUNK, Stack
 from unet.inputs.voxel import Voxel
 from unet.inputs.writers import page_writer, read_page
-from unet.lock import lock_path
 from unet.network import Network
 from unet.predicting import chunks
 from unet.predicting.checkpoint import Checkpoint
@@ -29,6 +28,7 @@ from unet.segment.judge import fit_judge
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
 from unet.segment.walls import draw_walls
+from unet.system.lock import lock_path
 from unet.tasks.cells import Cells
 from utils import UserError
 

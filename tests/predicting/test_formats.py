@@ -18,11 +18,11 @@ from unet.inputs.ome_zarr import Stack
 from unet.inputs.stacks import stack_writer
 from unet.inputs.voxel import Voxel
 from unet.inputs.writers import page_writer, read_page
-from unet.lock import lock_outputs, lock_path
 from unet.network import Network
 from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.extras import Extras
 from unet.predicting.images import predictions
+from unet.system.lock import lock_outputs, lock_path
 from unet.tasks import task
 from unet.tasks.cells import Cells
 from utils import UserError
@@ -106,7 +106,7 @@ def test_a_large_slice_of_a_zarr_is_read_by_rows(tmp_path, samples, monkeypatch)
 def test_what_a_killed_process_left_of_a_folder_goes_and_what_it_moved_comes_back(tmp_path):
     """The process dies where a folder is to take the place of another."""
     script = ("import os, sys\nfrom pathlib import Path\n"
-              "from unet.lock import lock_outputs\nfrom utils import atomic_folder\n"
+              "from unet.system.lock import lock_outputs\nfrom utils import atomic_folder\n"
               "path = Path(sys.argv[1])\nwith lock_outputs([path]), atomic_folder(path) as folder:\n"
               "    (folder / 'new').touch()\n    path.rename(f'{folder}.old')\n    os._exit(9)")
     (tmp_path / "p.zarr").mkdir()

@@ -11,13 +11,13 @@ from numpy.testing import assert_array_equal
 
 from unet.inputs.layouts import StackSamples
 from unet.inputs.stacks import read_stack, write_stack
-from unet.lock import lock_outputs
 from unet.predicting.checkpoint import Checkpoint
 from unet.predicting.extras import Extras
 from unet.predicting.images import predictions
 from unet.segment.judge import fit_judge, neighbouring
 from unet.segment.linking import Linker
 from unet.segment.walls import draw_walls
+from unet.system.lock import lock_outputs
 from unet.tasks.cells import Cells
 from unet.tasks.task import Outputs
 from utils import UserError

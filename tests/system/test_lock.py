@@ -12,13 +12,13 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from unet.lock import RUN, STEP, lock_outputs, lock_path, lock_run
+from unet.system.lock import RUN, STEP, lock_outputs, lock_path, lock_run
 from utils import UserError, atomic_path
 
 HOLD = """
 import sys
 from pathlib import Path
-from unet.lock import lock_outputs
+from unet.system.lock import lock_outputs
 from utils import atomic_path
 with lock_outputs([Path(sys.argv[1])]), atomic_path(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
@@ -84,7 +84,7 @@ def test_of_another_machine_nobody_can_tell(tmp_path):
 WORK = """
 import subprocess, sys
 from pathlib import Path
-from unet.lock import lock_run
+from unet.system.lock import lock_run
 with lock_run(Path(sys.argv[1]), whole=sys.argv[2] == "whole"):
     if sys.argv[2] == "whole":  # as make starts the scripts
         sys.exit(subprocess.run([sys.executable, "-c", sys.argv[3], sys.argv[1], "step"]).returncode)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from unet.quiet import import_quietly
+from unet.system.quiet import import_quietly
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 SPEAKER = """
 import os
 os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n"

@@ -11,17 +11,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from unet.signals import delay_signals, end_at_once
+from unet.system.signals import delay_signals, end_at_once
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 WORKERS = """
 import os, sys, time
-from unet.signals import end_at_once
+from unet.system.signals import end_at_once
 
 if __name__ == "__main__":
     end_at_once()
 
-import unet.workers
+import unet.system.workers
 import utils
 
 def work(seconds):
@@ -30,7 +30,7 @@ def work(seconds):
 
 def main():
     print("ready", flush=True)
-    for _ in unet.workers.in_order(work, [0.2] * 100, 2):
+    for _ in unet.system.workers.in_order(work, [0.2] * 100, 2):
         pass
 
 if __name__ == "__main__":
@@ -132,7 +132,7 @@ def test_ctrl_c_while_libraries_come_in_is_no_traceback(script, tmp_path):
 def test_a_second_ctrl_c_while_python_leaves_is_no_traceback(tmp_path):
     process = started(tmp_path, ["-m", "leaves"], leaves="""
 import atexit, time
-from unet.signals import end_at_once
+from unet.system.signals import end_at_once
 end_at_once()
 from utils import run
 def main():

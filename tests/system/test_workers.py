@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from unet.workers import in_order, run_python
+from unet.system.workers import in_order, run_python
 from utils import UserError
 
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unet.export.convert import require, to_onnx, to_openvino
+from unet.system.workers import default_workers
 from unet.training.device import cpu_precision, prepare_device
 from unet.training.trained import load_model
-from unet.workers import default_workers
 from utils import UserError, file_hash, write_json
 
 if TYPE_CHECKING:

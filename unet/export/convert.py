@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from unet.network import Network
-from unet.quiet import import_quietly
+from unet.system.quiet import import_quietly
 from unet.training.trained import load_model
 from utils import UserError, atomic_folder, atomic_path
 

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from unet.inputs.lazy import ROWS, Gray
 from unet.inputs.ome_zarr import CHUNK, Image, Stack
 from unet.inputs.samples import Sample, Samples
-from unet.lock import lock_outputs
 from unet.predicting.bands import Bands
 from unet.predicting.checkpoint import digest_of
 from unet.predicting.extras import Extras
@@ -28,9 +27,10 @@ from unet.predicting.images import Predicts, levels_of, redraw_and_segment
 from unet.segment.judge import neighbouring
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
+from unet.system.lock import lock_outputs
+from unet.system.workers import hold_signals
 from unet.tasks.stacks import SliceTask
 from unet.tasks.task import Outputs, Prediction, channels_first, checked_objects, is_large
-from unet.workers import hold_signals
 from utils import UserError, atomic_folder, atomic_path, read_json, write_json
 
 if TYPE_CHECKING:

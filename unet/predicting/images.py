@@ -15,13 +15,13 @@ import numpy as np
 from tqdm import tqdm
 
 from unet.inputs.samples import Sample, Samples
-from unet.lock import lock_outputs
 from unet.predicting.bands import NUMBERING, Bands, band_height, map_bands
 from unet.predicting.checkpoint import Checkpoint, Scratch
 from unet.predicting.extras import NO_EXTRAS, Extras
 from unet.predicting.prefetch import prefetch
 from unet.segment.linking import Linker
 from unet.segment.table import table_writer
+from unet.system.lock import lock_outputs
 from unet.tasks.task import Outputs, Prediction, Task, is_large
 from utils import UserError
 

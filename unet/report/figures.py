@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_opening, gaussian_filter
 from tqdm import tqdm
 
-from unet.quiet import import_quietly
+from unet.system.quiet import import_quietly
 
 if __name__ == "__main__":
     import_quietly()

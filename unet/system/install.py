@@ -1,6 +1,6 @@
 """Install a file of requirements into an environment, and make the environment first if there is none.
 
-    python3 -m unet.install .venv/installed requirements.txt    the first file is touched when all is installed
+    python3 -m unet.system.install .venv/installed requirements.txt    the first file is touched when all is installed
 
 This needs only Python 3.6 or later and no packages; a Python without TensorFlow packages gets an error message.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from unet.quiet import import_quietly
+from unet.system.quiet import import_quietly
 from utils import count_of
 
 CARD = Path("/dev/nvidia0")  # the first card, if NVIDIA's driver is there, on Linux

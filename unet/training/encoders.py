@@ -12,7 +12,7 @@ import numpy as np
 from keras import layers, ops
 
 from model import HALVINGS, Network, build_unet
-from unet.signals import delay_signals
+from unet.system.signals import delay_signals
 from utils import UserError
 
 # those that halve the image evenly down to 1/32; not Xception and Inception, whose unpadded convolutions cut off odd

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from unet.system.workers import default_workers
 from unet.training.affinities import number_pieces
-from unet.workers import default_workers
 from utils import apply_symmetry
 
 ORDER, CHANGES = 0, 1  # two streams of random numbers from one seed

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from unet.inputs.folders import find_sources, is_image_folder
 from unet.inputs.stacks import is_ours
-from unet.lock import lock_run
 from unet.scores.precision import SUFFIX
+from unet.system.lock import lock_run
 from unet.tasks.task import Outputs
 from utils import UserError, read_json
 
