@@ -115,13 +115,11 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
     if encode and (network.padding == "valid" or network.half or network.depth != HALVINGS):
         raise ValueError(f"a network with an encoder has same padding, full resolution and a depth of {HALVINGS}")
     image = keras.Input((None, None, channels), name="image")
-    x = layers.Rescaling(1 / sd, -mean / sd, name="scaling")(image)
-    if network.half:
-        top, x = x, _convolution(x, network.filters, 4, network, "stem", strides=2)
+    top = layers.Rescaling(1 / sd, -mean / sd, name="scaling")(image)
+    x = _convolution(top, network.filters, 4, network, "stem", strides=2) if network.half else top
     if encode:
-        *skips, deepest = encode(image)
-        skips[0] = _convolution(x, network.filters, 3, network, "edge") if skips[0] is None else skips[0]
-        x = deepest
+        *skips, x = encode(image)
+        skips[0] = _convolution(top, network.filters, 3, network, "edge") if skips[0] is None else skips[0]
     else:
         skips, x = _contract(x, network)
     for level in reversed(range(network.depth)):
@@ -132,9 +130,7 @@ def build_unet(network: Network, channels: int = 1, mean: float = 0.0, sd: float
         x = layers.Concatenate(name=f"up{level}_join")([skip, x])
         x = _two_convolutions(x, network, level, "up")
     if network.half:
-        x = layers.Conv2DTranspose(HEAD_FILTERS, 2, strides=2, activation=network.activation, name="head_transpose")(x)
-        x = layers.Concatenate(name="head_join")([_convolution(top, HEAD_FILTERS, 3, network, "head_edge"), x])
-        x = _convolution(x, HEAD_FILTERS, 3, network, "head_conv")
+        x = _to_full_resolution(x, top, network)
     # float32 even in mixed precision: small probabilities decide where a membrane has a gap
     probability = layers.Conv2D(network.classes, 1, activation="softmax" if network.classes > 1 else "sigmoid",
                                 dtype="float32", name="probability")(x)
@@ -178,6 +174,13 @@ def _up(x, network: Network, level: int):
     x = layers.UpSampling2D(2, name=f"up{level}_repeat")(x)
     return layers.Conv2D(filters, 2, padding="same", activation=network.activation, kernel_initializer="he_normal",
                          name=f"up{level}_conv0")(x)
+
+
+def _to_full_resolution(x, top, network: Network):
+    """Double the size of the last features, and join them with features of the image itself, `top`."""
+    x = layers.Conv2DTranspose(HEAD_FILTERS, 2, strides=2, activation=network.activation, name="head_transpose")(x)
+    x = layers.Concatenate(name="head_join")([_convolution(top, HEAD_FILTERS, 3, network, "head_edge"), x])
+    return _convolution(x, HEAD_FILTERS, 3, network, "head_conv")
 
 
 def _surplus(network: Network, level: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unet.system.signals import end_at_once
@@ -98,16 +98,13 @@ class FinalStep:
 
     def requirements(self) -> dict[str, tuple[dict, list[Path]]]:
         """Return, for each stage, its outputs and inputs, ready for JSON, and the files that it writes."""
-        def places(outputs: Outputs) -> dict:
-            return {name: path and str(path.resolve()) for name, path in asdict(outputs).items()}
-
         held_out = [self.layout.names[number] for number in self.config["split"]["holdout"]]
         holdout_outputs = self.task.holdout_outputs(self.work, self.outputs)
         scores = [self.work / "metrics.json", self.work / "holdout.png", *self.task.files(holdout_outputs, held_out)]
-        stages = {"learnt": ({}, []), "scored": (places(holdout_outputs), scores if held_out else [])}
+        stages = {"learnt": ({}, []), "scored": (holdout_outputs.as_json(), scores if held_out else [])}
         if self.inputs is None:
             return stages
-        return {**stages, "predicted": ({**places(self.outputs), "input": self.layout.hash_to_predict()},
+        return {**stages, "predicted": ({**self.outputs.as_json(), "input": self.layout.hash_to_predict()},
                                         [self.work / NEXT_FILE, *self.task.files(self.outputs, self.inputs.names)])}
 
     def learn(self) -> None:

@@ -84,8 +84,6 @@ def train(work: Path, recipe: Recipe, seed: int = 0, resume: bool = False, notes
                      intensity=min(recipe.intensity, task.max_intensity),
                      affinities=recipe.affinities if task.affinities else 0.0)
     _check_fit(recipe, geometry)
-    if (recipe.patience or recipe.validation) and len(geometry["split"]["train"]) < 2:
-        raise UserError("--early-stopping and --validation set training slices aside and need two or more")
     settings = json.loads(json.dumps({  # as it is read from a file: lists, not tuples
         **asdict(recipe), "seed": seed, "precision": keras.config.dtype_policy().name,
         "tiles": file_hash(work / "patches" / "geometry.json")}))
@@ -197,7 +195,9 @@ def interruption(work: Path, state: str, options: str = "") -> KeyboardInterrupt
 
 
 def _check_fit(recipe: Recipe, geometry: dict) -> None:
-    """Raise UserError if the network cannot take tiles of this kind or size."""
+    """Raise UserError if the network cannot take tiles of this kind or size, or a validation block all slices."""
+    if (recipe.patience or recipe.validation) and len(geometry["split"]["train"]) < 2:
+        raise UserError("--early-stopping and --validation set training slices aside and need two or more")
     network, tile = recipe.network, geometry["tile"]
     if (network.padding == "valid") != geometry["valid"]:
         raise UserError("these tiles are for valid convolutions; run 'python preprocessing.py' again without --preset "

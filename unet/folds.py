@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +163,7 @@ def predict(args: argparse.Namespace, plan: dict, task: Task, layout: Layout, ou
     """Predict the images without labels with the models of all folds, if that is not finished."""
     models = [args.work / f"fold-{number}" / "model.keras" for number in range(1, len(plan["blocks"]) + 1)]
     configs, inputs = read_configs(models), layout.to_predict()
-    places = {name: path and str(path.resolve()) for name, path in asdict(outputs).items()}
-    purpose = {**places, "input": layout.hash_to_predict(), "models": [file_hash(model) for model in models]}
+    purpose = {**outputs.as_json(), "input": layout.hash_to_predict(), "models": [file_hash(model) for model in models]}
     ensemble = Ensemble([make_predictor(open_engine(model, "tensorflow", args.precision or "auto")[0], config)
                          for model, config in zip(models, configs, strict=True)])
     learnt = combine_learnt(configs)

@@ -57,6 +57,10 @@ class Pictures(ABC):
     def label_picture(self, label: np.ndarray) -> np.ndarray:
         """Return a label (H, W) as it is shown: uint8 (H, W) or (H, W, 3)."""
 
+    def target_picture(self, target: np.ndarray) -> np.ndarray:
+        """Return a target of the network (H, W) as it is shown: uint8 (H, W) or (H, W, 3)."""
+        return target * np.uint8(255)
+
     @abstractmethod
     def maps(self, prediction: Prediction, learnt: dict) -> list[Panel]:
         """Return the network's output and, if the task draws walls, the output with walls drawn."""
@@ -173,7 +177,7 @@ class Pictures(ABC):
         target, several = self.task.target(label), self.task.classes > 1
         row = [Panel(self.label_picture(label), f"label: {self.label_meaning}")]
         if ((label > 0) != (target > 0)).any():
-            row.append(Panel(target * np.uint8(255), f"target of the network: white = {self.object_name}"))
+            row.append(Panel(self.target_picture(target), f"target of the network: white = {self.object_name}"))
         weights = {"balance": balance_weights(target, run.geometry["shares"])}
         parts = [f"balance: {'all classes' if several else 'foreground and background'} have the same total weight"]
         if "border" in self.task.weights:

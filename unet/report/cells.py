@@ -152,7 +152,7 @@ class CellPictures(SlicePictures):
         def cells(objects: np.ndarray, title: str) -> Panel:
             return Panel(matched_colours(objects, truth, colours), title)
 
-        explanation = f"No walls are drawn in this run: {run.learnt.get('why') or 'they are switched off'}."
+        explanation = f"No walls are drawn in this run: {run.learnt.get('why') or SWITCHED_OFF}."
         rows = [[Panel(for_display(prediction.sample.image), prediction.sample.name),
                  self.maps(prediction, run.learnt)[0],
                  cells(number_cells(prediction.probability, plain), f"cells: probability > {plain:g}"),

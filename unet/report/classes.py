@@ -43,6 +43,9 @@ class ClassPictures(SlicePictures):
     def label_picture(self, label: np.ndarray) -> np.ndarray:
         return colour_classes(label, self.task.classes)
 
+    def target_picture(self, target: np.ndarray) -> np.ndarray:
+        return self.label_picture(target)
+
     def maps(self, prediction: Prediction, learnt: dict) -> list[Panel]:
         """Return the most probable class, and its probability."""
         return [Panel(self.label_picture(prediction.probability.argmax(axis=-1)), "the most probable class"),

@@ -27,7 +27,7 @@ from augmentation import (
     warp,
 )
 from unet.report.base import Pictures, weight_panel
-from unet.report.colours import colour_classes, squeeze_grey
+from unet.report.colours import squeeze_grey
 from unet.report.pictures import GREEN, ORANGE, PURPLE, SKY, YELLOW, Panel, frame, grid
 from unet.tasks.task import Options
 
@@ -168,13 +168,11 @@ def show_pages(run: Run, pictures: Pictures, numbers: Sequence[int]) -> Figure:
 def show_batch(pictures: Pictures, arrays: Sequence[np.ndarray]) -> Figure:
     """Draw a batch for the network: images (n, side, side, C), labels (n, side, side, 1), weights (n, side, side)."""
     images, labels, *weights = arrays
-    classes, rows = pictures.task.classes, []
+    rows = []
     for number in range(len(images)):
         image = squeeze_grey(np.clip(images[number], 0, 255).astype(np.uint8))
         target = labels[number, ..., 0].astype(np.uint8)
-        visible = image if image.ndim == 2 or image.shape[2] == 3 else image[..., 0]
-        row = [Panel(visible, f"tile {number}", NETWORK_GREY),
-               Panel(colour_classes(target, classes) if classes > 1 else target * np.uint8(255))]
+        row = [Panel(image, f"tile {number}", NETWORK_GREY), Panel(pictures.target_picture(target))]
         rows.append(row + [weight_panel(part[number], part.max()) for part in weights])
     return grid(rows, "Tiles of one training step, turned, mirrored and varied in grey levels at random; below each "
                 "its target" + ", and the weight of each pixel" * bool(weights) + ".", 2.6,

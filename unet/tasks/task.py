@@ -49,6 +49,10 @@ class Outputs:
     objects: Path | None = None  # a number for each object
     redrawn: Path | None = None  # the probability with walls drawn
 
+    def as_json(self) -> dict[str, str | None]:
+        """Return the absolute paths, ready for JSON."""
+        return {one.name: path and str(path.resolve()) for one in fields(self) for path in [getattr(self, one.name)]}
+
     def describe(self, probability: str, objects: str) -> str:
         """Return a line for each place, with what lies there."""
         if self.objects == self.out:
