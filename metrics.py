@@ -10,6 +10,8 @@ Each score is explained beside its code in `unet/scores/`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from unet.system.signals import end_at_once
@@ -135,35 +137,46 @@ def score_nuclei(predicted: str | Path, truth: str | Path) -> dict:
         raise UserError(f"{predicted} against {truth}: {error}") from None
 
 
+def _label_files(folder: Path) -> dict[str, Path]:
+    """Return the <name>-labels.tif of a folder, by name."""
+    return {path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def _truths(folder: Path) -> tuple[dict[str, Callable[[], tuple[np.ndarray, str | None]]], set[str]]:
+    """Return functions that read each image's true objects and its modality, by name, and the images without any."""
+    layout_type = layout_class(folder)
+    if not issubclass(layout_type, Folders):
+        return {name: lambda path=path: (_label_map(path), None) for name, path in _label_files(folder).items()}, set()
+    images = layout_type.find(folder)
+    if not any(image.masks for image in images):
+        return {}, {image.name for image in images}
+    layout = layout_type(folder)
+
+    def read(name: str) -> tuple[np.ndarray, str]:
+        sample = layout[layout.names.index(name)]
+        return layout.objects(sample.label), sample.group
+
+    return {name: partial(read, name) for name in layout.names}, {one.name for one in images if not one.masks}
+
+
 def _score_folders(predicted: Path, truth: Path) -> dict:
-    predictions, sources = ({path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
-                            for folder in (predicted, truth))
-    layout_type, without = layout_class(truth), set()
-    from_masks = issubclass(layout_type, Folders)
-    if from_masks:
-        images = layout_type.find(truth)
-        sources = {image.name: image for image in images if image.masks}
-        without = {image.name for image in images if not image.masks} & set(predictions)
-    for folder, files, alternative in ((predicted, predictions, ""), (truth, sources, ", and no <name>/masks")):
+    predictions, (truths, unlabelled) = _label_files(predicted), _truths(truth)
+    without = unlabelled & set(predictions)
+    for folder, files, alternative in ((predicted, predictions, ""), (truth, truths, ", and no <name>/masks")):
         if not files:
             raise UserError(f"{folder} holds no <name>{SUFFIX}{alternative}; name the folder that 'python predict.py' "
                             "wrote, then the one with the truth")
-    unknown = [name for name in predictions if name not in sources and name not in without]
+    unknown = [name for name in predictions if name not in truths and name not in without]
     if unknown:
         raise UserError(f"{truth} has no truth for {len(unknown)} of {len(predictions)} predictions, {unknown[0]} the "
                         "first; name the folder that the images came from")
     predictions = {name: path for name, path in predictions.items() if name not in without}
     if not predictions:
         raise UserError(f"{truth} has no masks for any predicted image; name the folder of annotated images")
-    if from_masks:
-        layout = layout_type(truth)
-        samples = [layout[layout.names.index(name)] for name in predictions]
-        truths, modalities = (layout.objects(one.label) for one in samples), [one.group for one in samples]
-    else:
-        truths, modalities = (_label_map(sources[name]) for name in predictions), None
-    scores = nuclei_scores(zip(map(_label_map, predictions.values()), truths, strict=True), list(predictions),
-                           modalities)
-    return {**scores, "missing": sorted(set(sources) - set(predictions)), "without": sorted(without)}
+    objects, modalities = zip(*(truths[name]() for name in predictions), strict=True)
+    scores = nuclei_scores(zip(map(_label_map, predictions.values()), objects, strict=True), list(predictions),
+                           None if None in modalities else modalities)
+    return {**scores, "missing": sorted(set(truths) - set(predictions)), "without": sorted(without)}
 
 
 def _label_maps(path: Path) -> np.ndarray:

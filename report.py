@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 from pathlib import Path
@@ -67,7 +68,14 @@ def execute(parameters: dict[str, str], notebook: Path = NOTEBOOK) -> nbformat.N
         raise UserError(f"{notebook.name}: its process was killed, most often because memory ran out; close other "
                         "programs and run this again") from None
     _tidy(node)
+    node.metadata["executed"] = code_hash(node)
     return node
+
+
+def code_hash(node: nbformat.NotebookNode) -> str:
+    """Return the SHA-256 of a notebook's code, to tell whether its outputs are of this very code."""
+    code = "\n\n".join(cell.source for cell in node.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()
 
 
 def _tidy(node: nbformat.NotebookNode) -> None:

@@ -11,7 +11,7 @@ from unet.inputs.voxel import Voxel
 from unet.report.by_task import pictures_of, words_of
 from unet.report.cells import ZOOM, _places_beside
 from unet.report.paint import MERGED
-from unet.report.pictures import ORANGE, grid
+from unet.report.pictures import SKY, grid
 from unet.tasks.cells import Cells
 
 
@@ -78,7 +78,7 @@ def test_before_and_after_are_the_networks_and_what_was_drawn(cells_run):
     assert any(np.array_equal(probability, part) for part in corners)
     if "walls drawn" in titles:
         crests, caption = shown(figure, "crests"), " ".join(figure.get_supxlabel().split())
-        assert ("orange: no membrane" in caption) == np.isclose(crests, to_rgb(ORANGE)).all(axis=-1).any()
+        assert ("light blue: no membrane" in caption) == np.isclose(crests, to_rgb(SKY)).all(axis=-1).any()
 
 
 def test_a_run_without_walls_says_so(cells_run):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from report import execute
+from report import code_hash, execute
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "jupyter.ipynb"
@@ -51,7 +51,8 @@ def test_every_cell_passes_on_a_tiny_run(reported):
 
 
 def test_the_committed_notebook_was_executed_as_it_is():
-    cells = code_cells(NOTEBOOK)
+    cells, node = code_cells(NOTEBOOK), nbformat.read(NOTEBOOK, as_version=4)
+    assert node.metadata["executed"] == code_hash(node)
     assert cells[0].metadata["tags"] == ["parameters"]
     assert 'work = "results"' in cells[0].source
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))

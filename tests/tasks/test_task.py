@@ -16,7 +16,9 @@ from unet.inputs.samples import Sample
 from unet.tasks import TASKS, choose_task, task_of
 from unet.tasks.cells import Cells
 from unet.tasks.classes import Classes
+from unet.tasks.images import ImageFiles
 from unet.tasks.nuclei import Nuclei
+from unet.tasks.of_images import ColourImages
 from unet.tasks.task import Options, Outputs, Prediction, Task, checked_objects, separates
 from utils import UserError
 
@@ -31,7 +33,7 @@ def methods(kind):
 
 def test_tasks_answer_the_same_questions_in_the_same_order():
     asked = methods(Task)
-    for task in (Cells, Cells.__mro__[1], Classes, Nuclei):
+    for task in (Cells, Cells.__mro__[1], Classes, Nuclei, ImageFiles, ColourImages):
         answered = [name for name in methods(task) if name in asked]
         assert answered == sorted(answered, key=asked.index), task
         extra = set(methods(task)) - set(asked) - set(Task.__annotations__)

@@ -15,7 +15,7 @@ from unet.inputs.stacks import format_slices
 from unet.report.base import CLOSE_UP, NO_HOLDOUT, Window, crop_panels, only_first_title
 from unet.report.colours import for_display, matched_colours, random_colours
 from unet.report.paint import HARMLESS, MERGED, SPLIT, busiest, group_centres, paint_membranes
-from unet.report.pictures import BLUE, DPI, ORANGE, Panel, fade, grid, message
+from unet.report.pictures import BLUE, DPI, ORANGE, SKY, Panel, fade, grid, message
 from unet.report.slices import SlicePictures, SliceWords
 from unet.report.words import join_words
 from unet.scores.isbi import THRESHOLDS, components, v_rand
@@ -159,13 +159,13 @@ class CellPictures(SlicePictures):
                  Panel(self.label_picture(prediction.sample.label), "truth")]]
         if self.task.redraws(run.learnt):
             crests = _crests(prediction, threshold, run.learnt["walls"]["width"])
-            orange = "; orange: no membrane" * bool((crests[part] == to_rgb(ORANGE)).all(axis=-1).any())
+            others = "; light blue: no membrane" * bool((crests[part] == to_rgb(SKY)).all(axis=-1).any())
             rows.append([Panel(crests, "crests"), self.maps(prediction, run.learnt)[1],
                          cells(prediction.objects, f"cells: walls > {threshold:g}"), cells(truth, "true cells")])
             judge = (f"a regression learnt on training {run.layout.noun}s" if run.learnt["walls"]["judge"] else
                      "its mean probability")
             explanation = ("A watershed finds the crests of the predicted membranes, their middle lines. Each piece of "
-                           f"crest between two cells is judged as a whole, by {judge} (black: membrane{orange}), and "
+                           f"crest between two cells is judged as a whole, by {judge} (black: membrane{others}), and "
                            "drawn as a wall with the value at which its cells merge.")
         caption = (f"From the network's probability to cells, in the part of a held-out {run.layout.noun} that changes "
                    "most. Each cell has the colour of the true one that it covers most of, or is light grey if it "
@@ -195,9 +195,10 @@ class CellPictures(SlicePictures):
 
 
 def _score_range(curves: list[list[float]]) -> tuple[float, float]:
-    """Return the limits of a score axis: from a little below the least score at the middle thresholds up to 1."""
-    least = min(min(curve[3:8]) for curve in curves)
-    return least - 0.2 * max(1 - least, 0.01), 1
+    """Return limits of a score axis: a little below the least score at the middle thresholds, and above the best."""
+    least, most = min(min(curve[3:8]) for curve in curves), max(map(max, curves))
+    space = 0.2 * max(most - least, 0.01)
+    return least - space, min(most + space, 1)
 
 
 def _window_around(spot: tuple[int, int], shape: tuple[int, int]) -> Window:
@@ -223,10 +224,10 @@ def _places_beside(spots: list[tuple[int, int]], shape: tuple[int, int]) -> list
 
 
 def _crests(prediction: Prediction, threshold: float, width: float) -> np.ndarray:
-    """Draw crests over the faded image, float (H, W, 3): black if they were judged to be a membrane, else orange."""
+    """Draw crests over the faded image, float (H, W, 3): black if they were judged a membrane, else light blue."""
     overlay, walls = fade(for_display(prediction.sample.image)), find_walls(prediction.probability, width)
     if walls is not None:
-        overlay[walls.crest] = to_rgb(ORANGE)
+        overlay[walls.crest] = to_rgb(SKY)
         overlay[walls.crest & (prediction.redrawn <= threshold)] = 0
     return overlay
 

@@ -94,15 +94,6 @@ class ImageFiles:
     def page_count(self, shape: tuple[int, int]) -> int:
         return len(self._corners(shape))
 
-    def default_tile(self, page: Sequence[int]) -> tuple[int, int]:
-        """Return the whole window: it was cut to be a tile."""
-        return page[0], 0
-
-    def check_tile(self, side: int, page: Sequence[int]) -> None:
-        if side > page[0]:
-            raise UserError(f"tiles of {side} pixels do not fit the windows of {page[0]} that step 1 cut; run 'python "
-                            f"augmentation.py --window {side}' first, or choose a smaller --tile")
-
     def copies(self, sizes: Sequence[tuple[int, int]], groups: Sequence[str], copies: float) -> list[int]:
         """Return the number of copies of each image: images of rare modalities get more, but not without limit.
 
@@ -120,6 +111,15 @@ class ImageFiles:
         if copies < 1:
             return np.diff(np.floor(np.cumsum([0.0, *shares]) + 1e-6).astype(int)).tolist()
         return [max(1, round(share)) if share else 0 for share in shares]
+
+    def default_tile(self, page: Sequence[int]) -> tuple[int, int]:
+        """Return the whole window: it was cut to be a tile."""
+        return page[0], 0
+
+    def check_tile(self, side: int, page: Sequence[int]) -> None:
+        if side > page[0]:
+            raise UserError(f"tiles of {side} pixels do not fit the windows of {page[0]} that step 1 cut; run 'python "
+                            f"augmentation.py --window {side}' first, or choose a smaller --tile")
 
     def inputs(self, path: Path) -> Samples:
         return images_of(path)

@@ -197,6 +197,7 @@ class Nuclei(ImageFiles, Task):
         at = scores["all"]
         return (f"{format_nuclei(scores)}\npixels at probability .5: accuracy {at['accuracy']:.3f}, IoU "
                 f"{at['iou']:.3f}, means over images")
+
     def summary(self, scores: dict) -> dict[str, dict[str, float]]:
         at = scores["all"]
         return {"objects": {"AP@0.50": at["ap"]["0.50"], "AP@0.75": at["ap"]["0.75"], "mean AP": at["mean"]},

@@ -32,17 +32,8 @@ class ColourImages(ImageFiles):
     def score(self, predictions: Iterable[Prediction], numbers: Sequence[int], learnt: dict) -> dict:
         """Return the scores as for slices, with the images' names in the rows."""
         predictions = list(predictions)
-        return self.named(super().score(predictions, numbers, learnt),
-                          {number: one.sample.name for number, one in zip(numbers, predictions, strict=True)})
-
-    def named(self, scores: dict | list | None, names: dict[int, str]) -> dict | list | None:
-        """Return scores in which each row for a slice has the name of its image, too."""
-        if isinstance(scores, list):
-            return [self.named(one, names) for one in scores]
-        if not isinstance(scores, dict):
-            return scores
-        name = {"image": names[scores["slice"]]} if "slice" in scores else {}
-        return {**name, **{key: self.named(value, names) for key, value in scores.items()}}
+        return _with_names(super().score(predictions, numbers, learnt),
+                           {number: one.sample.name for number, one in zip(numbers, predictions, strict=True)})
 
 
 @dataclass(frozen=True)
@@ -62,3 +53,13 @@ class ClassImages(ColourImages, Classes):
     window_side: int = 256  # of the windows, pixels
 
     name: ClassVar = "classes of images"
+
+
+def _with_names(scores: dict | list | None, names: dict[int, str]) -> dict | list | None:
+    """Return scores in which each row for a slice has the name of its image, too."""
+    if isinstance(scores, list):
+        return [_with_names(one, names) for one in scores]
+    if not isinstance(scores, dict):
+        return scores
+    name = {"image": names[scores["slice"]]} if "slice" in scores else {}
+    return {**name, **{key: _with_names(value, names) for key, value in scores.items()}}
