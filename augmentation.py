@@ -27,11 +27,11 @@ from unet.inputs.layouts import Layout, layout_of
 from unet.inputs.rows import Rows, new_stacks
 from unet.inputs.samples import Sample
 from unet.system.workers import default_workers, in_order
-from unet.tasks import MEANINGS, choose_task
+from unet.tasks import MEANINGS
 from unet.tasks.task import Options, Page, Task
 from unet.training.copies import Job, jobs_of
 from unet.training.folder import check_work, run_folder
-from unet.training.plan import Settings, announce, plan, stacks_of, write_manifest
+from unet.training.plan import Settings, announce, plan, stacks_of, task_for, write_manifest
 from unet.training.unfinished import unfinished
 from utils import Parser, at_least, count_of, mirror, run
 
@@ -279,8 +279,7 @@ def augment(data: Path, work: Path, settings: Settings) -> dict:
     """
     check_work(work)
     layout = layout_of(data)
-    task = choose_task(layout, settings.task, classes=settings.classes, window_side=settings.window,
-                       resize=settings.resize)
+    task = task_for(layout, settings)
     manifest = plan(layout, task, settings)
     jobs = jobs_of([(task.page_count(source["shape"]), source["copies"]) for source in manifest["sources"]])
     stacks = stacks_of(manifest, layout, task)

@@ -26,9 +26,9 @@ from datasets import examine
 from unet.inputs.demo import DEMO_FILES, DEMO_MARK, demo_files, make_demo
 from unet.inputs.layouts import Layout, layout_of
 from unet.system.workers import run_python
-from unet.tasks import choose_task
 from unet.training import copies as planning
 from unet.training.folder import remove, remove_run, run_folder
+from unet.training.plan import task_for
 from utils import Parser, UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,8 +103,7 @@ def scheduled_copies(run_with: RunOptions, layout: Layout) -> float | None:
     if settings.copies is not None:
         return None
     reads = tiles_read(run_with)
-    task = choose_task(layout, settings.task, classes=settings.classes, window_side=settings.window,
-                       resize=settings.resize)
+    task = task_for(layout, settings)
     held_out = task.split(layout, settings.holdout, settings.seed)
     sizes = [layout.size(number) for number in range(len(layout)) if number not in held_out]
     shape = task.page_shape(layout)[:2]

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unet.inputs.layouts import LAYOUTS, Layout
+from unet.tasks import choose_task
 from unet.tasks.task import Task
 from unet.training.copies import describe_copies, int_if_whole, needed_copies, tile_count
 
@@ -28,6 +29,12 @@ class Settings:
     classes: int | None = None
     window: int | None = None
     resize: int | None = None
+
+
+def task_for(layout: Layout, settings: Settings) -> Task:
+    """Return the task that suits a layout and the user's settings; raise UserError if none does."""
+    return choose_task(layout, settings.task, classes=settings.classes, window_side=settings.window,
+                       resize=settings.resize)
 
 
 def plan(layout: Layout, task: Task, settings: Settings) -> dict:
