@@ -27,10 +27,10 @@ def test_the_plan_counts_pages_and_bytes(planned, capsys):
     assert manifest["shape"] == [12, 256, 256]
     stacks = stacks_of(manifest, layout, task)
     assert stacks == {"images": ([12, 256, 256], np.uint8), "labels": ([12, 256, 256], np.uint8)}
-    assert announce(manifest, task, stacks, unasked=False) == 12 * 256 * 256 * 2
+    assert announce(manifest, task, stacks, by_default=False) == 12 * 256 * 256 * 2
     assert capsys.readouterr().out == ("4 copies, spread over 7 slices: 12 pairs including the originals, 1.6 MB on "
                                        "disk\n")
-    announce({**manifest, "copies": 3}, task, stacks, unasked=True)
+    announce({**manifest, "copies": 3}, task, stacks, by_default=True)
     assert capsys.readouterr().out.startswith("3 copies of each slice, as many as training draws: ")
 
 
