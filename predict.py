@@ -90,8 +90,8 @@ class FinalStep:
         to_do = [name for name, (purpose, files) in requirements.items()
                       if marks.get(name) != purpose or not all(file.exists() for file in files)]
         for name in to_do:
-            stages[name]()
-            self.layout.check_unchanged()
+            with self.layout.require_unchanged():  # also if a stage fails: other images may be the reason
+                stages[name]()
             marks[name] = requirements[name][0]
             write_json(path, marks)
         return bool(to_do)

@@ -13,13 +13,13 @@ from predict import finish
 from unet.engines.predictor import Predictor
 from unet.inputs.layouts import layout_of
 from unet.inputs.samples import Sample
-from unet.inputs.stacks import TEST, read_stack, write_stack
+from unet.inputs.stacks import TEST, VOLUME, read_stack, write_stack
 from unet.segment.judge import neighbouring
 from unet.segment.walls import draw_walls, number_cells
 from unet.tasks.cells import Cells
 from unet.tasks.nuclei import Nuclei
 from unet.tasks.task import Prediction
-from utils import NotLearning
+from utils import NotLearning, UserError
 
 
 def contents(folder):
@@ -105,6 +105,17 @@ def test_a_run_trained_anew_to_the_same_weights_is_judged_anew(cells_run):
     final(cells_run)
     (cells_run / "config.json").write_text(before)
     assert final(cells_run) == (True, 7)
+
+
+def test_images_that_were_replaced_meanwhile_are_named_before_what_follows_from_them(cells_run, tmp_path):
+    class Replaces(Bright):
+        def __call__(self, tiles):
+            write_stack(tmp_path / "data" / VOLUME, draw_stacks(slices=6, seed=2)[0])
+            return np.full((*tiles.shape[:3], 1), 0.5, np.float32)
+
+    with pytest.raises(UserError, match=f"{VOLUME} was replaced while it was being read"):
+        final(cells_run, Replaces())
+    assert not (tmp_path / "prediction.tif").exists()
 
 
 def test_a_network_that_says_the_same_everywhere_did_not_learn(cells_run, tmp_path):

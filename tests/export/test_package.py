@@ -79,7 +79,7 @@ def test_both_weights_pass_and_give_what_predict_gives(name, core, tmp_path):
     model = write_model(tmp_path / "run", task, network)
     write_package(model, tmp_path / "package.zip", image)
     seen = task.normalise(image, task.levels(image))
-    wanted = Predictor(TensorFlow(load_model(model)[0]), network, task)(image)
+    wanted = Predictor(TensorFlow(load_model(model)[0]), network, task).predict(seen)
     part = (seen if name == "squeezed" else image).reshape(1, *seen.shape[:2], task.channels)
     for weights in ("keras_v3", "onnx"):
         summary = core.test_model(tmp_path / "package.zip", weight_format=weights)
