@@ -88,7 +88,7 @@ class FinalStep:
             marks = {"model": model}  # scores and predictions depend on what was learnt
         requirements = self.requirements()
         to_do = [name for name, (purpose, files) in requirements.items()
-                      if marks.get(name) != purpose or not all(file.exists() for file in files)]
+                 if marks.get(name) != purpose or not all(file.exists() for file in files)]
         for name in to_do:
             with self.layout.require_unchanged():  # also if a stage fails: other images may be the reason
                 stages[name]()
